@@ -1,0 +1,40 @@
+"""The errors a user can meet. Each message says what was expected, what was found, what to do.
+
+The command line prints `str(error)` in one line and exits with `exit_code`; a traceback there is
+a defect of ours, so anything a user can cause is raised as one of these classes.
+"""
+
+
+class ManyfaceError(Exception):
+    """Anything a user can cause or mend."""
+
+    exit_code = 1
+
+
+class ConfigError(ManyfaceError):
+    """A recipe or an override that cannot be meant as it stands."""
+
+    exit_code = 2
+
+
+class DataError(ManyfaceError):
+    """A data set, list or image that cannot be used."""
+
+
+class CheckpointError(ManyfaceError):
+    """A checkpoint that cannot be written, or must not be trusted."""
+
+
+class NonFiniteError(ManyfaceError):
+    """A NaN or an infinity in a quantity of training."""
+
+
+class LabelError(ManyfaceError, ValueError):
+    """A label that names no class."""
+
+
+class MissingExtraError(ManyfaceError):
+    """An optional package is needed and absent."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'manyface[{extra}]'")
