@@ -1,0 +1,36 @@
+"""Small numeric helpers whose edge cases must be the same everywhere."""
+
+import torch
+from torch import Tensor
+
+
+def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows scaled to length 1, and the inverse lengths; differentiable.
+
+    A row of length 0 has no direction: its unit row and inverse length are 0, so that its gradient
+    is 0 too. (`F.normalize` divides by eps there and returns gradients of 1e12.)
+
+    Args:
+        rows: [N, D], floating.
+
+    Returns:
+        unit rows [N, D]; inverse lengths [N, 1].
+    """
+    length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
+    tiny = torch.finfo(rows.dtype).tiny
+    inverse = torch.where(length > tiny, 1.0 / length.clamp_min(tiny), 0.0)  # [N, 1]
+    return rows * inverse, inverse
+
+
+def tangent_gradient(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of a function of unit rows, with respect to the rows themselves.
+
+    With u = w / |w|:  df/dw = (df/du - (df/du . u) u) / |w|, the part tangent to the sphere.
+
+    Args:
+        gradient: df/du [N, D]; overwritten with the result.
+        unit: u [N, D].
+        inverse: 1 / |w| [N, 1], 0 for a zero row.
+    """
+    radial = (gradient * unit).sum(dim=1, keepdim=True)  # [N, 1]
+    return gradient.addcmul_(radial, unit, value=-1.0).mul_(inverse)

@@ -1,0 +1,17 @@
+"""Full FC: every class takes part in every step. The baseline the other heads are measured against."""
+
+from torch import Tensor
+
+from manyface.heads.base import CenterHead, Selection
+
+
+class FullFC(CenterHead):
+    """Margin softmax over all classes; arguments as in `CenterHead`.
+
+        head = FullFC(num_classes=10_000, dim=512, margin=CosFace(0.4), scale=64)
+        loss = head(embeddings, labels); loss.backward(); head.step(lr)
+    """
+
+    def select(self, labels: Tensor) -> Selection:
+        """All classes."""
+        return Selection(ids=None, targets=labels)

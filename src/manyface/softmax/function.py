@@ -1,0 +1,69 @@
+"""The streamed softmax as a differentiable function of two tensors, for loops that keep their own
+class centers as a parameter. Heads use `streamed` directly, since they update rows in place."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manyface.margins import Margin
+from manyface.softmax.streamed import (
+    DEFAULT_CHUNK_SIZE,
+    TensorRows,
+    row_gradients,
+    streamed_forward,
+)
+
+
+class _StreamedMarginSoftmax(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embeddings: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        margin: Margin,
+        scale: float,
+        chunk_size: int,
+    ) -> Tensor:
+        result = streamed_forward(
+            embeddings,
+            TensorRows(rows),
+            targets,
+            margin=margin,
+            scale=scale,
+            chunk_size=chunk_size,
+        )
+        ctx.save_for_backward(rows, result.embedding_gradient)
+        ctx.residual = result.residual
+        return result.loss
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        rows, embedding_gradient = ctx.saved_tensors
+        gradient = torch.empty_like(rows) if ctx.needs_input_grad[1] else None
+        if gradient is not None:
+            for start, stop, chunk in row_gradients(ctx.residual, TensorRows(rows)):
+                torch.mul(chunk, upstream[0], out=gradient[start:stop])
+        return upstream[0] * embedding_gradient, gradient, None, None, None, None
+
+
+def streamed_margin_softmax(
+    embeddings: Tensor,
+    rows: Tensor,
+    targets: Tensor,
+    *,
+    margin: Margin,
+    scale: float,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> Tensor:
+    """Mean margin-softmax loss; same arguments, value and gradients as `dense_margin_softmax`.
+
+    Memory beyond the inputs and their gradients: O(B D + (B + D) chunk_size).
+    """
+    if embeddings.shape[0] == 0:
+        return embeddings.sum() + 0.0 * rows.sum()
+    loss: Tensor = _StreamedMarginSoftmax.apply(  # type: ignore[no-untyped-call]
+        embeddings, rows, targets, margin, scale, chunk_size
+    )
+    return loss

@@ -1,0 +1,257 @@
+r"""Margin softmax over chunks of classes: exact, and never a B x K matrix in memory.
+
+Legend. B batch, D dim, K active rows (class centers); x embedding, w row, hats are unit length;
+c_ij = x^_i . w^_j, y_i the sample's own row; psi the margin, psi' its slope; s scale, a = s log2(e).
+
+1. *No maximum.* Cosines are bounded by 1, so for the usual scales E_ij = exp(s c_ij) = 2^(a c_ij)
+   neither overflows nor vanishes in fp32 and the usual running maximum with its rescaling is not
+   needed (`needs_shift` tells when it is). a is folded into x^ once; exp2 is cheaper than exp.
+2. *The target is masked, never subtracted.* N_i = sum_{j != y} E_ij is summed with the target set
+   to -inf; Z_i = N_i + exp(s psi(c_iy)). (Z - E_iy would lose all of N at c_iy >= 0.7.) The target
+   cosine is a row-wise dot product in the table's full precision.
+3. *Loss.* L_i = ln Z_i - s psi(c_iy), averaged over B.
+4. *Gradient of the embedding*, complete after the forward pass because O_i = sum_{j != y} E_ij w^_j
+   is summed alongside (a flash attention with keys and values w^):
+       dL/dx^_i = s/B [ O_i / Z_i - (N_i / Z_i) psi'_i w^_y ]        (p_iy - 1 = -N_i / Z_i)
+   and its tangent part over |x| is the gradient of x.
+5. *Gradient of the rows*, chunk by chunk with E computed again (4 matrix products in all, memory
+   O(B D + chunk)):
+       dL/dw^_j = s/B [ sum_i E_ij x^_i / Z_i - sum_{i: y_i = j} (N_i / Z_i) psi'_i x^_i ]
+   and its tangent part over |w|. A chunk's gradient is final when it is computed, so a head may
+   update the chunk's rows at once and no K x D gradient ever exists.
+
+Products and sums run in the dtype of the rows.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from manyface.base.numeric import tangent_gradient, unit_rows
+from manyface.margins import Margin
+
+# On 2 cores with 1 MiB of L2 each, B = D = 512: see benchmarks/results/head_step.json.
+DEFAULT_CHUNK_SIZE = 2048
+
+
+class Rows(Protocol):
+    """Active rows that can be read a chunk at a time."""
+
+    def __len__(self) -> int:
+        """Number of active rows K."""
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop) as [stop - start, D]: a view or a copy, not to be written."""
+
+    def take(self, places: Tensor) -> Tensor:
+        """Copies [N, D] of the rows at `places`, int64 [N]."""
+
+
+class TensorRows:
+    """Rows that lie in one tensor [K, D]."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+    def __len__(self) -> int:
+        return self.tensor.shape[0]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """A view."""
+        return self.tensor[start:stop]
+
+    def take(self, places: Tensor) -> Tensor:
+        """A copy."""
+        return self.tensor[places]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Each sample's own row, sorted by row so that a chunk finds its targets without a search.
+
+    Attributes:
+        row: int64 [B] in sample order.
+        order: int64 [B], samples sorted by row.
+        sorted_row: int64 [B], `row[order]`.
+        bounds: chunk i's samples are `order[bounds[i]:bounds[i + 1]]`.
+        chunk_size: rows per chunk.
+    """
+
+    row: Tensor
+    order: Tensor
+    sorted_row: Tensor
+    bounds: list[int]
+    chunk_size: int
+
+    @staticmethod
+    def sort(row: Tensor, *, num_rows: int, chunk_size: int) -> "Targets":
+        """Sort the targets and cut them at the chunk borders (one host sync for all chunks)."""
+        sorted_row, order = torch.sort(row, stable=True)
+        borders = torch.arange(0, num_rows + chunk_size, chunk_size, device=row.device)
+        bounds = torch.searchsorted(sorted_row, borders).tolist()
+        return Targets(row, order, sorted_row, bounds, chunk_size)
+
+    def of_chunk(self, start: int) -> tuple[Tensor, Tensor]:
+        """Samples whose own row is in the chunk at `start`, and that row's place in the chunk."""
+        index = start // self.chunk_size
+        inside = slice(self.bounds[index], self.bounds[index + 1])
+        return self.order[inside], self.sorted_row[inside] - start
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What the row gradients need of a forward pass: O(B D) bytes.
+
+    Attributes:
+        unit_embeddings: x^ [B, D].
+        row_weight: s / (B Z_i), [B, 1].
+        target_pull: s / B (N_i / Z_i) psi'_i, [B, 1].
+        shift: base-2 exponent subtracted from every logit of a sample [B, 1], or None.
+        targets: own rows.
+        scale: s.
+    """
+
+    unit_embeddings: Tensor
+    row_weight: Tensor
+    target_pull: Tensor
+    shift: Tensor | None
+    targets: Targets
+    scale: float
+
+
+@dataclass(frozen=True)
+class StreamedLoss:
+    """Result of a forward pass.
+
+    Attributes:
+        loss: mean loss, scalar.
+        embedding_gradient: d loss / d embeddings [B, D].
+        residual: for `row_gradients`.
+    """
+
+    loss: Tensor
+    embedding_gradient: Tensor
+    residual: Residual
+
+
+def needs_shift(scale: float, *, num_rows: int, dtype: torch.dtype) -> bool:
+    """Whether exp(+-scale), or its sum over `num_rows`, leaves the range of `dtype`."""
+    limits = torch.finfo(dtype)
+    return scale + math.log(max(num_rows, 1)) > math.log(limits.max) or -scale < math.log(
+        limits.tiny
+    )
+
+
+def chunk_borders(num_rows: int, chunk_size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each chunk."""
+    for start in range(0, num_rows, chunk_size):
+        yield start, min(start + chunk_size, num_rows)
+
+
+def streamed_forward(
+    embeddings: Tensor,
+    rows: Rows,
+    targets: Tensor,
+    *,
+    margin: Margin,
+    scale: float,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> StreamedLoss:
+    """Loss and finished embedding gradient of a batch; stages 1 to 4 of the derivation above.
+
+    Args:
+        embeddings: [B, D], B >= 1, in the dtype of the rows; not differentiated.
+        rows: K active rows.
+        targets: int64 [B] in [0, K).
+        margin: target cosine -> target logit.
+        scale: s.
+        chunk_size: rows per chunk.
+    """
+    unit, inverse = unit_rows(embeddings)  # [B, D], [B, 1]
+    own = Targets.sort(targets, num_rows=len(rows), chunk_size=chunk_size)
+    own_unit, _ = unit_rows(rows.take(targets))  # [B, D]
+    target_logit, slope = _target_path(unit, own_unit, inverse, margin)  # [B, 1] each
+    shift = None
+    if needs_shift(scale, num_rows=len(rows), dtype=embeddings.dtype):
+        shift = _largest_exponent(unit, rows, target_logit, scale=scale, chunk_size=chunk_size)
+    negatives, pull = _sum_negatives(unit, rows, own, scale=scale, shift=shift)  # [B, 1], [B, D]
+    own_exponent = target_logit * (scale * math.log2(math.e))
+    partition = negatives + torch.exp2(own_exponent if shift is None else own_exponent - shift)
+    log_partition = torch.log2(partition) if shift is None else torch.log2(partition) + shift
+    loss = ((log_partition - own_exponent) * math.log(2.0)).mean()
+    per_sample = scale / embeddings.shape[0]
+    target_pull = per_sample * (negatives / partition) * slope  # [B, 1]
+    gradient = pull.mul_(per_sample / partition).addcmul_(target_pull, own_unit, value=-1.0)
+    residual = Residual(unit, per_sample / partition, target_pull, shift, own, scale)
+    return StreamedLoss(loss, tangent_gradient(gradient, unit, inverse), residual)
+
+
+def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Tensor]]:
+    """(start, stop, d loss / d rows[start:stop]) of every chunk; stage 5.
+
+    The yielded [stop - start, D] tensor belongs to the caller until the next chunk is asked for. A
+    chunk is read before it is yielded, so its rows may be overwritten in between.
+    """
+    weighted = residual.unit_embeddings * residual.row_weight  # [B, D]
+    pulled = residual.unit_embeddings * residual.target_pull  # [B, D]
+    for start, stop, unit, inverse, numerators in _numerators(residual, rows):
+        gradient = numerators.T @ weighted  # [n, D]
+        samples, places = residual.targets.of_chunk(start)
+        gradient.index_add_(0, places, pulled[samples], alpha=-1.0)
+        yield start, stop, tangent_gradient(gradient, unit, inverse)
+
+
+def _target_path(
+    unit: Tensor, own_unit: Tensor, inverse: Tensor, margin: Margin
+) -> tuple[Tensor, Tensor]:
+    """psi(c_iy) and psi'(c_iy), [B, 1] each, the slope by autograd through the margin."""
+    with torch.enable_grad():
+        cosine = (unit * own_unit).sum(dim=1).detach().requires_grad_()  # [B]
+        norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
+        logit = margin(cosine, norms)
+        (slope,) = torch.autograd.grad(logit.sum(), cosine)
+    return logit.detach()[:, None], slope[:, None]
+
+
+def _numerators(
+    residual: Residual, rows: Rows
+) -> Iterator[tuple[int, int, Tensor, Tensor, Tensor]]:
+    """(start, stop, w^ [n, D], 1/|w| [n, 1], E [B, n] with targets 0) of every chunk."""
+    queries = residual.unit_embeddings * (residual.scale * math.log2(math.e))  # [B, D]
+    buffer = queries.new_empty(queries.shape[0] * min(residual.targets.chunk_size, len(rows)))
+    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
+        unit, inverse = unit_rows(rows.read(start, stop))  # [n, D], [n, 1]
+        exponents = buffer[: queries.shape[0] * (stop - start)].view(-1, stop - start)
+        torch.mm(queries, unit.T, out=exponents)  # [B, n]
+        if residual.shift is not None:
+            exponents -= residual.shift
+        exponents.index_put_(residual.targets.of_chunk(start), exponents.new_tensor(-math.inf))
+        yield start, stop, unit, inverse, exponents.exp2_()
+
+
+def _sum_negatives(
+    unit: Tensor, rows: Rows, own: Targets, *, scale: float, shift: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """N_i [B, 1] and O_i [B, D] over all chunks."""
+    nothing = unit.new_empty(0)
+    negatives, pull = unit.new_zeros(unit.shape[0], 1), torch.zeros_like(unit)
+    residual = Residual(unit, nothing, nothing, shift, own, scale)
+    for _, _, unit_centers, _, numerators in _numerators(residual, rows):
+        negatives += numerators.sum(dim=1, keepdim=True)
+        pull.addmm_(numerators, unit_centers)
+    return negatives, pull
+
+
+def _largest_exponent(
+    unit: Tensor, rows: Rows, target_logit: Tensor, *, scale: float, chunk_size: int
+) -> Tensor:
+    """Each sample's largest base-2 exponent [B, 1]: one more pass, for unusual scales only."""
+    largest = target_logit.clone()
+    for start, stop in chunk_borders(len(rows), chunk_size):
+        cosines = unit @ unit_rows(rows.read(start, stop))[0].T  # [B, n]
+        largest = torch.maximum(largest, cosines.amax(dim=1, keepdim=True))
+    return largest * (scale * math.log2(math.e))
