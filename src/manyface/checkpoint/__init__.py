@@ -1,0 +1,21 @@
+"""Checkpoints: directories that are whole or absent, and verified when read."""
+
+from manyface.checkpoint.layout import newest, read_pointer, step_of
+from manyface.checkpoint.load import Checkpoint, load
+from manyface.checkpoint.lock import run_lock
+from manyface.checkpoint.retain import retain, set_aside, sweep
+from manyface.checkpoint.save import save, write_pointer
+
+__all__ = [
+    "Checkpoint",
+    "load",
+    "newest",
+    "read_pointer",
+    "retain",
+    "run_lock",
+    "save",
+    "set_aside",
+    "step_of",
+    "sweep",
+    "write_pointer",
+]

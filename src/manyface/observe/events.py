@@ -1,0 +1,135 @@
+"""The event log of a run: one JSON object a line, only ever appended to (docs/formats/run.md).
+
+A process may die in the middle of a line, and a resumed run goes back to its checkpoint and
+repeats the steps after it. Readers should know of neither: the writer cuts a torn last line off
+before it appends, and `read_events` leaves out what a later resume has superseded.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from manyface.base.errors import DataError, ManyfaceError
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """Appends events to `path`; each line is handed to the operating system at once.
+
+    `seconds_before`: seconds the run has already lasted in earlier processes, so that the field
+    `seconds` goes on instead of starting again.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        seconds_before: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = Path(path)
+        self._clock = clock
+        self._start = clock() - seconds_before
+        try:
+            cut_torn_line(self.path)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began, earlier processes included."""
+        return self._clock() - self._start
+
+    def write(self, kind: str, **fields: Any) -> Event:
+        """Append one event and return it; numbers that JSON cannot say (NaN, inf) become null."""
+        event = {"kind": kind, "seconds": round(self.seconds, 3), **_finite(fields)}
+        try:
+            self._file.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise _cannot_write(self.path, error) from error
+        return event
+
+    def sync(self) -> None:
+        """Force the log to the disk, so that no checkpoint outlives the events before it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_events(path: Path | str, *, superseded: bool = False) -> list[Event]:
+    """The events of a run in order, without a torn last line.
+
+    `superseded=True` also gives the events that a resumed run has gone back behind.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    # What follows the last newline is empty, or a line whose writer died in the middle of it.
+    events = [_parse(line, path, number) for number, line in enumerate(lines[:-1], 1) if line]
+    return events if superseded else _current(events)
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove what follows the last newline of `path`; a missing file is fine."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+def _current(events: list[Event]) -> list[Event]:
+    """Leave out the events after step s that come before a later start from step s."""
+    kept: list[Event] = []
+    for event in events:
+        if event["kind"] == "start":
+            kept = [old for old in kept if old.get("step", 0) <= event.get("step", 0)]
+        kept.append(event)
+    return kept
+
+
+def _parse(line: bytes, path: Path | str, number: int) -> Event:
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise DataError(
+            f"{path}, line {number}: expected a JSON object, got {line[:60]!r}"
+        ) from error
+    if not isinstance(event, dict) or "kind" not in event:
+        raise DataError(f'{path}, line {number}: expected an object with "kind", got {line[:60]!r}')
+    return event
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _cannot_write(path: Path, error: OSError) -> ManyfaceError:
+    return ManyfaceError(
+        f"cannot write the event log {path}: {error.strerror} (errno {error.errno}); "
+        "make the place writable or free space, then resume the run"
+    )

@@ -1,0 +1,34 @@
+import sys
+
+import pytest
+
+from manyface.base.errors import MissingExtraError
+from manyface.observe.tensorboard import TensorBoardLog, scalars_of
+
+STEP = {"kind": "step", "step": 3, "loss": 2.5, "learning_rate": 0.1, "grad_norm": None}
+EVALUATION = {
+    "kind": "evaluation",
+    "step": 3,
+    "set": "lfw",
+    "scores": [{"name": "accuracy", "value": 0.9}],
+}
+
+
+def test_scalars_of_events():
+    assert scalars_of(STEP) == {"train/loss": 2.5, "train/learning_rate": 0.1}
+    assert scalars_of(EVALUATION) == {"lfw/accuracy": 0.9}
+    assert scalars_of({"kind": "start", "step": 0}) == {}
+
+
+def test_writes_an_event_file(tmp_path):
+    pytest.importorskip("tensorboard", reason="the tensorboard extra is not installed")
+    log = TensorBoardLog(tmp_path)
+    log.write(STEP)
+    log.close()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_the_missing_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match=r"manyface\[tensorboard\]"):
+        TensorBoardLog(tmp_path)
