@@ -1,0 +1,29 @@
+"""Verification: embeddings of pairs, metrics with intervals, baselines, overlap of people."""
+
+from manyface.evaluate.baselines import WhitenedPixels, fit_whitened_pixels
+from manyface.evaluate.bootstrap import Difference, Resampler, accuracy_difference
+from manyface.evaluate.embed import EmbedFunction, embed_source, make_embed_function
+from manyface.evaluate.files import write_evaluation
+from manyface.evaluate.overlap import identity_overlap, overlap_warning
+from manyface.evaluate.pairs import PairSet, lfw_pairs, synthetic_pairs
+from manyface.evaluate.verification import Evaluation, PairEvaluator, Score
+
+__all__ = [
+    "Difference",
+    "EmbedFunction",
+    "Evaluation",
+    "PairEvaluator",
+    "PairSet",
+    "Resampler",
+    "Score",
+    "WhitenedPixels",
+    "accuracy_difference",
+    "embed_source",
+    "fit_whitened_pixels",
+    "identity_overlap",
+    "lfw_pairs",
+    "make_embed_function",
+    "overlap_warning",
+    "synthetic_pairs",
+    "write_evaluation",
+]

@@ -1,0 +1,108 @@
+"""From images to embeddings for evaluation: flip-sum, unit length, each distinct image once.
+
+The field's convention (arcface_torch `verification.py`): embedding of the image plus embedding of
+its mirror image, then L2-normalised. Compare by cosine.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from manyface.base.errors import NonFiniteError
+from manyface.data.source import ImageSource
+from manyface.data.transforms import normalise
+
+# uint8 [B, S, S, 3] RGB -> float32 [B, D] of unit length, on the CPU
+EmbedFunction = Callable[[Tensor], Tensor]
+
+
+def make_embed_function(
+    backbone: nn.Module,
+    device: torch.device | str | None = None,
+    *,
+    flip: bool = True,
+    autocast: torch.dtype | None = None,
+) -> EmbedFunction:
+    """An embedding function of `backbone` (float32 [B, 3, S, S] -> [B, D]) as it is at each call.
+
+    Args:
+        device: where the backbone lives; None means where its first parameter is.
+        flip: add the embedding of the mirror image before normalising to unit length.
+        autocast: run the backbone under autocast of this dtype; the sum stays in fp32.
+
+    The backbone is put in evaluation mode during a call; each module's mode is restored after it.
+    """
+
+    def embed(images: Tensor) -> Tensor:
+        where = _device_of(backbone) if device is None else torch.device(device)
+        pixels = normalise(images.to(where, non_blocking=True))  # [B, 3, S, S]
+        with (
+            evaluation_mode(backbone),
+            torch.inference_mode(),
+            torch.autocast(where.type, dtype=autocast, enabled=autocast is not None),
+        ):
+            total = backbone(pixels).float()  # [B, D]
+            if flip:
+                total = total + backbone(pixels.flip(-1)).float()
+        # clone: tensors born under inference_mode may not enter a user's own autograd graph.
+        return nn.functional.normalize(total, dim=1).cpu().clone()
+
+    return embed
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards each submodule has its own mode again, so that
+    a part that was frozen in evaluation mode during training stays so."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def embed_source(
+    embed: EmbedFunction,
+    source: ImageSource,
+    indices: npt.NDArray[np.int64],
+    *,
+    batch_size: int = 128,
+) -> npt.NDArray[np.float32]:
+    """Embeddings [N, D] of the images `indices` [N] of `source`; each distinct image is loaded and
+    embedded once, the next batch being loaded while this one is embedded."""
+    distinct, inverse = np.unique(indices, return_inverse=True)
+    batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
+    parts: list[npt.NDArray[np.float32]] = []
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation-load") as loader:
+        waiting = loader.submit(source.load, batches[0]) if batches else None
+        for number in range(len(batches)):
+            images = waiting.result() if waiting is not None else torch.empty(0)
+            if number + 1 < len(batches):
+                waiting = loader.submit(source.load, batches[number + 1])
+            parts.append(embed(images).numpy().astype(np.float32, copy=False))
+    found = np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
+    _check_finite(found, distinct, source.name)
+    return found[inverse.reshape(-1)]
+
+
+def _check_finite(
+    found: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], name: str
+) -> None:
+    rows = np.flatnonzero(~np.isfinite(found).all(axis=1))
+    if len(rows):
+        raise NonFiniteError(
+            f"the embedding of image {indices[rows[0]]} of {name} is not finite "
+            f"({len(rows)} of {len(found)} images): the network's weights or activations overflow"
+        )
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    first = next(module.parameters(), None)
+    return torch.device("cpu") if first is None else first.device

@@ -1,0 +1,184 @@
+"""Sets of image pairs to verify: drawn from any source, or read from an LFW list.
+
+Both give the LFW shape: half of the pairs show one person, half two, split into folds so that
+thresholds are chosen on pairs other than those they are judged on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.base.errors import DataError
+from manyface.base.random import numpy_generator
+from manyface.data.lists import read_pairs
+from manyface.data.source import ImageSource
+
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+
+# Rounds of drawing before a fold is said to be too small for the pairs asked of it.
+_MAX_ROUNDS = 64
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """P pairs of images of `source`: indices, truth and fold of each."""
+
+    name: str
+    source: ImageSource
+    left: IntArray  # [P] image index in `source`
+    right: IntArray  # [P]
+    same: BoolArray  # [P]
+    fold: IntArray  # [P]
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    def identities(self) -> tuple[IntArray, IntArray]:
+        """The labels of the left and of the right images, each [P]."""
+        return self.source.labels(self.left), self.source.labels(self.right)
+
+    def identity_names(self) -> list[str]:
+        """Names of the people who appear in a pair, for `identity_overlap`."""
+        labels = np.unique(np.concatenate(self.identities()))
+        return [str(self.source.identity_names[int(label)]) for label in labels]
+
+
+def synthetic_pairs(source: ImageSource, *, num_pairs: int, folds: int = 10, seed: int) -> PairSet:
+    """Draw `num_pairs` distinct pairs, half same and half different, from the people of `source`.
+
+    Folds are of equal size and balance and share no person, as in LFW's View 2. Both images of
+    every pair are drawn uniformly among the images of their person, so pose and light of same and
+    different pairs follow one distribution. A pure function of (source labels, arguments).
+    """
+    per_fold, rest = divmod(num_pairs, 2 * folds)
+    if folds < 2 or per_fold < 1 or rest:
+        raise DataError(
+            f"num_pairs must be a multiple of 2 x folds with folds >= 2 "
+            f"(as many same as different pairs in each fold), got {num_pairs} pairs, {folds} folds"
+        )
+    generator = numpy_generator(seed, "pairs", source.name)
+    images = _ImagesOfPeople(source)
+    people = generator.permutation(np.flatnonzero(images.counts > 0))
+    drawn: list[tuple[IntArray, bool, int]] = []
+    for fold, members in enumerate(np.array_split(people, folds)):
+        for same in (True, False):
+            pairs = _draw_distinct(generator, images, members, count=per_fold, same=same)
+            drawn.append((pairs, same, fold))
+    left, right = np.concatenate([pairs for pairs, _, _ in drawn]).T
+    return PairSet(
+        name=source.name,
+        source=source,
+        left=np.ascontiguousarray(left),
+        right=np.ascontiguousarray(right),
+        same=np.repeat([same for _, same, _ in drawn], per_fold),
+        fold=np.repeat(np.array([fold for _, _, fold in drawn], dtype=np.int64), per_fold),
+    )
+
+
+def lfw_pairs(source: ImageSource, text: str, *, folds: int = 10, name: str = "lfw") -> PairSet:
+    """The pairs of an LFW list (`pairs.txt`, `pairsDevTest.txt`) as images of `source`.
+
+    A list with folds of its own (View 2) keeps them. One without (the View 1 lists) is cut, in the
+    order of the list, into `folds` runs of same and of different pairs each.
+    """
+    listed = read_pairs(text)
+    same = np.asarray(listed.same, dtype=bool)
+    fold = np.asarray(listed.fold, dtype=np.int64)
+    if len(np.unique(fold)) < 2:
+        fold = _folds_in_order(same, folds)
+    images = _ImagesOfPeople(source)
+    label_of = {str(person): label for label, person in enumerate(source.identity_names)}
+    wanted = {person for person, _ in [*listed.left, *listed.right]}
+    missing = sorted(wanted - label_of.keys())
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(wanted)} people of the pairs list are not in "
+            f"{source.name} (first: {missing[0]}): give the folder that the list was made for"
+        )
+
+    def indices(side: list[tuple[str, int]]) -> IntArray:
+        found = [images.numbered(label_of[person], k, person) for person, k in side]
+        return np.array(found, dtype=np.int64)
+
+    return PairSet(name, source, indices(listed.left), indices(listed.right), same, fold)
+
+
+class _ImagesOfPeople:
+    """Which images of a source show which label; images of one label keep the source's order."""
+
+    def __init__(self, source: ImageSource) -> None:
+        self.name = source.name
+        labels = source.labels(np.arange(len(source), dtype=np.int64))
+        self.order = np.argsort(labels, kind="stable")
+        self.counts = np.bincount(labels, minlength=source.num_identities)
+        self.starts = np.cumsum(self.counts) - self.counts
+
+    def numbered(self, label: int, k: int, person: str) -> int:
+        """The k-th image (from 1) of a label."""
+        if not 1 <= k <= self.counts[label]:
+            raise DataError(
+                f"the pairs list names image {k} of {person}, "
+                f"but {self.name} has {self.counts[label]} image(s) of that person"
+            )
+        return int(self.order[self.starts[label] + k - 1])
+
+    def drawn(self, generator: np.random.Generator, labels: IntArray) -> IntArray:
+        """One image of each label, uniformly."""
+        return self.order[self.starts[labels] + generator.integers(self.counts[labels])]
+
+
+def _draw_distinct(
+    generator: np.random.Generator,
+    images: _ImagesOfPeople,
+    members: IntArray,
+    *,
+    count: int,
+    same: bool,
+) -> IntArray:
+    """`count` distinct unordered pairs [count, 2] among the people `members`."""
+    usable = members[images.counts[members] > 1] if same else members
+    if len(usable) < (1 if same else 2):
+        raise DataError(
+            f"a fold has {len(members)} people, {len(usable)} of them usable, too few for "
+            f"{'same' if same else 'different'} pairs: use fewer folds, or more people and images"
+        )
+    found = np.zeros((0, 2), dtype=np.int64)
+    for _ in range(_MAX_ROUNDS):
+        people = usable[_spread_evenly(generator, len(usable), count)]
+        others = people if same else usable[generator.integers(len(usable), size=count)]
+        pairs = np.stack([images.drawn(generator, people), images.drawn(generator, others)], axis=1)
+        pairs = pairs[pairs[:, 0] != pairs[:, 1] if same else people != others]
+        found = _first_of_each(np.concatenate([found, pairs]))
+        if len(found) >= count:
+            return found[:count]
+    raise DataError(
+        f"a fold of {len(members)} people gives {len(found)} distinct "
+        f"{'same' if same else 'different'} pairs, {count} were asked for: "
+        "use fewer pairs, or more people and images"
+    )
+
+
+def _spread_evenly(generator: np.random.Generator, size: int, count: int) -> IntArray:
+    """`count` members of [0, size), shuffled, each as often as any other give or take one."""
+    rounds = -(-count // size)
+    return np.concatenate([generator.permutation(size) for _ in range(rounds)])[:count]
+
+
+def _first_of_each(pairs: IntArray) -> IntArray:
+    """Drop repeats of a pair in either order, keeping the first."""
+    _, first = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True)
+    return pairs[np.sort(first)]
+
+
+def _folds_in_order(same: BoolArray, folds: int) -> IntArray:
+    fold = np.zeros(len(same), dtype=np.int64)
+    for kind in (True, False):
+        members = np.flatnonzero(same == kind)
+        if len(members) < folds:
+            raise DataError(
+                f"{len(members)} {'same' if kind else 'different'} pairs cannot fill {folds} folds"
+            )
+        fold[members] = np.arange(len(members)) * folds // len(members)
+    return fold
