@@ -1,0 +1,102 @@
+"""What every backbone is: images in, embeddings out, and one visible island of full precision.
+
+A backbone is a `trunk` (the expensive part, bf16 under autocast) followed by `project` (flatten,
+final linear layer, final batch norm). `project` always runs in fp32: the last batch norm sets the
+scale of the cosines, and 8 bits of mantissa there would be the accuracy of every score. insightface
+keeps the same border (its nets leave autocast before `fc`), so published weights see the same
+arithmetic here.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from manyface.backbones.initialise import FirstValues
+from manyface.base.errors import ConfigError, DataError
+
+SIZE_STEP = 16
+
+
+class Backbone(nn.Module):
+    """Base of all nets: float32 images [B, 3, S, S] -> float32 embeddings [B, D], any norm."""
+
+    first_values: ClassVar[FirstValues]
+    # Convolutions on CPU are up to twice as fast on this layout (docs/backbones.md); on GPUs tensor
+    # cores want it. Only the images are converted: weights stay contiguous, so state_dicts do too.
+    channels_last: ClassVar[bool] = True
+
+    def __init__(self, *, embedding_size: int, image_size: int) -> None:
+        super().__init__()
+        if embedding_size < 1:
+            raise ConfigError(f"backbone.embedding_size must be at least 1, got {embedding_size}")
+        if image_size < SIZE_STEP or image_size % SIZE_STEP:
+            raise ConfigError(
+                f"image_size must be a multiple of {SIZE_STEP}, got {image_size}; "
+                f"the nearest is {max(SIZE_STEP, round(image_size / SIZE_STEP) * SIZE_STEP)}"
+            )
+        self.embedding_size = embedding_size
+        self.image_size = image_size
+
+    def initialise_rest(self) -> None:
+        """First values that no `FirstValues` rule expresses; most nets have none."""
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Images [B, 3, S, S] to the features that `project` takes, in the autocast dtype."""
+        raise NotImplementedError
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features of the trunk, float32, to embeddings [B, D]; runs outside autocast."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        self._check(images)
+        if self.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        features = self.trunk(images)
+        with full_precision(features):
+            return self.project(features.float())  # [B, D]
+
+    def _check(self, images: Tensor) -> None:
+        expected = (3, self.image_size, self.image_size)
+        if tuple(images.shape[1:]) != expected:
+            raise DataError(
+                f"this backbone takes images [B, {', '.join(map(str, expected))}], "
+                f"got {list(images.shape)}; resize the images or build it with another image_size"
+            )
+
+
+def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
+    """A region without autocast on the tensor's device, where that device has autocast at all."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+def run_block(block: Callable[[Tensor], Tensor], features: Tensor, *, recompute: bool) -> Tensor:
+    """`block(features)`; with `recompute` its activations are dropped and made again in backward.
+
+    Batch-norm running statistics are then updated by both passes, as in every checkpointed net.
+    """
+    if recompute and torch.is_grad_enabled():
+        output: Tensor = checkpoint(block, features, use_reentrant=False)
+        return output
+    return block(features)
+
+
+def check_share(name: str, value: float) -> float:
+    """`value` if it is a share in [0, 1), else a ConfigError."""
+    if not 0 <= value < 1:
+        raise ConfigError(f"backbone.{name} must be at least 0 and below 1, got {value}")
+    return value
+
+
+def final_batch_norm(num_features: int, *, eps: float = 1e-5) -> nn.BatchNorm1d:
+    """The last layer of iResNet: batch norm whose weight stays 1, so that all directions count."""
+    norm = nn.BatchNorm1d(num_features, eps=eps)
+    norm.weight.requires_grad_(False)
+    return norm
