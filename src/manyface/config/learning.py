@@ -1,0 +1,177 @@
+"""The sections of what is learned and how: backbone, head, optimizer, schedule."""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from manyface.config.kinds import (
+    BelowOne,
+    Count,
+    CountOrOff,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+    Text,
+)
+
+MARGIN_KEYS = {
+    "normface": (),
+    "cosface": ("m",),
+    "arcface": ("m", "gradient"),
+    "combined": ("m1", "m2", "m3", "gradient"),
+}
+MARGIN_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "normface": {},
+    "cosface": {"m": 0.4},
+    "arcface": {"m": 0.5, "gradient": "exact"},
+    "combined": {"m1": 1.0, "m2": 0.0, "m3": 0.0, "gradient": "exact"},
+}
+
+
+class BackboneConfig(Section):
+    """The network from face to embedding."""
+
+    name: Text = Field(
+        "r50", description="r18 to r200, mbf, vit_t ...; the table is docs/backbones.md."
+    )
+    embedding_size: Count = Field(512, description="Length of the embedding.")
+    dropout: BelowOne = Field(0.0, description="Dropout before the embedding layer.")
+    weights: Text | None = Field(None, description="File with weights to start from (safetensors).")
+    activation_checkpointing: bool = Field(
+        False,
+        description="Compute activations again in backward: less memory, about a third slower.",
+    )
+
+
+class HeadConfig(Section):
+    """The classification head: which class centers take part, and with which margin."""
+
+    method: Literal["full", "partial"] = Field(
+        "full",
+        description="full: all centers in each step; partial: positives and a random sample of "
+        "negatives. Left out, a sample_rate makes it partial.",
+    )
+    sample_rate: Fraction = Field(
+        1.0,
+        description="Share of the centers in each step of the partial head (its default: 0.1); "
+        "0 takes the positives only.",
+    )
+    margin: Literal["normface", "cosface", "arcface", "combined"] = Field(
+        "cosface", description="The margin; combined is cos(m1 theta + m2) - m3."
+    )
+    m: NotNegative | None = Field(
+        None, description="Margin of cosface (default 0.4) or arcface (default 0.5, radians)."
+    )
+    m1: Positive | None = Field(None, description="Factor on the angle, of combined; default 1.")
+    m2: NotNegative | None = Field(
+        None, description="Radians added to the angle, of combined; default 0."
+    )
+    m3: NotNegative | None = Field(
+        None, description="Taken from the cosine, of combined; default 0."
+    )
+    gradient: Literal["exact", "straight_through"] | None = Field(
+        None,
+        description="Of arcface and combined: the true derivative (default), or the margin taken "
+        "as a constant.",
+    )
+    scale: Positive = Field(64.0, description="Factor s on the cosines.")
+    learning_rate: Positive | None = Field(
+        None, description="Peak learning rate of the centers; left out, optimizer.learning_rate."
+    )
+    momentum: BelowOne = Field(0.9, description="Momentum of the centers' SGD.")
+    weight_decay: NotNegative = Field(5e-4, description="Weight decay of the centers.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        """Write the defaults that hang on another key, so that the resolved config says all."""
+        if not isinstance(given, dict):
+            return given
+        filled = {"method": "partial" if "sample_rate" in given else "full", **given}
+        if filled["method"] == "partial":
+            filled.setdefault("sample_rate", 0.1)
+        margin = filled.get("margin", "cosface")
+        defaults = MARGIN_DEFAULTS.get(margin, {}) if isinstance(margin, str) else {}
+        return {**defaults, **filled}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.method == "full" and self.sample_rate != 1:
+            raise ValueError(
+                f"sample_rate is {self.sample_rate:g}, but method is 'full'; expected 1 or partial"
+            )
+        for key in ("m", "m1", "m2", "m3", "gradient"):
+            if getattr(self, key) is not None and key not in MARGIN_KEYS[self.margin]:
+                owners = " and ".join(name for name, keys in MARGIN_KEYS.items() if key in keys)
+                raise ValueError(f"{key} belongs to margin {owners}, but margin is '{self.margin}'")
+        return self
+
+
+class OptimizerConfig(Section):
+    """How the backbone learns; the centers have their own settings in [head]."""
+
+    name: Literal["sgd", "adamw"] = Field("sgd", description="The optimizer of the backbone.")
+    learning_rate: Positive = Field(0.1, description="Peak learning rate.")
+    momentum: BelowOne = Field(0.9, description="Momentum of sgd.")
+    nesterov: bool = Field(False, description="Nesterov's momentum, of sgd.")
+    weight_decay: NotNegative = Field(5e-4, description="Weight decay.")
+    clip_norm: NotNegative = Field(
+        5.0, description="Largest norm of the backbone's gradient; 0 is off."
+    )
+    accumulation: Count = Field(
+        1, description="Batches whose gradients are averaged into one update."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.name == "adamw" and (self.nesterov or self.momentum != 0.9):
+            raise ValueError("momentum and nesterov belong to optimizer 'sgd', but name is 'adamw'")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class ScheduleConfig(Section):
+    """How long, and how the learning rate runs: linear warm-up, then decay, step by step."""
+
+    epochs: Positive | None = Field(
+        None,
+        description="Length in passes over the data; default 20 where steps is not given either.",
+    )
+    steps: Count | None = Field(None, description="Length in updates, instead of epochs.")
+    warmup_epochs: NotNegative = Field(0.0, description="Length of the warm-up in epochs.")
+    warmup_steps: CountOrOff = Field(0, description="Length of the warm-up in updates, instead.")
+    decay: Literal["polynomial", "cosine", "constant"] = Field(
+        "polynomial", description="Shape of the decay after the warm-up."
+    )
+    power: Positive = Field(
+        1.0, description="Exponent of the polynomial decay; 1 is a straight line."
+    )
+    final_fraction: Fraction = Field(0.0, description="Last learning rate as a share of the peak.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "epochs" not in given and "steps" not in given:
+            return {**given, "epochs": 20.0}
+        return given
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(
+                f"epochs ({self.epochs:g}) and steps ({self.steps}) are both given; expected one"
+            )
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("warmup_epochs and warmup_steps are both given; expected one")
+        pairs = (
+            (self.warmup_epochs, self.epochs, "epochs"),
+            (self.warmup_steps, self.steps, "steps"),
+        )
+        for warmup, length, unit in pairs:
+            if length is not None and warmup > length:
+                raise ValueError(
+                    f"warmup_{unit} ({warmup:g}) is longer than the training ({length:g} {unit})"
+                )
+        return self

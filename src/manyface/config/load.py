@@ -1,0 +1,133 @@
+"""Recipe file + `--set` overrides -> a checked Config.
+
+An override is `section.key=value`; the value is read as TOML, and what is no TOML is a text, so
+that `--set data.path=/my faces` needs no quotes within quotes. An empty value takes the key out of
+the recipe. An override also takes out the keys it is an alternative to (`schedule.steps` the
+recipe's `schedule.epochs`, another `head.margin` the old margin's parameters): the last word wins.
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from manyface.base.errors import ConfigError
+from manyface.config.messages import describe_errors, unknown_key
+from manyface.config.render import walk_keys
+from manyface.config.schema import Config
+
+Table = dict[str, Any]
+
+ALTERNATIVES = {
+    "schedule.epochs": ("schedule.steps",),
+    "schedule.steps": ("schedule.epochs",),
+    "schedule.warmup_epochs": ("schedule.warmup_steps",),
+    "schedule.warmup_steps": ("schedule.warmup_epochs",),
+    "evaluation.every_epochs": ("evaluation.every_steps",),
+    "evaluation.every_steps": ("evaluation.every_epochs",),
+    "head.sample_rate": ("head.method",),
+    "head.method": ("head.sample_rate",),
+    "head.margin": ("head.m", "head.m1", "head.m2", "head.m3", "head.gradient"),
+}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The recipe at `path` with `overrides`; its name is the file's where it gives none."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a recipe: expected TOML text in UTF-8") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; expected a recipe, a .toml file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from None
+    return parse_config(text, overrides, source=str(path), name=path.stem)
+
+
+def parse_config(
+    text: str, overrides: Sequence[str] = (), *, source: str = "recipe", name: str | None = None
+) -> Config:
+    """The recipe in `text` with `overrides`; `source` stands in the messages."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    if name is not None and isinstance(table.setdefault("run", {}), dict):
+        table["run"].setdefault("name", name)
+    apply_overrides(table, overrides)
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        lines = describe_errors(error, Config)
+        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
+    """Write `overrides` into the parsed recipe `table`, in place."""
+    parsed = dict(_parse_override(override) for override in overrides)
+    for dotted, value in parsed.items():
+        for rival in ALTERNATIVES.get(dotted, ()):
+            if rival not in parsed and value is not None and _peek(table, dotted) != value:
+                _put(table, rival, None)
+    for dotted, value in parsed.items():
+        _put(table, dotted, value)
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    dotted, equals, text = override.partition("=")
+    dotted = dotted.strip()
+    if not equals or not re.fullmatch(r"\w+(\.\w+)+", dotted, re.ASCII):
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    accepts_text = {key: _accepts_text(info.annotation) for key, info, _ in walk_keys(Config)}
+    if dotted not in accepts_text:
+        raise ConfigError(f"--set {override}: {unknown_key(dotted, Config)}")
+    try:
+        override.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ConfigError(f"--set {dotted}: the value is not UTF-8 text: {text!a}") from None
+    if not text:
+        return dotted, None
+    return dotted, _parse_value(text, wants_text=accepts_text[dotted])
+
+
+def _parse_value(text: str, *, wants_text: bool) -> Any:
+    """TOML where it parses; else, or where a text is wanted and no quotes are there, the text."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = table["value"]
+    return text if len(table) > 1 or (wants_text and not isinstance(value, str)) else value
+
+
+def _accepts_text(annotation: Any) -> bool:
+    kinds = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    return any(kind is str or str in get_args(kind)[:1] for kind in kinds)
+
+
+def _peek(table: Table, dotted: str) -> Any:
+    section, _, key = dotted.partition(".")
+    inner = table.get(section)
+    if not isinstance(inner, dict):
+        return None
+    if dotted == "head.method" and key not in inner:
+        return "partial" if "sample_rate" in inner else "full"
+    return _peek(inner, key) if "." in key else inner.get(key)
+
+
+def _put(table: Table, dotted: str, value: Any) -> None:
+    """Set a key, or take it out where `value` is None; a section that is no table is left alone."""
+    section, _, key = dotted.partition(".")
+    if "." in dotted:
+        inner = table.setdefault(section, {})
+        if isinstance(inner, dict):
+            _put(inner, key, value)
+    elif value is None:
+        table.pop(dotted, None)
+    else:
+        table[dotted] = value

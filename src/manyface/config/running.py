@@ -1,0 +1,168 @@
+"""The sections of a run around the learning: run, data, augmentation, loop, evaluation."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from manyface.config.kinds import (
+    BelowOne,
+    Count,
+    CountOrOff,
+    Fraction,
+    NotNegative,
+    Section,
+    Seed,
+    Text,
+)
+
+
+class RunConfig(Section):
+    """Where the run lives and what it runs on."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$",
+            json_schema_extra={"expected": "a folder name, without slashes"},
+        ),
+    ] = Field(
+        "run",
+        description="Name of the run, and of its folder. Default: the recipe's file name.",
+    )
+    directory: Text = Field("runs", description="Folder that holds the runs.")
+    seed: Seed = Field(0, description="The one seed; every random draw is a named stream under it.")
+    threads: CountOrOff = Field(0, description="CPU threads for the arithmetic; 0 takes all cores.")
+    device: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+            json_schema_extra={"expected": "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"},
+        ),
+    ] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
+    compile: bool = Field(False, description="Compile the backbone with torch.compile.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Arithmetic of the backbone; auto takes bf16 where the device is fast at it.",
+    )
+
+
+class SyntheticConfig(Section):
+    """The people of `data.path = "synthetic"`: rendered as they are needed, never stored."""
+
+    num_identities: Count = Field(10_000, description="People to train on.")
+    images_per_identity: Count = Field(10, description="Photos of each person.")
+    seed: Seed = Field(0, description="Which people; another seed gives unrelated ones.")
+    difficulty: Text = Field(
+        "faces-1", description="Preset of how far photos of one person differ (pose, light, noise)."
+    )
+
+
+class DataConfig(Section):
+    """The photos to train on."""
+
+    path: Text = Field(
+        "synthetic",
+        description='"synthetic", or a folder of persons, the same inside a .tar, or a list file.',
+    )
+    people: Text | None = Field(
+        None,
+        description="File that lists the identities to use: beside the data, inside the tar, or "
+        "any path. Left out, all are used.",
+    )
+    image_size: Annotated[int, Field(ge=16, le=1024)] = Field(
+        112, description="Side in pixels to which photos are brought."
+    )
+    min_images_per_identity: Count = Field(1, description="People with fewer photos are left out.")
+    threads: CountOrOff = Field(0, description="Threads that decode photos; 0 takes all cores.")
+    max_bad_share: Fraction = Field(
+        0.01,
+        description="Unreadable photos are counted and replaced up to this share; above it, an "
+        "error.",
+    )
+    synthetic: SyntheticConfig = Field(
+        SyntheticConfig(), description='The people of path = "synthetic".'
+    )
+
+
+class AugmentationConfig(Section):
+    """Random changes to the training photos; 0 turns one off. Drawn from (seed, position) alone."""
+
+    flip: Fraction = Field(0.5, description="Chance of a mirror image.")
+    shift: NotNegative = Field(0.0, description="Largest shift to each side, in pixels.")
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="Largest rotation to either side, in degrees."
+    )
+    scale: BelowOne = Field(0.0, description="Largest relative change of size: 0.1 is 0.9 to 1.1.")
+    brightness: NotNegative = Field(0.0, description="Largest relative change of brightness.")
+    contrast: NotNegative = Field(0.0, description="Largest relative change of contrast.")
+    saturation: NotNegative = Field(0.0, description="Largest relative change of saturation.")
+    grey: Fraction = Field(0.0, description="Chance of a grey image.")
+    blur: Fraction = Field(0.0, description="Chance of a blurred image.")
+    low_resolution: Fraction = Field(0.0, description="Chance of an image of low resolution.")
+    erase: Fraction = Field(0.0, description="Chance that a rectangle is erased.")
+
+
+class TrainConfig(Section):
+    """The loop: batch, log lines, checkpoints."""
+
+    batch_size: Count = Field(128, description="Photos in a batch.")
+    log_every: Count = Field(20, description="Updates between two lines of the log.")
+    ema: BelowOne = Field(
+        0.0, description="Decay of an averaged copy of the backbone, used for evaluation; 0 is off."
+    )
+    checkpoint_every: CountOrOff = Field(
+        0, description="Updates between checkpoints; 0 goes by time."
+    )
+    checkpoint_minutes: NotNegative = Field(
+        10.0, description="Minutes between checkpoints; 0 is off. The end always writes one."
+    )
+    keep: Count = Field(2, description="Newest checkpoints to keep; the best is kept besides.")
+    tensorboard: bool = Field(False, description="Write TensorBoard files (extra: tensorboard).")
+
+
+class EvaluationConfig(Section):
+    """Verification on people that are not trained on, during the run and at its end."""
+
+    pairs: Text | None = Field(
+        None,
+        description='"synthetic" (people never trained on), or an LFW pairs list: beside the '
+        "data, inside the tar, or any path. Left out: synthetic pairs for synthetic data, else "
+        "none.",
+    )
+    path: Text | None = Field(None, description="Photos of the pairs; left out, data.path.")
+    every_epochs: NotNegative | None = Field(
+        None,
+        description="Epochs between evaluations; 0: only at the end. Default 1, unless every_steps "
+        "is given.",
+    )
+    every_steps: CountOrOff | None = Field(
+        None, description="Updates between evaluations, instead of every_epochs; 0 is off."
+    )
+    folds: Annotated[int, Field(ge=2)] = Field(
+        10, description="Folds of the threshold search, where the list names none."
+    )
+    flip: bool = Field(True, description="Add the embedding of the mirror image.")
+    num_pairs: Annotated[int, Field(ge=20)] = Field(
+        6000, description="Synthetic pairs, half of them same."
+    )
+    num_identities: Annotated[int, Field(ge=2)] = Field(
+        1000, description="Held-out synthetic people that the pairs are drawn from."
+    )
+    fars: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (1e-1, 1e-2, 1e-3), strict=False, description="False accept rates at which TAR is reported."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "every_epochs" not in given and "every_steps" not in given:
+            return {**given, "every_epochs": 1.0}
+        return given
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.every_epochs is not None and self.every_steps is not None:
+            raise ValueError("every_epochs and every_steps are both given; expected one")
+        if self.pairs == "synthetic" and self.path is not None:
+            raise ValueError("path is for listed pairs, but pairs is 'synthetic'; take one out")
+        return self

@@ -1,0 +1,61 @@
+"""What a recipe may say: one frozen record per TOML section, each key typed, bounded, described.
+
+The descriptions are the documentation: `manyface config`, docs/config.md and the error messages
+are made from them. A key that is not here is an error, and so is one that would be ignored.
+Only `train/build.py` and the command line read these records; the library takes plain arguments.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
+
+from manyface.config.kinds import Section
+from manyface.config.learning import BackboneConfig, HeadConfig, OptimizerConfig, ScheduleConfig
+from manyface.config.render import render_toml
+from manyface.config.running import (
+    AugmentationConfig,
+    DataConfig,
+    EvaluationConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+
+class Config(Section):
+    """A whole recipe. Every section and every key may be left out."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    head: HeadConfig = HeadConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        synthetic = self.data.path == "synthetic"
+        if synthetic and self.data.people is not None:
+            raise ValueError(
+                "data.people names people of a real data set, but data.path is 'synthetic'; "
+                "set data.path or take data.people out"
+            )
+        listed = self.evaluation.pairs not in (None, "synthetic")
+        if synthetic and listed and self.evaluation.path is None:
+            raise ValueError(
+                "evaluation.pairs is a list, but data.path is 'synthetic'; "
+                "set evaluation.path to the photos of the pairs"
+            )
+        return self
+
+    @property
+    def run_directory(self) -> Path:
+        """The folder of this run: config, events, checkpoints, result."""
+        return Path(self.run.directory) / self.run.name
+
+    def to_toml(self, *, described: bool = False) -> str:
+        """The whole recipe as TOML that reads back equal; `described` adds what each key means."""
+        return render_toml(self, described=described)
