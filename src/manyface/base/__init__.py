@@ -1,1 +1,1 @@
-"""The ground floor: errors, named random streams, computed permutations. Imports nothing of ours."""
+"""The ground floor: errors, random streams, computed permutations. Imports nothing of ours."""

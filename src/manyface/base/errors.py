@@ -37,4 +37,6 @@ class MissingExtraError(ManyfaceError):
     """An optional package is needed and absent."""
 
     def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(f"{package} is not installed; install it with: pip install 'manyface[{extra}]'")
+        super().__init__(
+            f"{package} is not installed; install it with: pip install 'manyface[{extra}]'"
+        )

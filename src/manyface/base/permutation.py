@@ -2,16 +2,18 @@
 
 A balanced Feistel network is a bijection of [0, 4^h) whatever its round function (Luby & Rackoff
 1988). For a length that is no power of four, an image outside [0, length) is encrypted again until
-it falls inside ("cycle walking", Black & Rogaway 2002): still a bijection, fewer than four rounds of
-walking on average because 4^h < 4 * length.
+it falls inside ("cycle walking", Black & Rogaway 2002): still a bijection, fewer than four walks on
+average because 4^h < 4 * length.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.random import mix64, stream_seed
+from manyface.base.random import MIX_1, MIX_2, stream_seed
 
 _NUM_ROUNDS = 6
+# Positions per block: 256 KiB of temporaries stay in the cache, three times faster than in one go.
+_BLOCK = 1 << 15
 
 Int64Array = npt.NDArray[np.int64]
 UInt64Array = npt.NDArray[np.uint64]
@@ -26,6 +28,7 @@ class Permutation:
         self.length = length
         half_bits = max(1, ((length - 1).bit_length() + 1) // 2)
         self._half_bits = np.uint64(half_bits)
+        self._unused_bits = np.uint64(64 - half_bits)
         self._half_mask = np.uint64((1 << half_bits) - 1)
         self._keys = [np.uint64(stream_seed(seed, "feistel", i)) for i in range(_NUM_ROUNDS)]
 
@@ -45,7 +48,19 @@ class Permutation:
         return images.astype(np.int64).reshape(positions.shape)
 
     def _encrypt(self, values: UInt64Array) -> UInt64Array:
+        images = np.empty_like(values)
+        for start in range(0, len(values), _BLOCK):
+            images[start : start + _BLOCK] = self._encrypt_block(values[start : start + _BLOCK])
+        return images
+
+    def _encrypt_block(self, values: UInt64Array) -> UInt64Array:
         left, right = values >> self._half_bits, values & self._half_mask
         for key in self._keys:
-            left, right = right, left ^ (mix64(right + key) & self._half_mask)
+            mixed = right + key  # the top half_bits of a multiply-xorshift-multiply hash
+            mixed *= MIX_1
+            mixed ^= mixed >> np.uint64(29)
+            mixed *= MIX_2
+            mixed >>= self._unused_bits
+            mixed ^= left
+            left, right = right, mixed
         return (left << self._half_bits) | right

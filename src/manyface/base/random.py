@@ -1,8 +1,8 @@
-"""Named random streams: every draw in manyface comes from (seed, name ...), never from global state.
+"""Named random streams: every draw comes from (seed, name ...), never from global state.
 
-Two kinds. A *generator* is a sequential stream for places that draw once (initial weights). A *hash*
-is a pure function of a counter for places where sample k must get the same draw whatever its batch,
-worker or rank (augmentation, synthetic faces): the position is the state.
+Two kinds. A *generator* is a sequential stream for places that draw once (initial weights). A
+*hash* is a pure function of a counter for places where sample k must get the same draw whatever its
+batch, worker or rank (augmentation, synthetic faces): the position is the state.
 """
 
 import hashlib
@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
-_MIX_2 = np.uint64(0x94D049BB133111EB)
+MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
 def stream_seed(seed: int, *names: str | int) -> int:
@@ -34,8 +34,8 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
 
 def mix64(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele et al. 2014): a bijection of uint64 with full avalanche."""
-    values = (values ^ (values >> np.uint64(30))) * _MIX_1
-    values = (values ^ (values >> np.uint64(27))) * _MIX_2
+    values = (values ^ (values >> np.uint64(30))) * MIX_1
+    values = (values ^ (values >> np.uint64(27))) * MIX_2
     return values ^ (values >> np.uint64(31))
 
 
@@ -51,6 +51,6 @@ def hash_uint64(
 def hash_uniform(
     seed: int, counters: npt.NDArray[np.integer], *, lane: int = 0
 ) -> npt.NDArray[np.float32]:
-    """Uniform float32 in [0, 1): a pure function of (seed, lane, counter). Lanes are independent."""
+    """Uniform float32 in [0, 1), a function of (seed, lane, counter); lanes are independent."""
     top24 = hash_uint64(seed, np.atleast_1d(counters), lane=lane) >> np.uint64(40)
     return (top24.astype(np.float32) * np.float32(2.0**-24)).reshape(np.shape(counters))

@@ -1,8 +1,8 @@
 """Row-sparse optimizers: one update of some rows of a table, in place.
 
 Mode `frozen`, the rule of Partial FC 2020 (arXiv 2010.05222): a row that took no part in a step
-keeps its bits, its momentum included; no decay, no drift. When it takes part again it continues with
-the momentum it was left with. (insightface's PartialFC_V2 moves every row in every step.)
+keeps its bits, its momentum included; no decay, no drift. When it takes part again it continues
+with the momentum it was left with. (insightface's PartialFC_V2 moves every row in every step.)
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """The center table: one row per class, with the state its optimizer keeps for it.
 
 A row's first value depends on (seed, class id) only, so that any number of ranks starts equal.
-Rows are drawn N(0, 0.01^2) as in the papers' code; only their direction matters to the softmax, their
-length sets how fast the direction turns.
+Rows are drawn N(0, 0.01^2) as in the papers' code; only their direction matters to the softmax,
+their length sets how fast the direction turns.
 """
 
 import numpy as np

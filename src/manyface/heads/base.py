@@ -5,13 +5,13 @@ r"""What all heads with class centers share. A head is a choice of active rows; 
     head.step(lr)                      # row gradients chunk by chunk, rows updated in place
 
 *Fused* (the usual case: one forward and backward per step). Between `backward` and `step` a head
-keeps O(B D) bytes. `step` computes the softmax numerators again, a chunk of rows at a time, and moves
-the rows as soon as their gradient is known: no gradient of the size of the table ever exists.
+keeps O(B D) bytes. `step` computes the softmax numerators again, a chunk of rows at a time, and
+moves the rows as soon as their gradient is known: no gradient of the size of the table ever exists.
 
 *Unfused*. Several backwards before a step (accumulation), or a call of `grad_norm`,
-`clip_grad_norm_` or `row_gradients`, make the row gradients real: [K, D], K the rows that took part.
-`step` then applies their sum. Losses add up as in torch: divide each by the number of micro-batches
-to average. Forwards whose loss is never backpropagated cost nothing and change nothing.
+`clip_grad_norm_` or `row_gradients`, make the row gradients real: [K, D], K the rows that took
+part. `step` then applies their sum. Losses add up as in torch: divide each by the number of
+micro-batches to average. Forwards whose loss is never backpropagated change nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -47,11 +47,10 @@ class Pending:
 
     rows: ActiveRows
     residual: Residual
-    upstream: Tensor | None = None
+    upstream: Tensor
 
     def gradients(self) -> "RowGradients":
         """All row gradients at once, [K, D]."""
-        assert self.upstream is not None
         weight = self.rows.table.weight
         values = weight.new_empty(len(self.rows), weight.shape[1])
         for start, stop, chunk in row_gradients(self.residual, self.rows):
@@ -185,7 +184,9 @@ class CenterHead(nn.Module, ABC):
         with torch.no_grad():
             while self._pending:
                 gradients = self._pending.pop(0).gradients()
-                self._gradients = gradients if self._gradients is None else self._gradients + gradients
+                self._gradients = (
+                    gradients if self._gradients is None else self._gradients + gradients
+                )
         if self._gradients is None:
             raise RuntimeError("the head has no gradient: call loss.backward() before head.step()")
         return self._gradients
@@ -226,21 +227,19 @@ class CenterHead(nn.Module, ABC):
             return result.loss
         if not embeddings.requires_grad:  # a frozen backbone: the centers still learn
             embeddings = embeddings.detach().requires_grad_()
-        pending = Pending(rows, result.residual)
+        pending = Pending(rows, result.residual, torch.zeros_like(result.loss))
         loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
             embeddings, result.loss, result.embedding_gradient, self, pending
         )
         return loss
 
     def _note_backward(self, pending: Pending, upstream: Tensor) -> None:
-        if pending.upstream is None:
-            pending.upstream = upstream
+        # A second backward through the same graph adds, as everywhere in torch.
+        pending.upstream = pending.upstream + upstream
+        if not any(each is pending for each in self._pending):
             self._pending.append(pending)
-        else:  # a second backward through the same graph adds, as everywhere in torch
-            pending.upstream = pending.upstream + upstream
 
     def _fused_step(self, pending: Pending, lr: float) -> None:
-        assert pending.upstream is not None
         for start, stop, chunk in row_gradients(pending.residual, pending.rows):
             pending.rows.update(start, stop, chunk.mul_(pending.upstream), lr=lr)
 

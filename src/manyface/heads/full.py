@@ -1,4 +1,4 @@
-"""Full FC: every class takes part in every step. The baseline the other heads are measured against."""
+"""Full FC: every class takes part in every step. The baseline of the other heads."""
 
 from torch import Tensor
 
@@ -8,8 +8,8 @@ from manyface.heads.base import CenterHead, Selection
 class FullFC(CenterHead):
     """Margin softmax over all classes; arguments as in `CenterHead`.
 
-        head = FullFC(num_classes=10_000, dim=512, margin=CosFace(0.4), scale=64)
-        loss = head(embeddings, labels); loss.backward(); head.step(lr)
+    head = FullFC(num_classes=10_000, dim=512, margin=CosFace(0.4), scale=64)
+    loss = head(embeddings, labels); loss.backward(); head.step(lr)
     """
 
     def select(self, labels: Tensor) -> Selection:

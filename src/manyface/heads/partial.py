@@ -1,9 +1,9 @@
 """Partial FC: the classes of the batch and a random sample of the others (arXiv 2203.15565).
 
-Every class keeps its center, but a step reads, scores and updates int(sample_rate * num_classes) of
-them (`sampling`). That cuts memory and time of the head by the sample rate, and makes it rarer that
-two labels of one person push each other apart. As in the paper's code the softmax is over the sample
-and not corrected for the sampling; the loss is therefore lower than the full FC's by about
+Every class keeps its center, but a step reads, scores and updates int(sample_rate * num_classes)
+of them (`sampling`). That cuts memory and time of the head by the sample rate, and makes it rarer
+that two labels of one person push each other apart. As in the paper's code the softmax is over the
+sample and not corrected for the sampling; the loss is therefore lower than the full FC's by about
 -ln(sample_rate) where the model is undecided.
 
 At sample_rate 1 it takes the same path (index list, gather, write-back) and equals `FullFC` bit for

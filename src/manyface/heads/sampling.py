@@ -5,9 +5,9 @@ int(sample_rate * N) take part, all classes of the batch among them, the others 
 without replacement. If the batch has more classes than that, exactly the batch's classes take part
 and there are no further negatives.
 
-The draw costs O(sample), not O(N): the negatives of step t are the first images of a permutation of
-[0, N) that is computed, not stored, keyed by (seed, t). (A random number per class, top-k and a sort,
-as in insightface, cost 430 ms for 10M classes where this costs 60.)
+The draw costs O(sample), not O(N): the negatives of step t are the first images of a permutation
+of [0, N) that is computed, not stored, keyed by (seed, t). (insightface draws a random number per
+class and takes the top k; benchmarks/head_sampling.py has both.)
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """The oracle: margin softmax cross-entropy with all logits in memory, gradients by autograd.
 
-Reads as the papers write it (e.g. arXiv 2010.05222, eq. 1): cosines of embeddings and class centers,
-a margin on the target's, times the scale, cross-entropy, mean over the batch. Memory O(B K). Every
-faster implementation is tested against this one, loss and every gradient; it ships for ever.
+Reads as the papers write it (e.g. arXiv 2010.05222, eq. 1): cosines of embeddings and class
+centers, a margin on the target's, times the scale, cross-entropy, mean over the batch. Memory
+O(B K). Every faster implementation is tested against this one, loss and every gradient.
 """
 
 import torch

@@ -1,7 +1,8 @@
 r"""Margin softmax over chunks of classes: exact, and never a B x K matrix in memory.
 
 Legend. B batch, D dim, K active rows (class centers); x embedding, w row, hats are unit length;
-c_ij = x^_i . w^_j, y_i the sample's own row; psi the margin, psi' its slope; s scale, a = s log2(e).
+c_ij = x^_i . w^_j, y_i the sample's own row; psi the margin, psi' its slope; s scale,
+a = s log2(e).
 
 1. *No maximum.* Cosines are bounded by 1, so for the usual scales E_ij = exp(s c_ij) = 2^(a c_ij)
    neither overflows nor vanishes in fp32 and the usual running maximum with its rescaling is not
@@ -177,17 +178,22 @@ def streamed_forward(
     target_logit, slope = _target_path(unit, own_unit, inverse, margin)  # [B, 1] each
     shift = None
     if needs_shift(scale, num_rows=len(rows), dtype=embeddings.dtype):
-        shift = _largest_exponent(unit, rows, target_logit, scale=scale, chunk_size=chunk_size)
+        shift = _largest_logit(unit, rows, own, target_logit) * (scale * math.log2(math.e))
     negatives, pull = _sum_negatives(unit, rows, own, scale=scale, shift=shift)  # [B, 1], [B, D]
     own_exponent = target_logit * (scale * math.log2(math.e))
-    partition = negatives + torch.exp2(own_exponent if shift is None else own_exponent - shift)
-    log_partition = torch.log2(partition) if shift is None else torch.log2(partition) + shift
-    loss = ((log_partition - own_exponent) * math.log(2.0)).mean()
-    per_sample = scale / embeddings.shape[0]
-    target_pull = per_sample * (negatives / partition) * slope  # [B, 1]
-    gradient = pull.mul_(per_sample / partition).addcmul_(target_pull, own_unit, value=-1.0)
-    residual = Residual(unit, per_sample / partition, target_pull, shift, own, scale)
-    return StreamedLoss(loss, tangent_gradient(gradient, unit, inverse), residual)
+    if shift is not None:
+        own_exponent = own_exponent - shift
+    # L = ln(1 + N / exp(s psi)): exact for tiny losses, and for a single class, where N is 0.
+    losses = torch.logaddexp(
+        (torch.log2(negatives) - own_exponent) * math.log(2.0), negatives.new_zeros(1)
+    )  # [B, 1]
+    inverse_partition = torch.exp2(-(own_exponent + losses / math.log(2.0)))
+    row_weight = inverse_partition * (scale / embeddings.shape[0])  # [B, 1]
+    row_weight.clamp_max_(torch.finfo(unit.dtype).max)  # N = 0: nothing to weigh, but no inf * 0
+    target_pull = row_weight * negatives * slope  # [B, 1]
+    gradient = pull.mul_(row_weight).addcmul_(target_pull, own_unit, value=-1.0)  # [B, D]
+    residual = Residual(unit, row_weight, target_pull, shift, own, scale)
+    return StreamedLoss(losses.mean(), tangent_gradient(gradient, unit, inverse), residual)
 
 
 def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Tensor]]:
@@ -246,12 +252,11 @@ def _sum_negatives(
     return negatives, pull
 
 
-def _largest_exponent(
-    unit: Tensor, rows: Rows, target_logit: Tensor, *, scale: float, chunk_size: int
-) -> Tensor:
-    """Each sample's largest base-2 exponent [B, 1]: one more pass, for unusual scales only."""
-    largest = target_logit.clone()
-    for start, stop in chunk_borders(len(rows), chunk_size):
+def _largest_logit(unit: Tensor, rows: Rows, own: Targets, target_logit: Tensor) -> Tensor:
+    """Each sample's largest logit over s, [B, 1]: one more pass, for unusual scales only."""
+    largest = target_logit
+    for start, stop in chunk_borders(len(rows), own.chunk_size):
         cosines = unit @ unit_rows(rows.read(start, stop))[0].T  # [B, n]
+        cosines.index_put_(own.of_chunk(start), cosines.new_tensor(-math.inf))
         largest = torch.maximum(largest, cosines.amax(dim=1, keepdim=True))
-    return largest * (scale * math.log2(math.e))
+    return largest

@@ -1,0 +1,277 @@
+"""Heads against the oracle: training steps, row sparsity, accumulation, and what is refused."""
+
+import pytest
+import torch
+from margins_table import MARGINS
+from torch import Tensor, nn
+
+import manyface as mf
+from manyface.base.errors import LabelError, NonFiniteError
+from manyface.heads import CenterHead
+from manyface.softmax import dense_margin_softmax
+
+CLASSES, DIM, BATCH = 53, 11, 17
+
+
+def batches(
+    count: int, *, classes: int = CLASSES, dtype: torch.dtype = torch.float64
+) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(3)
+    return [
+        (
+            torch.randn(BATCH, DIM, generator=draw, dtype=torch.float64).to(dtype),
+            torch.randint(classes, (BATCH,), generator=draw),
+        )
+        for _ in range(count)
+    ]
+
+
+def full(**options: object) -> mf.FullFC:
+    return mf.FullFC(**(defaults() | options))
+
+
+def partial(**options: object) -> mf.PartialFC:
+    return mf.PartialFC(**(defaults() | options))
+
+
+def defaults() -> dict[str, object]:
+    return {
+        "num_classes": CLASSES,
+        "dim": DIM,
+        "margin": mf.CosFace(0.4),
+        "scale": 64.0,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "seed": 7,
+        "chunk_size": 8,
+        "dtype": torch.float64,
+    }
+
+
+def train(head: CenterHead, data: list[Tensor], *, lr: float = 0.1) -> list[Tensor]:
+    losses = []
+    for embeddings, labels in data:
+        loss = head(embeddings, labels)
+        loss.backward()
+        head.step(lr)
+        losses.append(loss.detach())
+    return losses
+
+
+@pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+def test_full_fc_trains_as_dense_softmax_with_torch_sgd(margin: mf.Margin) -> None:
+    head = full(margin=margin)
+    rows = nn.Parameter(head.centers.weight.clone())
+    optimizer = torch.optim.SGD([rows], lr=0.1, momentum=0.9, weight_decay=5e-4)
+    for embeddings, labels in batches(6):
+        ours, theirs = (embeddings.clone().requires_grad_() for _ in range(2))
+        loss = head(ours, labels)
+        (0.5 * loss).backward()
+        head.step(0.1)
+        oracle = dense_margin_softmax(theirs, rows, labels, margin=margin, scale=64.0)
+        optimizer.zero_grad()
+        (0.5 * oracle).backward()
+        optimizer.step()
+        torch.testing.assert_close(loss, oracle, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(head.centers.weight, rows.detach(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+def test_partial_fc_at_rate_one_is_full_fc_bit_for_bit(
+    margin: mf.Margin, dtype: torch.dtype
+) -> None:
+    heads = [full(margin=margin, dtype=dtype), partial(margin=margin, dtype=dtype, sample_rate=1.0)]
+    data = batches(5, dtype=dtype)
+    curves = [train(head, data) for head in heads]
+    assert [loss.item().hex() for loss in curves[0]] == [loss.item().hex() for loss in curves[1]]
+    assert torch.equal(heads[0].centers.weight, heads[1].centers.weight)
+    assert torch.equal(heads[0].centers.velocity, heads[1].centers.velocity)
+
+
+@pytest.mark.parametrize("sample_rate", [0.0, 0.05, 0.3, 0.9])
+def test_partial_fc_is_dense_softmax_over_its_sample(sample_rate: float) -> None:
+    head = partial(sample_rate=sample_rate)
+    embeddings, labels = batches(1)[0]
+    embeddings.requires_grad_()
+    before = head.centers.weight.clone().requires_grad_()
+    ids = head.select(labels).ids
+    head.num_draws = 0
+    loss = head(embeddings, labels)
+    loss.backward()
+    head.step(0.1)
+    mine = embeddings.grad
+    oracle = dense_margin_softmax(
+        embeddings, before[ids], torch.searchsorted(ids, labels), margin=head.margin, scale=64.0
+    )
+    expected, of_rows = torch.autograd.grad(oracle, (embeddings, before))
+    torch.testing.assert_close(loss, oracle, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-12)
+    moved = before.detach() - 0.1 * (of_rows + 5e-4 * before.detach())
+    torch.testing.assert_close(head.centers.weight[ids], moved[ids], rtol=1e-9, atol=1e-12)
+
+
+def test_rows_that_took_no_part_keep_their_bits() -> None:
+    head = partial(sample_rate=0.4)
+    for embeddings, labels in batches(5):
+        weight, velocity = head.centers.weight.clone(), head.centers.velocity.clone()
+        ids = head.select(labels).ids
+        head.num_draws -= 1
+        train(head, [(embeddings, labels)])
+        untouched = torch.ones(CLASSES, dtype=torch.bool)
+        untouched[ids] = False
+        assert torch.equal(head.centers.weight[untouched], weight[untouched])
+        assert torch.equal(head.centers.velocity[untouched], velocity[untouched])
+        assert bool((head.centers.weight[ids] != weight[ids]).any(dim=1).all())
+
+
+@pytest.mark.parametrize("make", [full, partial])
+def test_accumulated_backwards_add_up(make: object) -> None:
+    one, two = make(), make()  # type: ignore[operator]
+    if isinstance(two, mf.PartialFC):
+        one.sample_size = two.sample_size = 30
+    data = batches(2)
+    for embeddings, labels in data:
+        (two(embeddings, labels) / 2).backward()
+    two.step(0.1)
+    total = None
+    for embeddings, labels in data:
+        (one(embeddings, labels) / 2).backward()
+        gradients = one.row_gradients()
+        dense = torch.zeros(CLASSES, DIM, dtype=torch.float64)
+        ids = torch.arange(CLASSES) if gradients.ids is None else gradients.ids
+        total = dense.index_add(0, ids, gradients.values)
+    assert total is not None
+    expected = one.centers.weight[ids] - 0.1 * (total[ids] + 5e-4 * one.centers.weight[ids])
+    torch.testing.assert_close(two.centers.weight[ids], expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("make", [full, partial])
+def test_unfused_step_is_the_fused_step(make: object) -> None:
+    fused, unfused = make(), make()  # type: ignore[operator]
+    embeddings, labels = batches(1)[0]
+    for head in (fused, unfused):
+        head(embeddings, labels).backward()
+    assert float(unfused.grad_norm()) > 0
+    for head in (fused, unfused):
+        head.step(0.1)
+    torch.testing.assert_close(unfused.centers.weight, fused.centers.weight, rtol=1e-12, atol=1e-15)
+
+
+def test_clipping_bounds_the_norm() -> None:
+    head = full()
+    embeddings, labels = batches(1)[0]
+    head(embeddings, labels).backward()
+    before = head.clip_grad_norm_(0.5)
+    assert float(before) > 0.5
+    assert float(head.grad_norm()) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_losses_without_backward_change_nothing() -> None:
+    head, plain = full(), full()
+    (embeddings, labels), other = batches(2)
+    head(*other)  # dropped
+    with torch.no_grad():
+        head(*other)
+    for each in (head, plain):
+        train(each, [(embeddings, labels)])
+    assert torch.equal(head.centers.weight, plain.centers.weight)
+
+
+def test_second_backward_through_one_graph_adds() -> None:
+    once, twice = full(), full()
+    embeddings, labels = batches(1)[0]
+    (2 * once(embeddings, labels)).backward()
+    loss = twice(embeddings, labels)
+    loss.backward(retain_graph=True)
+    loss.backward()
+    for head in (once, twice):
+        head.step(0.1)
+    torch.testing.assert_close(twice.centers.weight, once.centers.weight, rtol=1e-12, atol=0)
+
+
+def test_no_gradient_draws_no_sample() -> None:
+    head = partial()
+    embeddings, labels = batches(1)[0]
+    with torch.no_grad():
+        first, second = head(embeddings, labels), head(embeddings, labels)
+    assert torch.equal(first, second)
+    assert head.num_draws == 0
+
+
+def test_state_dict_continues_the_run_bit_for_bit() -> None:
+    data = batches(8)
+    straight, first, second = partial(), partial(), partial(seed=99)
+    train(straight, data)
+    train(first, data[:4])
+    second.seed = first.seed  # the seed belongs to the recipe, not to the state
+    second.load_state_dict(first.state_dict())
+    train(second, data[4:])
+    assert torch.equal(second.centers.weight, straight.centers.weight)
+    assert torch.equal(second.centers.velocity, straight.centers.velocity)
+
+
+def test_bf16_embeddings_under_autocast_keep_the_head_in_fp32() -> None:
+    head = full(dtype=torch.float32)
+    backbone = nn.Linear(DIM, DIM)
+    embeddings, labels = batches(1, dtype=torch.float32)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = backbone(embeddings)
+        loss = head(hidden, labels)
+    plain = head(hidden.detach().float(), labels)
+    assert hidden.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss.detach(), plain.detach())
+    loss.backward()
+    assert backbone.weight.grad is not None
+
+
+def test_empty_batch_is_a_step_without_effect_on_the_backbone() -> None:
+    head = full()
+    embeddings = torch.zeros(0, DIM, dtype=torch.float64, requires_grad=True)
+    loss = head(embeddings, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert float(loss.detach()) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64])
+def test_any_integer_labels_do(dtype: torch.dtype) -> None:
+    embeddings, labels = batches(1)[0]
+    assert torch.equal(full()(embeddings, labels.to(dtype)), full()(embeddings, labels))
+
+
+@pytest.mark.parametrize(
+    "labels, message",
+    [
+        (
+            torch.tensor([0, CLASSES]),
+            f"label {CLASSES} at position 1 .* outside \\[0, {CLASSES}\\)",
+        ),
+        (torch.tensor([-1, 0]), "label -1 at position 0"),
+        (torch.tensor([0.0, 1.0]), "labels must be integers, got torch.float32"),
+        (torch.tensor([True, False]), "labels must be integers, got torch.bool"),
+        (torch.tensor([[0], [1]]), "one label per embedding"),
+    ],
+)
+def test_wrong_labels_are_named(labels: Tensor, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
+        full()(torch.randn(2, DIM), labels)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_non_finite_embeddings_are_named(value: float) -> None:
+    embeddings = torch.zeros(4, DIM)
+    embeddings[2, 5] = value
+    with pytest.raises(NonFiniteError, match=f"embedding 2 of the batch holds {value} at column 5"):
+        full()(embeddings, torch.zeros(4, dtype=torch.int64))
+
+
+def test_step_without_backward_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="backward"):
+        full().step(0.1)
+
+
+def test_wrong_width_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[B, 11\], got \[2, 7\]"):
+        full()(torch.zeros(2, 7), torch.zeros(2, dtype=torch.int64))

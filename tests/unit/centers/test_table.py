@@ -1,0 +1,58 @@
+"""The center table: first values, row-sparse updates, the arithmetic of torch's SGD."""
+
+import pytest
+import torch
+
+from manyface.base.errors import ConfigError
+from manyface.centers import CenterTable, RowSGD
+from manyface.centers.table import initial_rows
+
+
+def table(num_rows: int = 200, **options: float) -> CenterTable:
+    return CenterTable(num_rows, 6, seed=4, optimizer=RowSGD(**options))
+
+
+def test_first_value_of_a_row_depends_on_seed_and_class_only() -> None:
+    small, large = table(70).weight, table(20_000).weight
+    assert torch.equal(large[:70], small)
+    assert torch.equal(initial_rows(130, 150, dim=6, seed=4), large[130:150])
+    assert not torch.equal(initial_rows(0, 70, dim=6, seed=5), small)
+    assert initial_rows(9, 9, dim=6, seed=4).shape == (0, 6)
+
+
+def test_first_values_are_normal_with_deviation_001() -> None:
+    rows = initial_rows(0, 20_000, dim=6, seed=0)
+    assert float(rows.std()) == pytest.approx(0.01, rel=0.02)
+    assert abs(float(rows.mean())) < 1e-4
+    assert rows.unique(dim=0).shape[0] == 20_000
+
+
+@pytest.mark.parametrize("ids", [None, torch.tensor([1, 5, 6, 199])])
+def test_update_is_torch_sgd(ids: torch.Tensor | None) -> None:
+    ours = table(momentum=0.8, weight_decay=0.01)
+    everything = slice(None) if ids is None else ids
+    theirs = torch.nn.Parameter(ours.weight[everything].clone())
+    optimizer = torch.optim.SGD([theirs], lr=0.3, momentum=0.8, weight_decay=0.01)
+    before = ours.weight.clone()
+    for step in range(4):
+        theirs.grad = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(step))
+        ours.active(ids).update(0, theirs.shape[0], theirs.grad.clone(), lr=0.3)
+        optimizer.step()
+    torch.testing.assert_close(ours.weight[everything], theirs.detach(), rtol=1e-6, atol=1e-8)
+    if ids is not None:
+        others = torch.ones(200, dtype=torch.bool)
+        others[ids] = False
+        assert torch.equal(ours.weight[others], before[others])
+
+
+@pytest.mark.parametrize(
+    "options", [{"momentum": 1.0}, {"momentum": -0.1}, {"weight_decay": -1.0}], ids=str
+)
+def test_impossible_optimizers_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ConfigError):
+        RowSGD(**options)
+
+
+def test_empty_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="num_classes >= 1"):
+        table(0)
