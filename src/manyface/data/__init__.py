@@ -1,0 +1,33 @@
+"""The data room: image sources, epoch sampling, batch augmentation, prefetching.
+
+An *image source* (source.py) answers "labels of these records" and "pixels of these records"; the
+sampler turns positions into records; transforms turn pixels into network input; the loader runs the
+three ahead of training. Record and augmentation of a sample are pure functions of (seed, position),
+so the data part of a checkpoint is one integer: the step.
+"""
+
+from manyface.data.images import DecodedImages
+from manyface.data.lists import PairList, read_pairs, read_people
+from manyface.data.loader import Batch, Loader
+from manyface.data.records import Records, find_text, open_records, select_records
+from manyface.data.samplers import EpochSampler
+from manyface.data.source import ImageSource
+from manyface.data.transforms import Augmentation, augment, normalise
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "DecodedImages",
+    "EpochSampler",
+    "ImageSource",
+    "Loader",
+    "PairList",
+    "Records",
+    "augment",
+    "find_text",
+    "normalise",
+    "open_records",
+    "read_pairs",
+    "read_people",
+    "select_records",
+]

@@ -1,0 +1,123 @@
+"""Batches for training, made ahead of it by background threads.
+
+    batches(start_step) = batch start_step, start_step + 1, ...   (no state: the step is all)
+
+A thread pool makes the next `prefetch` batches while training works on the current one; they are
+handed out in order, so depth and number of workers change the speed and never the content. Each
+worker keeps to one core (threads.py). Decoding is spread over more threads by the source itself. An
+error in a worker is raised to the consumer as what it is. Leaving the loop in any way (break, an
+error, Ctrl-C) cancels what has not begun and waits for what has: no thread outlives the loop."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import torch
+
+from manyface.base.errors import DataError
+from manyface.base.random import stream_seed
+from manyface.data.samplers import EpochSampler
+from manyface.data.source import ImageSource
+from manyface.data.threads import single_threaded_torch
+from manyface.data.transforms import Augmentation, augment
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Attributes:
+    images: float32 [B, 3, S, S] in [-1, 1].
+    labels: int64 [B].
+    first_position: of the first sample in the endless row of positions; step * B.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    first_position: int
+
+
+class Loader:
+    """Shuffled, augmented, prefetched batches of `source`.
+
+    Args:
+        source: at least one image and two identities.
+        batch_size: images per batch, B; never short, batches run across epoch borders.
+        seed: of order and augmentation.
+        augmentation: what to draw (transforms.Augmentation).
+        prefetch: batches made ahead; 0 makes each one when it is asked for, in the same thread.
+        workers: background threads; each makes whole batches.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        prefetch: int = 2,
+        workers: int = 1,
+    ) -> None:
+        if batch_size < 1 or prefetch < 0 or workers < 1:
+            raise ValueError(
+                f"expected batch_size >= 1, prefetch >= 0, workers >= 1, got {batch_size}, "
+                f"{prefetch}, {workers}"
+            )
+        _check_trainable(source)
+        self.source = source
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.prefetch, self.workers = prefetch, workers
+        self._sampler = EpochSampler(len(source), seed=stream_seed(seed, "data", "order"))
+        self._augmentation_seed = stream_seed(seed, "data", "augmentation")
+
+    @property
+    def steps_per_epoch(self) -> float:
+        return len(self.source) / self.batch_size
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`, made here and now."""
+        first = step * self.batch_size
+        positions = np.arange(first, first + self.batch_size, dtype=np.int64)
+        indices = self._sampler.indices(positions)
+        images = augment(
+            self.source.load(indices),
+            positions=positions,
+            seed=self._augmentation_seed,
+            options=self.augmentation,
+        )
+        return Batch(images, torch.from_numpy(self.source.labels(indices)), first)
+
+    def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
+        """Batches [start_step, stop_step), or without end."""
+        if start_step < 0:
+            raise ValueError(f"start_step must be >= 0, got {start_step}")
+        steps = iter(count(start_step) if stop_step is None else range(start_step, stop_step))
+        return map(self.batch, steps) if self.prefetch == 0 else self._made_ahead(steps)
+
+    def _made_ahead(self, steps: Iterator[int]) -> Iterator[Batch]:
+        pending: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(
+            self.workers, thread_name_prefix="loader", initializer=single_threaded_torch()
+        ) as pool:
+            try:
+                pending.extend(pool.submit(self.batch, k) for k in islice(steps, self.prefetch))
+                while pending:
+                    ready = pending.popleft().result()
+                    pending.extend(pool.submit(self.batch, k) for k in islice(steps, 1))
+                    yield ready
+            finally:
+                for future in pending:
+                    future.cancel()
+
+
+def _check_trainable(source: ImageSource) -> None:
+    if len(source) < 1:
+        raise DataError(f"{source.name} holds no image; expected at least one per person")
+    if source.num_identities < 2:
+        raise DataError(
+            f"{source.name} holds one person only ({len(source)} images); training needs at least "
+            f"two people to tell apart: one folder per person"
+        )

@@ -1,0 +1,110 @@
+"""Records: encoded images grouped by person, whatever they are stored in.
+
+Record i of a reader belongs to the person whose range [first_images[p], first_images[p + 1]) holds
+i: images of one person are neighbours, people are sorted by name, the images of a person by file
+name. So a label costs no memory per image, a subset of people is a list of ranges, and a substitute
+for a broken image (another one of the same person) is found without an index."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.base.errors import DataError
+
+Int64Array = npt.NDArray[np.int64]
+Warn = Callable[[str], None]
+
+
+class Records(Protocol):
+    """What a reader offers.
+
+    Attributes:
+        path: where the data lies.
+        identity_names: name of each person, sorted, distinct.
+        first_images: int64 [num_identities + 1], first record of each person, then the count.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def identity_names(self) -> Sequence[str]: ...
+    @property
+    def first_images(self) -> Int64Array: ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> bytes:
+        """The encoded image; OSError if it cannot be read. Safe from many threads."""
+        ...
+
+    def file_name(self, index: int) -> str:
+        """Last part of the record's path."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where the record lies, for messages."""
+        ...
+
+    def read_text(self, name: str) -> str:
+        """A text file that came with the data (a list of people or pairs); DataError if absent."""
+        ...
+
+
+class GroupedRecords(ABC):
+    """The part that readers share: the grouping by person."""
+
+    def __init__(
+        self, path: Path, *, identity_names: Sequence[str], images_per_identity: Sequence[int]
+    ) -> None:
+        self.path = path
+        self.identity_names = identity_names
+        self.first_images: Int64Array = np.concatenate(
+            (np.zeros(1, np.int64), np.cumsum(images_per_identity, dtype=np.int64))
+        )
+
+    def __len__(self) -> int:
+        return int(self.first_images[-1])
+
+    @abstractmethod
+    def read(self, index: int) -> bytes: ...
+
+    @abstractmethod
+    def file_name(self, index: int) -> str: ...
+
+    @abstractmethod
+    def describe(self, index: int) -> str: ...
+
+    @abstractmethod
+    def read_text(self, name: str) -> str: ...
+
+    @property
+    @abstractmethod
+    def index_bytes(self) -> int:
+        """Memory of the index, bytes."""
+
+
+def labels_of(first_images: Int64Array, indices: Int64Array) -> Int64Array:
+    """Person of each record: int64 [B] -> int64 [B]."""
+    return np.searchsorted(first_images, indices, side="right") - 1
+
+
+def decode_text(raw: bytes, where: str) -> str:
+    """UTF-8 text, with or without a byte order mark."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} is not UTF-8 text (byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def read_text_file(path: Path) -> str:
+    """The text of a file on disk; DataError if it cannot be read."""
+    try:
+        return decode_text(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None

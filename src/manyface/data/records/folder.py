@@ -1,0 +1,113 @@
+"""A folder of persons: every folder that holds images is one person.
+
+    faces/Ann/1.jpg  faces/Ann/2.png  faces/Bob Lee/x.jpeg      ->  people "Ann", "Bob Lee"
+
+People may lie deeper (faces/lfw/Ann/1.jpg); parents that all of them share are cut from their
+names. Sorted names, so that labels are the same on every machine. Hidden files and files with other
+suffixes are ignored; images directly in the top folder name no person and are left out with a
+warning. Memory of the index: 8 bytes and the file name per image, a few hundred bytes per person.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from manyface.base.errors import DataError
+from manyface.data.records.base import GroupedRecords, Warn, read_text_file
+from manyface.data.records.naming import check_distinct, is_hidden, is_image_name, people_of_folders
+from manyface.data.records.table import StringTable
+
+log = logging.getLogger(__name__)
+
+
+class FolderRecords(GroupedRecords):
+    """Image files under `path`, one folder per person."""
+
+    def __init__(self, path: Path, *, warn: Warn = log.warning) -> None:
+        folders: list[str] = []
+        counts: list[int] = []
+        self._file_names = StringTable(self._collect(path, folders, counts, warn))
+        if not folders:
+            raise DataError(
+                f"no images in {path}: expected one folder per person with image files in it"
+            )
+        names = people_of_folders(folders)
+        check_distinct(names, str(path))
+        self._folders = folders
+        super().__init__(path, identity_names=names, images_per_identity=counts)
+
+    @staticmethod
+    def _collect(path: Path, folders: list[str], counts: list[int], warn: Warn) -> Iterator[str]:
+        loose = 0
+        for folder, files in sorted_image_folders(path):
+            if not folder:
+                loose = len(files)
+                continue
+            folders.append(folder)
+            counts.append(len(files))
+            yield from files
+        if loose and not folders:
+            raise DataError(
+                f"{loose} images lie directly in {path}: expected one folder per person; if this "
+                f"is one person's folder, give its parent"
+            )
+        if loose:
+            warn(f"{loose} images directly in {path} belong to no person and are left out")
+
+    def read(self, index: int) -> bytes:
+        return Path(self.describe(index)).read_bytes()
+
+    def file_name(self, index: int) -> str:
+        return self._file_names[index]
+
+    def describe(self, index: int) -> str:
+        person = int(self.first_images.searchsorted(index, side="right")) - 1
+        return f"{self.path}/{self._folders[person]}/{self._file_names[index]}"
+
+    def read_text(self, name: str) -> str:
+        return read_text_file(self.path / name)
+
+    @property
+    def index_bytes(self) -> int:
+        return self._file_names.num_bytes + self.first_images.nbytes
+
+
+def sorted_image_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """(relative folder, its image names), both sorted; follows links, each folder once."""
+    pending = [""]
+    seen: set[str] = set()
+    found: list[tuple[str, list[str]]] = []
+    while pending:
+        relative = pending.pop()
+        real = os.path.realpath(root / relative)
+        if real in seen:
+            continue
+        seen.add(real)
+        files, folders = _list_folder(root / relative)
+        pending += [f"{relative}/{name}".lstrip("/") for name in folders]
+        if files:
+            found.append((relative, sorted(files)))
+    yield from sorted(found, key=lambda item: item[0])
+
+
+def _list_folder(path: Path) -> tuple[list[str], list[str]]:
+    files: list[str] = []
+    folders: list[str] = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    folders.append(entry.name)
+                elif is_image_name(entry.name) and _is_file_or_dangling(entry):
+                    files.append(entry.name)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {path}: {error.strerror}") from None
+    return files, folders
+
+
+def _is_file_or_dangling(entry: "os.DirEntry[str]") -> bool:
+    # A dangling link stays in, to be counted as a broken image; a pipe would block its reader.
+    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())

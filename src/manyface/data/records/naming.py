@@ -1,0 +1,58 @@
+"""What counts as an image file, and how a person is called.
+
+Names of people are compared after Unicode normalisation (NFC): an archive made on a Mac spells
+"José" with five code points, a list typed elsewhere with four, and both mean one person."""
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from manyface.base.errors import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
+)
+
+
+def is_hidden(name: str) -> bool:
+    """Files and folders that systems leave behind: .DS_Store, ._image.jpg, __MACOSX."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def is_image_name(name: str) -> bool:
+    """By suffix, any case; the content is judged when it is decoded."""
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def person_name(raw: str) -> str:
+    """The printable, comparable form of a folder name or label."""
+    readable = os.fsencode(raw).decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", readable)
+
+
+def people_of_folders(folders: Sequence[str]) -> list[str]:
+    """Names for folders ("lfw/Ann", "lfw/Bob" -> "Ann", "Bob"): shared parents are cut."""
+    parents = [folder.split("/")[:-1] for folder in folders]
+    num_shared = _num_shared(min(parents), max(parents)) if parents else 0
+    return [person_name("/".join(folder.split("/")[num_shared:])) for folder in folders]
+
+
+def _num_shared(low: list[str], high: list[str]) -> int:
+    """Leading parts that the smallest and the largest path share, and so all between them."""
+    for i, (a, b) in enumerate(zip(low, high, strict=False)):
+        if a != b:
+            return i
+    return min(len(low), len(high))
+
+
+def check_distinct(names: Sequence[str], where: str) -> None:
+    """Two folders that read the same would become two classes of one person: refuse."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise DataError(
+                f"{where}: two folders have the same name {name!r} once Unicode spelling is "
+                f"evened out; merge them or rename one"
+            )
+        seen.add(name)

@@ -1,0 +1,131 @@
+"""The same folder of persons inside an uncompressed tar file, read in place.
+
+One pass over the headers gives the place of every image; after that an image is one `pread`, which
+needs no lock, so any number of threads read at once. Nothing is extracted: links, absolute paths
+and ".." can do no harm (links carry no data, the others are ignored or taken as relative). A path
+that is stored twice counts once, the later one, as tar itself does. Text files can be read
+(`read_text`), so that lists may travel with the images. Memory of the index: 24 bytes and the file
+name per image, a few hundred bytes per person."""
+
+import logging
+import os
+import weakref
+from array import array
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.base.errors import DataError
+from manyface.data.records.base import GroupedRecords, Warn, decode_text
+from manyface.data.records.headers import Member, iterate_members
+from manyface.data.records.naming import check_distinct, is_hidden, is_image_name, people_of_folders
+from manyface.data.records.table import StringTable
+
+log = logging.getLogger(__name__)
+
+Int64Array = npt.NDArray[np.int64]
+_MAX_TEXT_BYTES = 64 << 20
+
+
+class TarRecords(GroupedRecords):
+    """Images of the tar file `path`, one folder per person."""
+
+    def __init__(self, path: Path, *, warn: Warn = log.warning) -> None:
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from None
+        self.close = weakref.finalize(self, os.close, self._descriptor)
+        draft = _Draft()
+        for member in iterate_members(self._descriptor, path):
+            draft.add(member)
+        if not draft.folders:
+            raise DataError(f"no images in {path}: expected folders of persons inside the archive")
+        if draft.loose:
+            warn(f"{draft.loose} images at the top of {path} belong to no person and are left out")
+        self._texts = draft.texts
+        folders, counts = self._arrange(draft)
+        names = people_of_folders(folders)
+        check_distinct(names, str(path))
+        self._folders = folders
+        super().__init__(path, identity_names=names, images_per_identity=counts)
+
+    def _arrange(self, draft: "_Draft") -> tuple[list[str], list[int]]:
+        """Sort people by folder and images by file name; keep the last of equal paths."""
+        found_names = draft.file_names()
+        owner = np.frombuffer(draft.owners, dtype=np.int64)
+        by_folder = sorted(draft.folders)
+        rank = np.empty(len(by_folder), np.int64)
+        rank[[draft.folders[folder] for folder in by_folder]] = np.arange(len(by_folder))
+        grouped = np.argsort(rank[owner], kind="stable")
+        sizes = np.bincount(rank[owner], minlength=len(by_folder))
+        order: array[int] = array("q")
+        counts: list[int] = []
+        for members in np.split(grouped, np.cumsum(sizes)[:-1]):
+            last = {found_names[i]: i for i in members.tolist()}  # equal paths: the later one
+            order.extend(last[name] for name in sorted(last))
+            counts.append(len(last))
+        kept = np.frombuffer(order, dtype=np.int64)
+        self._offsets = np.frombuffer(draft.offsets, dtype=np.int64)[kept]
+        self._sizes = np.frombuffer(draft.sizes, dtype=np.int64)[kept]
+        self._file_names = StringTable(found_names[i] for i in order)
+        return by_folder, counts
+
+    def read(self, index: int) -> bytes:
+        return os.pread(self._descriptor, int(self._sizes[index]), int(self._offsets[index]))
+
+    def file_name(self, index: int) -> str:
+        return self._file_names[index]
+
+    def describe(self, index: int) -> str:
+        person = int(self.first_images.searchsorted(index, side="right")) - 1
+        return f"{self.path}:{self._folders[person]}/{self._file_names[index]}"
+
+    def read_text(self, name: str) -> str:
+        member = self._texts.get(name.removeprefix("./"))
+        if member is None:
+            known = ", ".join(sorted(self._texts)[:5]) or "none"
+            raise DataError(f"no file {name!r} in {self.path}; other files in it: {known}")
+        if member.size > _MAX_TEXT_BYTES:
+            raise DataError(f"{self.path}:{name} has {member.size} bytes: not a list")
+        raw = os.pread(self._descriptor, member.size, member.offset)
+        return decode_text(raw, f"{self.path}:{name}")
+
+    @property
+    def index_bytes(self) -> int:
+        arrays = self._offsets.nbytes + self._sizes.nbytes + self.first_images.nbytes
+        return arrays + self._file_names.num_bytes
+
+
+class _Draft:
+    """What one pass over the headers collects, in archive order."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, int] = {}
+        self.owners, self.offsets, self.sizes = array("q"), array("q"), array("q")
+        self.texts: dict[str, Member] = {}
+        self.loose = 0
+        self._names = bytearray()
+        self._ends = array("q", [0])
+
+    def add(self, member: Member) -> None:
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if not parts or ".." in parts or any(is_hidden(part) for part in parts):
+            return
+        if not is_image_name(parts[-1]):
+            self.texts["/".join(parts)] = member
+        elif len(parts) == 1:
+            self.loose += 1
+        else:
+            self._add_image("/".join(parts[:-1]), parts[-1], member)
+
+    def _add_image(self, folder: str, file_name: str, member: Member) -> None:
+        self.owners.append(self.folders.setdefault(folder, len(self.folders)))
+        self.offsets.append(member.offset)
+        self.sizes.append(member.size)
+        self._names += os.fsencode(file_name)
+        self._ends.append(len(self._names))
+
+    def file_names(self) -> StringTable:
+        return StringTable.from_parts(bytes(self._names), np.array(self._ends, dtype=np.int64))

@@ -1,0 +1,76 @@
+"""Augmentation of whole batches on the CPU, each sample's draw a pure function of (seed, position).
+
+    uint8 [B, S, S, 3] -> geometry, colour, low resolution, blur, erasing -> float32 [B, 3, S, S]
+
+Draws come from hash_uniform: batch-mates, batch size, worker and order of work cannot change them,
+and nothing has to be saved for a resume. A batch is worked off in slices that fit a core's cache,
+which is worth a factor of two. An option at 0 is skipped, not multiplied by one."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from manyface.data.transforms.colour import adjust_colour
+from manyface.data.transforms.degrade import blur, erase, lower_resolution
+from manyface.data.transforms.draws import Draws
+from manyface.data.transforms.geometry import flip, shift, warp
+from manyface.data.transforms.options import Augmentation
+
+__all__ = ["Augmentation", "augment", "normalise"]
+
+_SLICE_BYTES = 1 << 20  # of float pixels; about the second-level cache of one core
+
+
+def augment(
+    images: Tensor, *, positions: npt.NDArray[np.int64], seed: int, options: Augmentation
+) -> Tensor:
+    """Augment and normalise.
+
+    Args:
+        images: uint8 [B, S, S, 3], RGB.
+        positions: int [B], of the samples in the endless row of training.
+        seed: of the augmentation stream.
+        options: what to draw.
+
+    Returns: float32 [B, 3, S, S], contiguous, in [-1, 1].
+    """
+    size, side = images.shape[0], images.shape[1]
+    if len(positions) != size:
+        raise ValueError(f"expected one position per image, got {len(positions)} for {size}")
+    result = torch.empty(size, 3, side, side)
+    step = max(1, _SLICE_BYTES // (side * side * 12))
+    for start in range(0, size, step):
+        here = slice(start, start + step)
+        draws = Draws(seed, np.asarray(positions[here]))
+        _augment_slice(images[here], result[here], draws, options)
+    return result
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(x - 127.5) / 127.5: uint8 [B, S, S, 3] -> float32 [B, 3, S, S], contiguous."""
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.sub_(127.5).div_(127.5)
+
+
+def _augment_slice(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
+    """uint8 [b, S, S, 3] -> `out` float32 [b, 3, S, S]."""
+    warped = options.rotate_degrees > 0 or options.scale > 0
+    if options.shift > 0 and not warped:
+        images = shift(images, draws, options)
+    out.copy_(images.permute(0, 3, 1, 2))
+    if warped:
+        out.copy_(warp(out, draws, options))
+    elif options.flip > 0:
+        flip(out, draws, options)
+    if options.changes_colour:
+        adjust_colour(out, draws, options)
+    out.sub_(127.5).div_(127.5)
+    if options.changes_colour:
+        out.clamp_(-1, 1)
+    if options.low_resolution > 0:
+        lower_resolution(out, draws, options)
+    if options.blur > 0:
+        blur(out, draws, options)
+    if options.erase > 0:
+        erase(out, draws, options)

@@ -1,0 +1,47 @@
+"""Brightness, contrast, saturation and grey as one affine map of each pixel.
+
+With x a pixel in [0, 255], g(x) its grey and m the mean grey of the image, the usual chain
+
+    brightness  y = b x     contrast  y = c x + (1 - c) m     saturation  y = s x + (1 - s) g(x)
+
+collapses, since g is linear and leaves greys alone, into
+
+    y = (c b s) x + (c b (1 - s)) g(x) + (1 - c) b m
+
+so the image is passed over once, whatever is on. Values are cut off by the caller, at the end only.
+"""
+
+import torch
+from torch import Tensor
+
+from manyface.data.transforms.draws import Draws, Lane
+from manyface.data.transforms.options import Augmentation
+
+_GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow
+
+
+def adjust_colour(images: Tensor, draws: Draws, options: Augmentation) -> None:
+    """Change `images` float32 [b, 3, S, S] in [0, 255] in place; results may leave that range."""
+    brightness = draws.column(Lane.BRIGHTNESS, 1 - options.brightness, 1 + options.brightness)
+    contrast = draws.column(Lane.CONTRAST, 1 - options.contrast, 1 + options.contrast)
+    saturation = draws.column(Lane.SATURATION, 1 - options.saturation, 1 + options.saturation)
+    saturation[torch.from_numpy(draws.chosen(Lane.GREY, options.grey))] = 0  # [b, 1, 1, 1]
+    gain = brightness * contrast
+    offset: Tensor | None = None
+    if options.contrast > 0:
+        mean_grey = _grey(images.mean(dim=(2, 3), keepdim=True))  # [b, 1, 1, 1]
+        offset = (1 - contrast) * brightness * mean_grey
+    if options.saturation > 0 or options.grey > 0:
+        greys = _grey(images).mul_(gain * (1 - saturation))  # [b, 1, S, S]
+        offset = greys if offset is None else greys.add_(offset)
+        gain = gain * saturation
+    images.mul_(gain)
+    if offset is not None:
+        images.add_(offset)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """[b, 3, h, w] -> [b, 1, h, w]."""
+    red, green, blue = _GREY_WEIGHTS
+    grey = images[:, 0:1] * red
+    return grey.add_(images[:, 1:2], alpha=green).add_(images[:, 2:3], alpha=blue)

@@ -1,0 +1,61 @@
+"""Random numbers of a slice of samples, by purpose.
+
+Every purpose has a lane of its own, so switching one augmentation on or off leaves the draws of all
+others as they were.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from manyface.base.random import hash_uniform
+
+Float32Array = npt.NDArray[np.float32]
+
+
+class Lane(IntEnum):
+    """The number of a purpose is part of the file format of randomness: append, never renumber."""
+
+    FLIP = 0
+    SHIFT_X = 1
+    SHIFT_Y = 2
+    ROTATE = 3
+    SCALE = 4
+    BRIGHTNESS = 5
+    CONTRAST = 6
+    SATURATION = 7
+    GREY = 8
+    BLUR = 9
+    BLUR_SIGMA = 10
+    LOW_RESOLUTION = 11
+    LOW_RESOLUTION_SIDE = 12
+    ERASE = 13
+    ERASE_AREA = 14
+    ERASE_ASPECT = 15
+    ERASE_X = 16
+    ERASE_Y = 17
+    ERASE_RED = 18
+    ERASE_GREEN = 19
+    ERASE_BLUE = 20
+
+
+class Draws:
+    """Draws for samples at `positions` (int [b]); asking twice gives the same numbers."""
+
+    def __init__(self, seed: int, positions: npt.NDArray[np.int64]) -> None:
+        self._seed, self._positions = seed, positions
+
+    def uniform(self, lane: Lane, low: float = 0.0, high: float = 1.0) -> Float32Array:
+        """float32 [b] in [low, high)."""
+        unit = hash_uniform(self._seed, self._positions, lane=int(lane))
+        return unit * np.float32(high - low) + np.float32(low)
+
+    def chosen(self, lane: Lane, probability: float) -> npt.NDArray[np.int64]:
+        """Which of the b samples are hit: int64, ascending."""
+        return np.flatnonzero(self.uniform(lane) < probability)
+
+    def column(self, lane: Lane, low: float, high: float) -> torch.Tensor:
+        """float32 [b, 1, 1, 1] in [low, high), ready to be multiplied with images."""
+        return torch.from_numpy(self.uniform(lane, low, high))[:, None, None, None]
