@@ -23,8 +23,9 @@ def write_evaluation(
 ) -> None:
     """Write both files of a set into `directory` (a run's `evaluation` folder)."""
     left_identity, right_identity = pairs.identities()
+    name = pairs.name.replace("/", "-")
     _save(
-        directory / f"{pairs.name}.npz",
+        directory / f"{name}.npz",
         similarity=evaluation.similarity,
         same=evaluation.same,
         fold=evaluation.fold,
@@ -35,7 +36,7 @@ def write_evaluation(
     )
     worst = worst_errors(evaluation, num_errors)
     _save(
-        directory / f"{pairs.name}-errors.npz",
+        directory / f"{name}-errors.npz",
         left=pairs.source.load(pairs.left[worst]).numpy(),
         right=pairs.source.load(pairs.right[worst]).numpy(),
         similarity=evaluation.similarity[worst],
@@ -57,7 +58,7 @@ def worst_errors(evaluation: Evaluation, count: int) -> npt.NDArray[np.int64]:
     return chosen[np.argsort(-np.abs(distance[chosen]), kind="stable")]
 
 
-def _save(path: Path, **arrays: npt.NDArray[Any]) -> None:
+def _save(path: Path, **arrays: Any) -> None:
     beside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,8 @@ def cosine_scores(left: Similarities, right: Similarities) -> FloatArray:
     left64, right64 = left.astype(np.float64), right.astype(np.float64)
     norms = np.linalg.norm(left64, axis=1) * np.linalg.norm(right64, axis=1)  # [P]
     dots = np.einsum("pd,pd->p", left64, right64)  # [P]
-    return np.clip(np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0), -1.0, 1.0)
+    cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+    return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
 
 
 def sort_into_cuts(similarity: Similarities, same: BoolArray) -> Cuts:

@@ -4,7 +4,9 @@ Both give the LFW shape: half of the pairs show one person, half two, split into
 thresholds are chosen on pairs other than those they are judged on.
 """
 
+import unicodedata
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,14 @@ IntArray = npt.NDArray[np.int64]
 
 # Rounds of drawing before a fold is said to be too small for the pairs asked of it.
 _MAX_ROUNDS = 64
+
+
+class NumberedSource(ImageSource, Protocol):
+    """A source whose images have the names by which LFW lists call them."""
+
+    def index_of(self, name: str, number: int) -> int:
+        """Index of image `number` of person `name`; DataError if there is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,9 @@ class PairSet:
         return [str(self.source.identity_names[int(label)]) for label in labels]
 
 
-def synthetic_pairs(source: ImageSource, *, num_pairs: int, folds: int = 10, seed: int) -> PairSet:
+def synthetic_pairs(
+    source: ImageSource, *, num_pairs: int, folds: int = 10, seed: int, name: str | None = None
+) -> PairSet:
     """Draw `num_pairs` distinct pairs, half same and half different, from the people of `source`.
 
     Folds are of equal size and balance and share no person, as in LFW's View 2. Both images of
@@ -58,7 +70,7 @@ def synthetic_pairs(source: ImageSource, *, num_pairs: int, folds: int = 10, see
             f"num_pairs must be a multiple of 2 x folds with folds >= 2 "
             f"(as many same as different pairs in each fold), got {num_pairs} pairs, {folds} folds"
         )
-    generator = numpy_generator(seed, "pairs", source.name)
+    generator = numpy_generator(seed, "pairs")
     images = _ImagesOfPeople(source)
     people = generator.permutation(np.flatnonzero(images.counts > 0))
     drawn: list[tuple[IntArray, bool, int]] = []
@@ -68,7 +80,7 @@ def synthetic_pairs(source: ImageSource, *, num_pairs: int, folds: int = 10, see
             drawn.append((pairs, same, fold))
     left, right = np.concatenate([pairs for pairs, _, _ in drawn]).T
     return PairSet(
-        name=source.name,
+        name=name or source.name,
         source=source,
         left=np.ascontiguousarray(left),
         right=np.ascontiguousarray(right),
@@ -77,7 +89,7 @@ def synthetic_pairs(source: ImageSource, *, num_pairs: int, folds: int = 10, see
     )
 
 
-def lfw_pairs(source: ImageSource, text: str, *, folds: int = 10, name: str = "lfw") -> PairSet:
+def lfw_pairs(source: NumberedSource, text: str, *, folds: int = 10, name: str = "lfw") -> PairSet:
     """The pairs of an LFW list (`pairs.txt`, `pairsDevTest.txt`) as images of `source`.
 
     A list with folds of its own (View 2) keeps them. One without (the View 1 lists) is cut, in the
@@ -88,45 +100,29 @@ def lfw_pairs(source: ImageSource, text: str, *, folds: int = 10, name: str = "l
     fold = np.asarray(listed.fold, dtype=np.int64)
     if len(np.unique(fold)) < 2:
         fold = _folds_in_order(same, folds)
-    images = _ImagesOfPeople(source)
-    label_of = {str(person): label for label, person in enumerate(source.identity_names)}
-    wanted = {person for person, _ in [*listed.left, *listed.right]}
-    missing = sorted(wanted - label_of.keys())
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(wanted)} people of the pairs list are not in "
-            f"{source.name} (first: {missing[0]}): give the folder that the list was made for"
-        )
+    left, right = _indices(source, listed.left), _indices(source, listed.right)
+    return PairSet(name, source, left, right, same, fold)
 
-    def indices(side: list[tuple[str, int]]) -> IntArray:
-        found = [images.numbered(label_of[person], k, person) for person, k in side]
-        return np.array(found, dtype=np.int64)
 
-    return PairSet(name, source, indices(listed.left), indices(listed.right), same, fold)
+def _indices(source: NumberedSource, images: list[tuple[str, int]]) -> IntArray:
+    # Sources spell names in Unicode form NFC; a list may have been typed elsewhere.
+    found = [source.index_of(unicodedata.normalize("NFC", name), k) for name, k in images]
+    return np.array(found, dtype=np.int64)
 
 
 class _ImagesOfPeople:
     """Which images of a source show which label; images of one label keep the source's order."""
 
     def __init__(self, source: ImageSource) -> None:
-        self.name = source.name
         labels = source.labels(np.arange(len(source), dtype=np.int64))
         self.order = np.argsort(labels, kind="stable")
         self.counts = np.bincount(labels, minlength=source.num_identities)
         self.starts = np.cumsum(self.counts) - self.counts
 
-    def numbered(self, label: int, k: int, person: str) -> int:
-        """The k-th image (from 1) of a label."""
-        if not 1 <= k <= self.counts[label]:
-            raise DataError(
-                f"the pairs list names image {k} of {person}, "
-                f"but {self.name} has {self.counts[label]} image(s) of that person"
-            )
-        return int(self.order[self.starts[label] + k - 1])
-
     def drawn(self, generator: np.random.Generator, labels: IntArray) -> IntArray:
         """One image of each label, uniformly."""
-        return self.order[self.starts[labels] + generator.integers(self.counts[labels])]
+        positions = self.starts[labels] + generator.integers(self.counts[labels])
+        return np.asarray(self.order[positions], dtype=np.int64)
 
 
 def _draw_distinct(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from manyface.base.errors import DataError
 from manyface.base.random import numpy_generator
 
 
@@ -31,6 +32,14 @@ class CodedSource:
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         return self._labels[indices].astype(np.int64)
+
+    def index_of(self, name: str, number: int) -> int:
+        if name not in self.identity_names:
+            raise DataError(f"no person {name!r} in {self.name}")
+        of_person = np.flatnonzero(self._labels == self.identity_names.index(name))
+        if number > len(of_person):
+            raise DataError(f"{name!r} has no image number {number}")
+        return int(of_person[number - 1])
 
     def load(self, indices: np.ndarray) -> torch.Tensor:
         self.loaded.extend(int(i) for i in indices)

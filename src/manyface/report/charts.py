@@ -1,0 +1,197 @@
+"""The charts of the report: curves over steps, ROC, histograms of similarity, intervals."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from manyface.evaluate.metrics import auc, roc_points, smallest_far
+from manyface.report import numbers, svg
+from manyface.report.runs import PairScores
+
+_BINS = 48
+_ROW_HEIGHT = 48
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line over training steps; `low` and `high`, where there are any, bound a band around it."""
+
+    name: str
+    style: int
+    steps: Sequence[float]
+    values: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+
+
+def smoothing_window(count: int) -> int:
+    """Points averaged in the bold line of `count` logged ones: a twentieth of them, and odd."""
+    return max(1, count // 20) // 2 * 2 + 1
+
+
+def curves_chart(
+    curves: Sequence[Curve],
+    *,
+    name: str,
+    smooth: bool = False,
+    from_zero: bool = False,
+    shares: bool = False,
+    levels: Sequence[tuple[str, float]] = (),
+) -> str:
+    """Lines over steps.
+
+    Args:
+        smooth: draw the values pale and their running mean bold.
+        from_zero: start the y axis at 0.
+        shares: values are shares, shown in percent, with a dot at each.
+        levels: (name, value) of horizontal lines to compare with.
+    """
+    every = [v for c in curves for v in (*c.values, *c.low, *c.high)] + [v for _, v in levels]
+    steps = [step for curve in curves for step in curve.steps]
+    room = 0.06 * (max(every) - min(every))
+    low = 0.0 if from_zero else min(every) - room
+    x = svg.x_scale(min(steps) if min(steps) > 1 else 0, max(steps))
+    y = svg.y_scale(low, min(1.0, max(every) + room) if shares else max(every) + room)
+    in_words: Callable[[float], str] = svg.in_percent if shares else svg.short
+    parts = [svg.frame(x, y, x_label="step", y_text=in_words)]
+    parts += [_level(x, y, *level) for level in levels]
+    for curve in curves:
+        parts += [_band(curve, x, y), *_curve(curve, x, y, smooth=smooth, dots=shares)]
+    ends = "; ".join(f"{c.name} ends at {in_words(c.values[-1])}" for c in curves)
+    return svg.drawing("".join(parts), f"{name} over training steps: {ends}")
+
+
+def _curve(curve: Curve, x: svg.Scale, y: svg.Scale, *, smooth: bool, dots: bool) -> list[str]:
+    style = f"line s{curve.style % svg.NUM_STYLES}"
+    hover = f"{curve.name}: {curve.values[-1]:.4g} at step {curve.steps[-1]:,.0f}"
+    points = [(x(s), y(v)) for s, v in zip(curve.steps, curve.values, strict=True)]
+    if dots:
+        marks = [
+            svg.dot(*point, f"dot s{curve.style % svg.NUM_STYLES}",
+                    f"{curve.name}, step {step:,.0f}: {numbers.percent(value)}")
+            for point, step, value in zip(points, curve.steps, curve.values, strict=True)
+        ]  # fmt: skip
+        return [svg.path(points, style, hover), *marks]
+    if not smooth:
+        return [svg.path(points, style, hover)]
+    means = running_mean(curve.values, smoothing_window(len(points)))
+    bold = [(x(s), y(v)) for s, v in zip(curve.steps, means, strict=True)]
+    return [svg.path(points, f"{style} pale"), svg.path(bold, style, hover)]
+
+
+def running_mean(values: Sequence[float], window: int) -> list[float]:
+    """Centred mean over `window` values; the window shrinks evenly towards both ends."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    count, half = len(values), window // 2
+    position = np.arange(count)
+    reach = np.minimum(half, np.minimum(position, count - 1 - position))
+    means = (sums[position + reach + 1] - sums[position - reach]) / (2 * reach + 1)
+    return [float(mean) for mean in means]
+
+
+def _band(curve: Curve, x: svg.Scale, y: svg.Scale) -> str:
+    if len(curve.low) != len(curve.steps):
+        return ""
+    upper = [(x(s), y(v)) for s, v in zip(curve.steps, curve.high, strict=True)]
+    lower = [(x(s), y(v)) for s, v in zip(curve.steps, curve.low, strict=True)]
+    return svg.path([*upper, *lower[::-1]], f"band s{curve.style % svg.NUM_STYLES}", closed=True)
+
+
+def _level(x: svg.Scale, y: svg.Scale, name: str, value: float) -> str:
+    points = [(x.start, y(value)), (x.stop, y(value))]
+    label = svg.text(x.stop, y(value) - 6, name, "tick end")
+    return svg.path(points, "line level", f"{name}: {numbers.percent(value)}") + label
+
+
+def roc_chart(scored: Sequence[tuple[str, int, PairScores]]) -> str:
+    """TAR over FAR, the latter on a logarithmic axis that ends at the smallest FAR that the pairs
+    can show (one false accept). Steps are drawn as steps: nothing is interpolated."""
+    rocs = [roc_points(pairs.similarity, pairs.same) for _, _, pairs in scored]
+    smallest = max(smallest_far(pairs.same) for _, _, pairs in scored)
+    at_left = [float(roc.tar[roc.far <= smallest * (1 + 1e-9)].max()) for roc in rocs]
+    x = svg.x_scale(smallest, 1.0, log=True)
+    y = svg.y_scale(max(0.0, math.floor(10 * min(at_left) - 1e-9) / 10), 1.0)
+    parts = [
+        svg.frame(x, y, x_label="false accept rate", x_text=svg.in_percent, y_text=svg.in_percent)
+    ]
+    for (name, style, pairs), roc, left in zip(scored, rocs, at_left, strict=True):
+        keep = roc.far > smallest * (1 + 1e-9)
+        points = [(x(smallest), y(left))]
+        for far, tar in zip(roc.far[keep], roc.tar[keep], strict=True):
+            points += [(x(float(far)), points[-1][1]), (x(float(far)), y(float(tar)))]
+        hover = f"{name}: AUC {auc(pairs.similarity, pairs.same):.4f}"
+        parts.append(svg.path(points, f"line s{style % svg.NUM_STYLES}", hover))
+    words = "; ".join(
+        f"{name} accepts {numbers.percent(left)} of same pairs at a false accept rate of "
+        f"{numbers.percent(smallest, 2)}"
+        for (name, _, _), left in zip(scored, at_left, strict=True)
+    )
+    return svg.drawing("".join(parts), f"ROC: {words}")
+
+
+def histogram_chart(pairs: PairScores, span: tuple[float, float]) -> str:
+    """Share of same and of different pairs by similarity over `span`, with the threshold."""
+    edges = np.linspace(*span, _BINS + 1)
+    shares = {}
+    for kind in (True, False):
+        counts = np.histogram(pairs.similarity[pairs.same == kind], edges)[0]  # [bins]
+        shares[kind] = counts / max(1, counts.sum())
+    top = max(float(share.max()) for share in shares.values())
+    x, y = svg.x_scale(*span), svg.y_scale(0, 1.05 * top)
+    parts = [svg.frame(x, y, x_label="cosine similarity", y_text=svg.in_percent)]
+    for kind, style, name in ((False, "different", "two people"), (True, "same", "one person")):
+        outline = [(x(span[0]), y(0))]
+        for share, left, right in zip(shares[kind], edges[:-1], edges[1:], strict=True):
+            outline += [(x(float(left)), y(float(share))), (x(float(right)), y(float(share)))]
+        outline.append((x(span[1]), y(0)))
+        mean = float(pairs.similarity[pairs.same == kind].mean())
+        hover = f"pairs of {name}: mean similarity {mean:.2f}"
+        parts.append(svg.path(outline, f"area {style}", hover, closed=True))
+    threshold = float(np.mean(pairs.folds.thresholds))
+    parts.append(svg.vertical(x, y, threshold, "line threshold", f"threshold {threshold:.3f}"))
+    words = f"Similarity of pairs; the mean threshold is {threshold:.2f}"
+    return svg.drawing("".join(parts), words)
+
+
+def similarity_span(scored: Sequence[PairScores]) -> tuple[float, float]:
+    """One range of similarities for all histograms of a page, rounded outwards to tenths."""
+    low = min(float(pairs.similarity.min()) for pairs in scored)
+    high = max(float(pairs.similarity.max()) for pairs in scored)
+    return math.floor(10 * low) / 10, min(1.0, math.ceil(10 * high) / 10)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its interval, one line of `intervals_chart`. Style None: a baseline."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    style: int | None
+
+
+def intervals_chart(estimates: Sequence[Estimate], *, name: str) -> str:
+    """A dot and a whisker for each method, its name above them: readable at any width."""
+    ends = [e for m in estimates for e in (m.low, m.value, m.high) if e is not None]
+    low, high = math.floor(20 * min(ends)) / 20, min(1.0, math.ceil(20 * max(ends)) / 20)
+    x = svg.Scale(low, max(high, low + 0.05), 14, svg.WIDTH - 30)
+    bottom = svg.TOP + _ROW_HEIGHT * len(estimates)
+    parts = []
+    for value in x.ticks():
+        parts.append(svg.path([(x(value), svg.TOP), (x(value), bottom)], "rule"))
+        parts.append(svg.text(x(value), bottom + 22, svg.in_percent(value), "tick centre"))
+    for row, method in enumerate(estimates):
+        top = svg.TOP + _ROW_HEIGHT * row
+        style = "none" if method.style is None else f"s{method.style % svg.NUM_STYLES}"
+        said = f"{method.name}: {numbers.percent(method.value)}"
+        parts.append(svg.text(x.start, top + 18, method.name, "label"))
+        if method.low is not None and method.high is not None:
+            ends_at = [(x(method.low), top + 34), (x(method.high), top + 34)]
+            said += f", 95 % interval {numbers.interval(method.low, method.high)} %"
+            parts.append(svg.path(ends_at, f"whisker {style}", said))
+        parts.append(svg.dot(x(method.value), top + 34, f"dot {style}", said, radius=5))
+    words = "; ".join(f"{m.name} {numbers.percent(m.value)}" for m in estimates)
+    return svg.drawing("".join(parts), f"{name}: {words}", height=bottom + 32)

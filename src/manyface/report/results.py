@@ -1,0 +1,207 @@
+"""The sections of numbers: headline table, intervals, paired comparisons, how to reproduce."""
+
+from collections.abc import Sequence
+from html import escape
+from itertools import combinations
+
+import numpy as np
+
+from manyface.evaluate.bootstrap import Resampler, accuracy_difference
+from manyface.report import html, numbers, svg
+from manyface.report.charts import Estimate, intervals_chart
+from manyface.report.rows import Row, accuracy_of, fars_of, headline_set, sets_of, tar_of
+from manyface.report.runs import PairScores, Run
+
+# Comparisons grow with the square of the runs: beyond this many, each with the first one only.
+_MAX_PAIRWISE = 4
+
+
+def headline(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
+    """Every method with its quality and its cost."""
+    rows = [*(run.row for run in runs), *baselines]
+    fars = fars_of(rows)
+    quality = ["accuracy", *(f"TAR at FAR {numbers.far_name(far)}" for far in fars), "AUC"]
+    cost = ["training", "images/s", "peak memory", "identities", "sample rate", "steps", "batch"]
+    body = [
+        [_named(run.name, style), *_quality(run.row, fars), *_cost(run.row)]
+        for style, run in enumerate(runs)
+    ] + [
+        [_named(str(row.get("name", "?")), None), *_quality(row, fars), *_cost(row)]
+        for row in baselines
+    ]
+    return html.section(
+        "Verification",
+        html.table(["method", *quality, *cost], body, name="results"),
+        _intervals(runs, baselines),
+        html.listing(_protocols(rows), classes="notes"),
+        html.listing(_warnings(runs), classes="warnings"),
+        lead="Is this pair of images one person or two? Accuracy is the mean over folds \u00b1 its "
+        "spread; small figures are 95 % intervals.",
+    )
+
+
+def _named(name: str, style: int | None) -> str:
+    mark = "none" if style is None else f"s{style % svg.NUM_STYLES}"
+    swatch = f'<svg class="key" viewBox="0 0 10 10" aria-hidden="true"><circle class="dot {mark}" '
+    return f'{swatch}cx="5" cy="5" r="4"/></svg>{escape(name)}'
+
+
+def _quality(row: Row, fars: Sequence[str]) -> list[str]:
+    accuracy, spread, score = accuracy_of(row)
+    plus_minus = "" if spread is None or accuracy is None else f" \u00b1 {100 * spread:.1f}"
+    cells = [html.cell(numbers.percent(accuracy) + plus_minus, _interval(score))]
+    for far in fars:
+        value, score = tar_of(row, far)
+        cells.append(html.cell(numbers.percent(value), _interval(score)))
+    area = row.get("auc")
+    return [*cells, html.cell(numbers.MISSING if area is None else f"{area:.4f}")]
+
+
+def _interval(score: Row) -> str:
+    return numbers.interval(score.get("low"), score.get("high"))
+
+
+def _cost(row: Row) -> list[str]:
+    values = [
+        numbers.duration(row.get("train_seconds")),
+        numbers.count(row.get("images_per_second")),
+        numbers.size(row.get("peak_memory_bytes")),
+        numbers.count(row.get("num_identities")),
+        numbers.plain(row.get("sample_rate")),
+        numbers.count(row.get("steps")),
+        numbers.count(row.get("batch_size")),
+    ]
+    return [html.cell(value) for value in values]
+
+
+def _intervals(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
+    rows = [(run.name, run.row, style) for style, run in enumerate(runs)]
+    named = [*rows, *((str(row.get("name", "?")), row, None) for row in baselines)]
+    estimates = []
+    for name, row, style in named:
+        value, _, score = accuracy_of(row)
+        if value is not None:
+            low, high = score.get("low"), score.get("high")
+            estimates.append(Estimate(name, value, low, high, style))
+    if len(estimates) < 2:
+        return ""
+    drawing = intervals_chart(estimates, name="Accuracy")
+    note = "95 % intervals; where two overlap, look at the paired comparison below"
+    return html.grid([html.figure("Accuracy on unseen people", drawing, note=note)])
+
+
+def _protocols(rows: Sequence[Row]) -> list[str]:
+    """How the headline numbers were measured, each wording once."""
+    lines: list[str] = []
+    for row in rows:
+        name = headline_set(row)
+        for score in sets_of(row).get(name or "", []):
+            line = f"{name}, {score.get('name')}: {score.get('protocol')}"
+            if score.get("protocol") and line not in lines:
+                lines.append(line)
+    return lines
+
+
+def _warnings(runs: Sequence[Run]) -> list[str]:
+    lines = [
+        f"{run.name}: {event.get('message', event)}"
+        for run in runs
+        for event in run.events_of("warning")
+    ]
+    unfinished = [f"{run.name} has not finished: no result.json yet" for run in runs if not run.row]
+    return list(dict.fromkeys([*unfinished, *lines]))
+
+
+def comparisons(runs: Sequence[Run]) -> str:
+    """Differences in accuracy between runs that were scored on the same pairs."""
+    pairs = list(combinations(runs, 2))
+    if len(runs) > _MAX_PAIRWISE:
+        pairs = [(first, second) for first, second in pairs if first is runs[0]]
+    body = []
+    for first, second in pairs:
+        for name in sorted(first.scores.keys() & second.scores.keys()):
+            if first.scores[name].pairs == second.scores[name].pairs:
+                body.append(_comparison(first, second, name))
+    return html.section(
+        "Paired comparison",
+        html.table(["difference", "pairs of", "points", "95 % interval"], body, name="comparison")
+        if body
+        else "",
+        lead="Both methods judge the same pairs, so what both find hard cancels. A difference is "
+        "told from none where its interval excludes 0.",
+    )
+
+
+def _comparison(first: Run, second: Run, name: str) -> list[str]:
+    mine, other = first.scores[name], second.scores[name]
+    found = accuracy_difference(
+        mine.folds.correct, other.folds.correct, mine.fold, _resampler(mine)
+    )
+    limits = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    return [
+        html.cell(f"{first.name} \u2212 {second.name}"),
+        html.cell(name),
+        html.cell(f"{100 * found.value:+.1f}"),
+        html.cell(limits, f"bootstrap over {_resampler(mine).unit}"),
+    ]
+
+
+def _resampler(scores: PairScores) -> Resampler:
+    if scores.left_identity is None or scores.right_identity is None:
+        position = np.arange(len(scores.same))
+        return Resampler(scores.same, position, position, "pairs")
+    return Resampler(scores.same, scores.left_identity, scores.right_identity)
+
+
+def reproduction(runs: Sequence[Run]) -> str:
+    """The commands, versions and resolved configuration of each run."""
+    parts = [
+        html.folded(
+            run.name,
+            html.code(_commands(run)) + _facts(run) + (html.code(run.config) if run.config else ""),
+            opened=len(runs) == 1,
+        )
+        for run in runs
+    ]
+    return html.section(
+        "Reproduce",
+        *parts,
+        lead="The same recipe, seed, versions and number of threads give the same numbers.",
+    )
+
+
+def _commands(run: Run) -> str:
+    directory = _quoted(str(run.directory))
+    commit = run.row.get("commit")
+    lines = [f"git checkout {commit}"] if commit else []
+    command = run.row.get("command")
+    if command:
+        words = command if isinstance(command, str) else " ".join(map(_quoted, command))
+        lines += ["# as it was started", words]
+    return "\n".join(
+        [
+            *lines,
+            "# from the resolved recipe, which is printed below",
+            f"manyface train {_quoted(str(run.directory / 'config.toml'))}",
+            f"manyface evaluate {directory}",
+            f"manyface report {directory}",
+        ]
+    )
+
+
+def _facts(run: Run) -> str:
+    known = {key: run.row.get(key) for key in ("device", "seed", "commit", "num_images")}
+    versions = run.row.get("versions") or {}
+    facts = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
+    items = "".join(
+        f"<div><dt>{escape(key.replace('_', ' '))}</dt><dd>{escape(str(value))}</dd></div>"
+        for key, value in facts.items()
+        if value is not None
+    )
+    return f"<dl>{items}</dl>" if items else ""
+
+
+def _quoted(word: str) -> str:
+    return (
+        word if word.replace("/", "").replace(".", "").replace("-", "").isalnum() else f"'{word}'"
+    )
