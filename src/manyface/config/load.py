@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
 from manyface.config.messages import describe_errors, unknown_key
-from manyface.config.render import walk_keys
+from manyface.config.render import all_keys
 from manyface.config.schema import Config
 
 Table = dict[str, Any]
@@ -83,7 +83,7 @@ def _parse_override(override: str) -> tuple[str, Any]:
     dotted = dotted.strip()
     if not equals or not re.fullmatch(r"\w+(\.\w+)+", dotted, re.ASCII):
         raise ConfigError(f"--set {override}: expected section.key=value")
-    accepts_text = {key: _accepts_text(info.annotation) for key, info, _ in walk_keys(Config)}
+    accepts_text = {key: _accepts_text(info.annotation) for key, info, _ in all_keys(Config)}
     if dotted not in accepts_text:
         raise ConfigError(f"--set {override}: {unknown_key(dotted, Config)}")
     try:
@@ -111,13 +111,15 @@ def _accepts_text(annotation: Any) -> bool:
 
 
 def _peek(table: Table, dotted: str) -> Any:
+    """The value that the recipe `table` gives a key of a section, or its default."""
     section, _, key = dotted.partition(".")
     inner = table.get(section)
-    if not isinstance(inner, dict):
-        return None
-    if dotted == "head.method" and key not in inner:
-        return "partial" if "sample_rate" in inner else "full"
-    return _peek(inner, key) if "." in key else inner.get(key)
+    given = inner if isinstance(inner, dict) else {}
+    if dotted == "head.method" and "sample_rate" in given:
+        return given.get(key, "partial")
+    if dotted == "head.sample_rate":  # stating even the default asks for the partial head
+        return given.get(key)
+    return given.get(key, getattr(getattr(Config(), section), key))
 
 
 def _put(table: Table, dotted: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from manyface.config.render import expectation, toml_value, walk_keys, walk_sections
+from manyface.config.render import all_keys, expectation, toml_value, walk_sections
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -17,7 +17,7 @@ def unknown_key(dotted: str, model: type[BaseModel]) -> str:
     """The line for a key that no section has."""
     section, _, name = dotted.rpartition(".")
     sections = dict(walk_sections(model))
-    keys = [key for key, _, _ in walk_keys(model)]
+    keys = [key for key, _, _ in all_keys(model)]
     if section in sections:
         siblings = [key for key in keys if key.rpartition(".")[0] == section]
         tables = [key for key in sections if key and key.rpartition(".")[0] == section]
@@ -42,7 +42,7 @@ def _line(item: Any, model: type[BaseModel]) -> str:
         return f"{dotted}.{item['ctx']['error']}" if dotted else str(item["ctx"]["error"])
     if dotted in dict(walk_sections(model)):
         return f"{dotted}: got {_shown(item['input'])}, expected a section: [{dotted}]"
-    schemas = {key: schema for key, _, schema in walk_keys(model)}
+    schemas = {key: schema for key, _, schema in all_keys(model)}
     return f"{dotted}: got {_shown(item['input'])}, expected {expectation(schemas[dotted])}"
 
 

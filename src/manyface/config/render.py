@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 from textwrap import wrap
 from typing import Any
 
@@ -26,13 +27,16 @@ def walk_sections(
             yield from walk_sections(section, f"{prefix}.{name}" if prefix else name)
 
 
-def walk_keys(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo, dict[str, Any]]]:
+@cache
+def all_keys(model: type[BaseModel]) -> tuple[tuple[str, FieldInfo, dict[str, Any]], ...]:
     """Each key of a recipe that is no table: (dotted name, field, its JSON schema)."""
+    found = []
     for prefix, section in walk_sections(model):
         properties = section.model_json_schema()["properties"]
         for name, info in section.model_fields.items():
             if not _section(info):
-                yield f"{prefix}.{name}" if prefix else name, info, properties[name]
+                found.append((f"{prefix}.{name}" if prefix else name, info, properties[name]))
+    return tuple(found)
 
 
 def expectation(schema: dict[str, Any]) -> str:
@@ -65,7 +69,7 @@ def render_toml(config: BaseModel, *, described: bool = False) -> str:
 def render_page(model: type[BaseModel]) -> str:
     """docs/config.md: a table of keys for each section."""
     rows: dict[str, list[str]] = {}
-    for dotted, info, schema in walk_keys(model):
+    for dotted, info, schema in all_keys(model):
         section, _, key = dotted.rpartition(".")
         default = "" if info.default is None else f"`{toml_value(info.default)}`"
         cells = (f"`{key}`", expectation(schema), default, str(info.description))

@@ -1,0 +1,58 @@
+# Everything here works in a fresh clone: each target first makes .venv and installs what it needs.
+# Needs python3 (3.11 or newer, with venv) and make; PYTHON=... picks another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: help demo test test-slow check format bench clean
+
+help:
+	@echo "make demo       train on synthetic faces, compare full and Partial FC; runs/demo/report.html"
+	@echo "make test       the tests that take seconds each"
+	@echo "make test-slow  the tests that train"
+	@echo "make check      lint, formatting and types"
+	@echo "make format     mend lint and formatting"
+	@echo "make bench      the benchmarks; writes benchmarks/results"
+	@echo "make clean      remove .venv and caches (runs stay)"
+
+demo: $(VENV)/.installed
+	$(BIN)/manyface demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed-dev
+	@set -e; for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "manyface needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing manyface into $(VENV); the first time takes some minutes."
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing manyface and what its tests need into $(VENV); the first time takes some minutes."
+	$(PIP) --editable '.[dev]'
+	@touch $(VENV)/.installed $@

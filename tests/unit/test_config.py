@@ -1,0 +1,225 @@
+"""Recipes: what is read, filled in, overridden and refused, and that each refusal is one line."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from manyface.base.errors import ConfigError
+from manyface.config import Config, load_config, parse_config, render_page
+
+ROOT = Path(__file__).parents[2]
+
+
+def refusal(text: str = "", *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_empty_recipe_is_the_default() -> None:
+    assert parse_config("") == Config()
+
+
+def test_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Config().run.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["head.sample_rate=0.1"],
+        ["head.margin=combined", "head.m2=0.3", "head.gradient=straight_through"],
+        ["head.margin=normface"],
+        ["schedule.steps=100", "schedule.warmup_steps=10"],
+        ["evaluation.every_steps=50", "evaluation.fars=[0.5, 1e-05]"],
+        ["optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
+        ['data.path=/tmp/Ünïcode "dir" \\ with tab\t and DEL\x7f', "data.people=x.txt"],
+    ],
+)
+@pytest.mark.parametrize("described", [False, True])
+def test_resolved_recipe_reads_back_equal(overrides: list[str], described: bool) -> None:
+    config = parse_config("", overrides)
+    text = config.to_toml(described=described)
+    assert parse_config(text) == config
+    assert parse_config(parse_config(text).to_toml()) == config
+
+
+def test_every_key_is_in_the_resolved_recipe_with_its_meaning() -> None:
+    text = Config().to_toml(described=True)
+    for section, model in Config.model_fields.items():
+        assert f"[{section}]" in text
+        for name, info in model.annotation.model_fields.items():  # type: ignore[union-attr]
+            assert f"{name} =" in text or f"[{section}.{name}]" in text
+            assert info.description
+
+
+def test_recipe_name_is_the_run_name(tmp_path: Path) -> None:
+    recipe = tmp_path / "my faces.toml"
+    recipe.write_text("")
+    assert load_config(recipe).run_directory == Path("runs/my faces")
+    assert load_config(recipe, ["run.name=other"]).run.name == "other"
+
+
+# What hangs on another key
+
+
+def test_sample_rate_alone_makes_the_head_partial() -> None:
+    assert parse_config("").head.method == "full"
+    assert parse_config("", ["head.sample_rate=0.1"]).head.method == "partial"
+    full = '[head]\nmethod = "full"'
+    assert parse_config(full, ["head.sample_rate=0.1"]).head.method == "partial"
+    assert parse_config(full, ["head.sample_rate=1.0"]).head.method == "partial"
+    assert parse_config("", ["head.method=partial"]).head.sample_rate == 0.1
+    assert parse_config("", ["head.sample_rate=0"]).head.sample_rate == 0
+
+
+def test_last_word_wins_over_the_alternative_in_the_recipe() -> None:
+    partial = "[head]\nsample_rate = 0.3"
+    assert parse_config(partial, ["head.method=full"]).head.sample_rate == 1
+    assert parse_config(partial, ["head.method=partial"]).head.sample_rate == 0.3
+    steps = parse_config("[schedule]\nepochs = 3", ["schedule.steps=50"]).schedule
+    assert (steps.steps, steps.epochs) == (50, None)
+    margin = parse_config("[head]\nm = 0.35", ["head.margin=arcface"]).head
+    assert (margin.m, margin.gradient) == (0.5, "exact")
+    assert parse_config("[head]\nm = 0.35", ["head.margin=cosface"]).head.m == 0.35
+    every = parse_config("[evaluation]\nevery_epochs = 2", ["evaluation.every_steps=9"]).evaluation
+    assert (every.every_steps, every.every_epochs) == (9, None)
+
+
+def test_empty_override_takes_the_key_out() -> None:
+    recipe = '[data]\npath = "faces"\npeople = "some.txt"'
+    assert parse_config(recipe, ["data.people="]).data.people is None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.path=/my faces/Zoë", "/my faces/Zoë"),
+        ('data.path="quoted"', "quoted"),
+        ("data.path=2024", "2024"),
+        ("data.path=true", "true"),
+        ("data.path=a=b", "a=b"),
+        ("data.path=[x]", "[x]"),
+    ],
+)
+def test_text_needs_no_quotes(override: str, expected: str) -> None:
+    assert parse_config("", [override]).data.path == expected
+
+
+# Refusals: key, value, expectation, nearest key
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("head.sampel_rate=0.1", ["head.sampel_rate", "did you mean head.sample_rate?"]),
+        ("optimzer.momentum=0.9", ["did you mean optimizer.momentum?"]),
+        ("train.momentum=0.9", ["head.momentum or optimizer.momentum?"]),
+        ("data.synthetic.identities=9", ["did you mean data.synthetic.num_identities?"]),
+        ("foo.bar=1", ["foo.bar", "the sections are run, data"]),
+        ("head.zzz=1", ["the keys here are method, sample_rate"]),
+        ("run.seed=x", ["run.seed", '"x"', "a whole number"]),
+        ("run.seed=1.5", ["run.seed", "1.5", "a whole number"]),
+        ("run.seed=-1", ["run.seed", "-1", "at least 0"]),
+        ("run.compile=1", ["run.compile", "true or false"]),
+        ("run.device=gpu", ["run.device", "'cuda:N'"]),
+        ("run.name=a/b", ["run.name", "without slashes"]),
+        ("run.name=..", ["run.name"]),
+        ("train.batch_size=0", ["train.batch_size", "got 0", "at least 1"]),
+        ("train.batch_size=true", ["train.batch_size", "a whole number"]),
+        ("head.sample_rate=1.5", ["head.sample_rate", "1.5", "[0, 1]"]),
+        ("head.sample_rate=-0.1", ["head.sample_rate", "-0.1", "[0, 1]"]),
+        ("head.sample_rate=nan", ["head.sample_rate", "nan"]),
+        ("optimizer.learning_rate=inf", ["optimizer.learning_rate", "inf"]),
+        ("head.margin=sphereface", ["'normface', 'cosface', 'arcface', 'combined'"]),
+        ("evaluation.fars=[0.1, 2]", ["evaluation.fars", "got 2"]),
+        ("evaluation.fars=0.1", ["evaluation.fars", "a list"]),
+        ("head=3", ["section.key=value"]),
+        ("head.m", ["section.key=value"]),
+        ("=3", ["section.key=value"]),
+        ("data.path=\udcff", ["data.path", "UTF-8"]),
+    ],
+)
+def test_wrong_override(override: str, words: list[str]) -> None:
+    message = refusal("", override)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("seed = 1", ["seed: unknown key", "run.seed"]),
+        ("[bakbone]", ["bakbone", "did you mean backbone?"]),
+        ("head = 3", ["head: got 3", "[head]"]),
+        ("[data]\nsynthetic = 3", ["data.synthetic: got 3", "[data.synthetic]"]),
+        ('[run]\nseed = "3"', ["run.seed", '"3"', "a whole number"]),
+        ("[run]\nseed =\n", ["not valid TOML", "line 2"]),
+        ("[run]\nname = 3", ["run.name: got 3"]),
+    ],
+)
+def test_wrong_recipe(recipe: str, words: list[str]) -> None:
+    message = refusal(recipe)
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ('[head]\nmethod = "full"\nsample_rate = 0.1', ["head.sample_rate is 0.1", "full"]),
+        ('[head]\nmargin = "normface"\nm = 0.3', ["head.m ", "cosface and arcface", "normface"]),
+        ("[head]\nm2 = 0.3", ["head.m2", "combined", "cosface"]),
+        ('[head]\ngradient = "exact"', ["head.gradient", "arcface and combined"]),
+        ("[schedule]\nsteps = 3\nepochs = 3", ["schedule.epochs", "steps", "expected one"]),
+        ("[schedule]\nsteps = 3\nwarmup_steps = 4", ["schedule.warmup_steps (4)", "3 steps"]),
+        ("[schedule]\nepochs = 3\nwarmup_epochs = 4", ["warmup_epochs (4)", "3 epochs"]),
+        ("[schedule]\nwarmup_epochs = 21", ["warmup_epochs (21)", "20 epochs"]),
+        ("[schedule]\nwarmup_epochs = 1\nwarmup_steps = 4", ["warmup_steps", "expected one"]),
+        ('[optimizer]\nname = "adamw"\nmomentum = 0.5', ["optimizer.momentum", "sgd"]),
+        ("[optimizer]\nmomentum = 0.0\nnesterov = true", ["optimizer.nesterov", "momentum"]),
+        ("[evaluation]\nevery_epochs = 1\nevery_steps = 9", ["every_steps", "expected one"]),
+        ('[evaluation]\npairs = "synthetic"\npath = "x"', ["evaluation.path", "synthetic"]),
+        ('[evaluation]\npairs = "pairs.txt"', ["evaluation.pairs", "evaluation.path"]),
+        ('[data]\npeople = "x.txt"', ["data.people", "synthetic"]),
+    ],
+)
+def test_impossible_combination(recipe: str, words: list[str]) -> None:
+    message = refusal(recipe)
+    assert all(word in message for word in words), message
+
+
+def test_each_mistake_has_a_line_of_its_own() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config('[run]\nseed = "x"\n[head]\nscale = 0', source="mine.toml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("mine.toml: ") for line in lines)
+
+
+def test_recipe_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "absent.toml")
+    with pytest.raises(ConfigError, match="is a folder"):
+        load_config(tmp_path)
+    (tmp_path / "photo.toml").write_bytes(b"\xff\xd8\xff\xe0")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load_config(tmp_path / "photo.toml")
+
+
+# Frozen surfaces
+
+
+def test_reference_page_is_current() -> None:
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    assert page == render_page(Config), "run: python -m manyface.config > docs/config.md"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_shipped_recipe_is_valid(path: Path) -> None:
+    tomllib.loads(path.read_text(encoding="utf-8"))
+    load_config(path)
