@@ -4,13 +4,14 @@ from manyface.checkpoint.layout import newest, read_pointer, step_of
 from manyface.checkpoint.load import Checkpoint, load
 from manyface.checkpoint.lock import run_lock
 from manyface.checkpoint.retain import retain, set_aside, sweep
-from manyface.checkpoint.save import save, write_pointer
+from manyface.checkpoint.save import replace_file, save, write_pointer
 
 __all__ = [
     "Checkpoint",
     "load",
     "newest",
     "read_pointer",
+    "replace_file",
     "retain",
     "run_lock",
     "save",

@@ -8,6 +8,7 @@ before it appends, and `read_events` leaves out what a later resume has supersed
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +36,7 @@ class EventLog:
     ) -> None:
         self.path = Path(path)
         self._clock = clock
+        self._lock = threading.Lock()  # loader threads write warnings
         self._start = clock() - seconds_before
         try:
             cut_torn_line(self.path)
@@ -51,8 +53,9 @@ class EventLog:
         """Append one event and return it; numbers that JSON cannot say (NaN, inf) become null."""
         event = {"kind": kind, "seconds": round(self.seconds, 3), **_finite(fields)}
         try:
-            self._file.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
-            self._file.flush()
+            with self._lock:
+                self._file.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
+                self._file.flush()
         except OSError as error:
             raise _cannot_write(self.path, error) from error
         return event

@@ -1,0 +1,68 @@
+"""Where and in which precision a run computes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from manyface.base.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first CUDA GPU if there is one, else the CPU; a missing device is an error."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"run.device is {name!r}, but torch sees no CUDA GPU; use 'auto' or 'cpu'"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"run.device is {name!r}, but there are {torch.cuda.device_count()} GPUs, from cuda:0"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(
+            f"run.device is {name!r}, but torch sees no Apple GPU; use 'auto' or 'cpu'"
+        )
+    return device
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype of the backbone's matrix products; None for full precision.
+
+    `auto` is bf16 on CUDA GPUs with bf16 arithmetic (compute capability 8.0 and later) and fp32
+    elsewhere. On CPUs bf16 has to be asked for: it pays only where the CPU has the instructions
+    (avx512_bf16, amx_bf16), and we have had no such CPU to measure on.
+    """
+    if precision == "bf16":
+        return torch.bfloat16
+    if precision == "auto" and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else None
+    return None
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch uses `count` CPU threads inside (0: as many as before)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for result.json."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return (
+        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    )

@@ -1,0 +1,108 @@
+"""The run directory: its files, who may write in it, and whether a run may begin there.
+
+Specification: docs/formats/run.md.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from manyface.base.errors import CheckpointError, ConfigError
+from manyface.checkpoint import replace_file
+from manyface.config import Config, load_config
+
+CONFIG, EVENTS, RESULT = "config.toml", "events.jsonl", "result.json"
+EVALUATION, CHECKPOINTS, TENSORBOARD = "evaluation", "checkpoints", "tensorboard"
+_OURS = (CONFIG, EVENTS, RESULT, EVALUATION, CHECKPOINTS, TENSORBOARD)
+
+# What a resumed run may change: where and how fast it runs and what is written down, not what it
+# computes. Whole sections or single keys.
+_FREE_SECTIONS = {"evaluation"}
+_FREE_KEYS = {
+    "run.name",
+    "run.directory",
+    "run.threads",
+    "run.device",
+    "data.path",
+    "data.threads",
+    "data.max_bad_share",
+    "backbone.activation_checkpointing",
+    "backbone.weights",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.checkpoint_minutes",
+    "train.keep",
+    "train.tensorboard",
+}
+
+
+def prepare(directory: Path, config: Config, *, resume: bool, force: bool) -> None:
+    """Make the directory ready and write its config; the caller holds its lock.
+
+    A directory that holds a run is refused, unless `resume` (and the config agrees) or `force`
+    (the old run's files, and only those, are deleted).
+    """
+    exists = (directory / CONFIG).exists()
+    if resume:
+        if not exists:
+            raise CheckpointError(
+                f"there is no run to resume in {directory}: it has no {CONFIG}; start it first"
+            )
+        check_same(load_config(directory / CONFIG), config, directory=directory)
+    elif exists and not force:
+        raise ConfigError(
+            f"{directory} holds a run already; resume it with --resume, "
+            "overwrite it with --force, or give this one another run.name"
+        )
+    elif force:
+        _clear(directory)
+    write_text(directory / CONFIG, config.to_toml())
+
+
+def check_same(old: Config, new: Config, *, directory: Path) -> None:
+    """Refuse a resume with a config that would compute something else."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    changed = [
+        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not _is_free(key)
+    ]
+    if changed:
+        raise ConfigError(
+            f"cannot resume {directory} with another config: {'; '.join(changed)}; resume with "
+            f"{directory / CONFIG}, or start a new run that begins with this one's backbone.weights"
+        )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Put a whole text in place; a failure names path and errno."""
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror} (errno {error.errno}); "
+            "make the place writable or free space"
+        ) from error
+
+
+def _clear(directory: Path) -> None:
+    for name in _OURS:
+        path = directory / name
+        try:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"cannot delete {path} of the old run: {error}") from error
+
+
+def _is_free(key: str) -> bool:
+    return key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

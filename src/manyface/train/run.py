@@ -1,0 +1,174 @@
+"""A run from config to result: lock, directory, objects, loop, result.json."""
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from manyface.checkpoint import run_lock, sweep
+from manyface.config import Config
+from manyface.evaluate import make_embed_function
+from manyface.observe import EventLog, MemoryMeter, Progress, Throughput, make_progress
+from manyface.observe.tensorboard import TensorBoardLog
+from manyface.train import directory as places
+from manyface.train.build import Training, build_training
+from manyface.train.devices import cpu_threads, describe_device
+from manyface.train.loop import run_loop
+from manyface.train.recording import Notices, Recorder
+from manyface.train.result import make_result, render_result, versions
+from manyface.train.saving import Saver
+from manyface.train.state import Position, resume_state
+from manyface.train.stop import StopFlag
+from manyface.train.validation import Validation
+
+
+class MakeProgress(Protocol):
+    """Makes the display of a run."""
+
+    def __call__(self, name: str, *, num_steps: int) -> Progress: ...
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a finished run lies, and the content of its result.json."""
+
+    directory: Path
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """From where a run starts: its position, the checkpoint of it, facts about the data."""
+
+    position: Position
+    checkpoint: Path | None
+    data: dict[str, int]
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: MakeProgress = make_progress,
+    stop: StopFlag | None = None,
+) -> RunResult:
+    """Train as `config` says, in `config.run_directory`.
+
+    Args:
+        resume: go on from the newest good checkpoint of the run that is there.
+        force: overwrite a run that is there.
+        progress: makes the display; `observe.progress.SilentProgress` shows nothing.
+        stop: ends the run early, after saving; by default one that Ctrl-C and SIGTERM set.
+
+    Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
+    """
+    directory, notices = config.run_directory, Notices()
+    with run_lock(directory), MemoryMeter() as meter, cpu_threads(config.run.threads):
+        places.prepare(directory, config, resume=resume, force=force)
+        sweep(directory / places.CHECKPOINTS)
+        training = build_training(config, warn=notices)
+        start = _start(directory, training, resume=resume, notices=notices)
+        with ExitStack() as open_things:
+            recorder = _open_recorder(
+                config, training, start, meter=meter, progress=progress, stack=open_things
+            )
+            _begin(config, training, start, recorder)
+            notices.connect(recorder)
+            stop = open_things.enter_context(stop or StopFlag())
+            return _run(config, training, start, recorder=recorder, stop=stop)
+
+
+def _start(directory: Path, training: Training, *, resume: bool, notices: Notices) -> _Start:
+    source = training.source
+    data = {"num_images": len(source), "num_identities": source.num_identities}
+    if not resume:
+        return _Start(Position(), None, data)
+    position, checkpoint = resume_state(
+        directory / places.CHECKPOINTS, training.method, data=data, warn=notices
+    )
+    return _Start(position, checkpoint, data)
+
+
+def _open_recorder(
+    config: Config,
+    training: Training,
+    start: _Start,
+    *,
+    meter: MemoryMeter,
+    progress: MakeProgress,
+    stack: ExitStack,
+) -> Recorder:
+    """Open log and display; `stack` closes them."""
+    directory, position = config.run_directory, start.position
+    num_steps = training.plan.schedule.num_steps
+    events = EventLog(directory / places.EVENTS, seconds_before=position.elapsed_seconds)
+    stack.enter_context(events)
+    board = None
+    if config.train.tensorboard:
+        board = TensorBoardLog(directory / places.TENSORBOARD, first_step=position.step)
+        stack.enter_context(closing(board))
+    return Recorder(
+        events,
+        stack.enter_context(progress(config.run.name, num_steps=num_steps)),
+        num_steps=num_steps,
+        throughput=Throughput(images=position.images, seconds=position.train_seconds),
+        meter=meter,
+        tensorboard=board,
+    )
+
+
+def _begin(config: Config, training: Training, start: _Start, recorder: Recorder) -> None:
+    recorder.begin(
+        start.position.step,
+        name=config.run.name,
+        num_steps=training.plan.schedule.num_steps,
+        **start.data,
+        device=describe_device(training.device),
+        versions=versions(),
+    )
+    if start.checkpoint is not None:
+        recorder.say(f"going on after step {start.position.step} from {start.checkpoint}")
+
+
+def _run(
+    config: Config, training: Training, start: _Start, *, recorder: Recorder, stop: StopFlag
+) -> RunResult:
+    directory, position = config.run_directory, start.position
+    validation = Validation(
+        training.evaluators,
+        make_embed_function(
+            training.method.embedder,
+            training.device,
+            flip=config.evaluation.flip,
+            autocast=training.autocast,
+        ),
+        directory=directory / places.EVALUATION,
+        recorder=recorder,
+        stop=stop,
+    )
+    run_loop(
+        training.method,
+        training.loader,
+        plan=training.plan,
+        position=position,
+        evaluate=validation,
+        saver=Saver(
+            directory / places.CHECKPOINTS,
+            keep=config.train.keep,
+            every=config.train.checkpoint_every,
+            every_seconds=60 * config.train.checkpoint_minutes,
+            last=start.checkpoint,
+            data=start.data,
+            on_save=recorder.saved,
+        ),
+        recorder=recorder,
+        stop=stop,
+    )
+    if not validation.results:  # the run was complete already when it was resumed
+        validation(position.step)
+    recorder.measure(position)
+    result = make_result(config, training, position, validation.results)
+    places.write_text(directory / places.RESULT, render_result(result))
+    recorder.write("end", step=position.step, images_per_second=result["images_per_second"])
+    return RunResult(directory, result)

@@ -1,0 +1,163 @@
+"""All that a resume needs, and the order in which it is put back.
+
+A step is a pure function of (method state, step number): batches, augmentation, sampling and
+dropout all draw from (seed, position). So a checkpoint holds the method's tensors, one integer, and
+figures that are only reported. No generator state, no loader state, no scheduler state.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from manyface.base.errors import CheckpointError, DataError
+from manyface.checkpoint import Checkpoint, load, newest, save, set_aside
+from manyface.train.method import Method
+
+
+@dataclass
+class Position:
+    """Where a run stands. `step` updates are done; the rest is for reports and choices."""
+
+    step: int = 0
+    evaluated_step: int = 0
+    best_score: float | None = None
+    images: int = 0
+    train_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+    def take_score(self, score: float | None) -> bool:
+        """Note that this step was evaluated (None: it was not); whether it is the best so far."""
+        if score is None:
+            return False
+        self.evaluated_step = self.step
+        if self.best_score is not None and score <= self.best_score:
+            return False
+        self.best_score = score
+        return True
+
+
+Facts = Mapping[str, int]
+
+
+def save_state(
+    directory: Path, method: Method, position: Position, *, data: Facts = MappingProxyType({})
+) -> Path:
+    """Commit a checkpoint of method and position; `data` is what `resume` compares."""
+    trees: dict[str, Any] = {}
+    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    for group, tree in method.state_dict().items():
+        tensors[group] = {}
+        trees[group] = pack(tree, tensors[group])
+    state = {"position": asdict(position), "data": dict(data), "trees": trees}
+    return save(directory, step=position.step, tensors=tensors, state=state)
+
+
+def resume_state(
+    directory: Path,
+    method: Method,
+    *,
+    data: Facts = MappingProxyType({}),
+    warn: Callable[[str], None] = lambda text: None,
+) -> tuple[Position, Path | None]:
+    """Put the newest good checkpoint of `directory` back; a new Position if there is none.
+
+    0. That the config is the run's own was checked before anything was built (run.py).
+    1. The newest committed checkpoint that passes its hashes; damaged ones are put aside.
+    2. The data must be what it was: as many images, as many identities.
+    3. The trees of the method: backbone, optimizer, head, averaged backbone.
+    4. The position: step, best score, figures for reports.
+    5. Nothing else: the loader starts at the batches of `position.step`, and every random draw of
+       a step follows from (seed, step).
+    """
+    checkpoint = newest_good(directory, warn=warn)
+    if checkpoint is None:
+        return Position(), None
+    _check_data(checkpoint, data)
+    method.load_state_dict(unpack_groups(checkpoint))
+    return read_position(checkpoint), checkpoint.path
+
+
+def _check_data(checkpoint: Checkpoint, data: Facts) -> None:
+    stored = checkpoint.state.get("data", {})
+    for name, value in data.items():
+        if stored.get(name) != value:
+            raise DataError(
+                f"the data has changed since {checkpoint.path}: {name} was {stored.get(name)}, is "
+                f"{value}; resume with the data of the run, or start a new run from its weights"
+            )
+
+
+def newest_good(
+    directory: Path, *, warn: Callable[[str], None] = lambda text: None
+) -> Checkpoint | None:
+    """The newest checkpoint that can be trusted; refused ones are reported and put aside."""
+    while (path := newest(directory)) is not None:
+        try:
+            return load(path)
+        except CheckpointError as error:
+            warn(f"{error}; it is put aside as {set_aside(path).name}, an earlier one is used")
+    return None
+
+
+def read_position(checkpoint: Checkpoint) -> Position:
+    """The position stored in a checkpoint."""
+    stored = checkpoint.state.get("position", {})
+    known = {field.name for field in fields(Position)}
+    if set(stored) != known:
+        raise CheckpointError(
+            f"{checkpoint.path}: expected the position fields {sorted(known)}, got {sorted(stored)}"
+        )
+    return Position(**stored)
+
+
+def unpack_groups(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Group -> tree, as `Method.state_dict` gave it, of the groups that were read."""
+    trees = checkpoint.state["trees"]
+    return {group: unpack(trees[group], tensors) for group, tensors in checkpoint.tensors.items()}
+
+
+# A tree of dicts, lists and plain values, written as JSON. What JSON lacks is spelled as a dict
+# with one key: {"$tensor": name}, {"$tuple": [...]}, or {"$items": [[key, value], ...]} for keys
+# that are no strings (torch's optimizers number their parameters).
+
+
+def pack(tree: Any, tensors: dict[str, torch.Tensor], *, name: str = "") -> Any:
+    """Replace the tensors of a tree by references and collect them, by path, in `tensors`."""
+    if isinstance(tree, torch.Tensor):
+        tensors[name] = tree
+        return {"$tensor": name}
+    if isinstance(tree, dict):
+        items = [(key, pack(value, tensors, name=_join(name, key))) for key, value in tree.items()]
+        if all(isinstance(key, str) and not key.startswith("$") for key, _ in items):
+            return dict(items)
+        return {"$items": [[key, value] for key, value in items]}
+    if isinstance(tree, list | tuple):
+        members = [pack(value, tensors, name=_join(name, k)) for k, value in enumerate(tree)]
+        return {"$tuple": members} if isinstance(tree, tuple) else members
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    raise TypeError(f"state {name!r} is a {type(tree).__name__}, which a checkpoint cannot hold")
+
+
+def unpack(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Inverse of `pack`."""
+    if isinstance(tree, list):
+        return [unpack(value, tensors) for value in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if tree.keys() == {"$tensor"}:
+        return tensors[tree["$tensor"]]
+    if tree.keys() == {"$tuple"}:
+        return tuple(unpack(value, tensors) for value in tree["$tuple"])
+    if tree.keys() == {"$items"}:
+        return {key: unpack(value, tensors) for key, value in tree["$items"]}
+    return {key: unpack(value, tensors) for key, value in tree.items()}
+
+
+def _join(name: str, key: object) -> str:
+    return f"{name}.{key}" if name else str(key)

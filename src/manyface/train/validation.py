@@ -1,0 +1,72 @@
+"""Evaluation during a run: every set of pairs, its scores as events, its files for the report."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from manyface.evaluate import EmbedFunction, Evaluation, PairEvaluator, write_evaluation
+from manyface.train.recording import Recorder
+from manyface.train.stop import StopFlag
+
+
+class _Stopped(Exception):  # noqa: N818  not an error: the way out of an evaluation
+    pass
+
+
+class Validation:
+    """Evaluates `embed` on each evaluator; the first set's accuracy chooses the best checkpoint.
+
+    A stop request ends an evaluation at its next batch; the resumed run begins it again.
+    """
+
+    def __init__(
+        self,
+        evaluators: Sequence[PairEvaluator],
+        embed: EmbedFunction,
+        *,
+        directory: Path,
+        recorder: Recorder,
+        stop: StopFlag,
+    ) -> None:
+        self._evaluators, self._directory = evaluators, directory
+        self._recorder = recorder
+        self._embed = _until_stopped(embed, stop)
+        self.results: dict[str, Evaluation] = {}
+
+    def __call__(self, step: int) -> float | None:
+        """Scores of the net after `step` updates; None if there is no set, or on a stop."""
+        try:
+            for evaluator in self._evaluators:
+                self._evaluate(evaluator, step)
+        except _Stopped:
+            return None
+        return next((e.value("accuracy") for e in self.results.values()), None)
+
+    def _evaluate(self, evaluator: PairEvaluator, step: int) -> None:
+        name = evaluator.pairs.name
+        found = self.results[name] = evaluator(self._embed)
+        write_evaluation(self._directory, evaluator.pairs, found)
+        self._recorder.write("evaluation", step=step, set=name, scores=scores_of(found))
+        self._recorder.say(f"step {step}: {summary_line(name, found)}")
+
+
+def scores_of(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The scores as plain dicts, for events and result.json."""
+    return [asdict(score) for score in evaluation.scores]
+
+
+def summary_line(name: str, evaluation: Evaluation) -> str:
+    """A set's scores in one line."""
+    return f"{name}: " + "  ".join(f"{s.name} {s.value:.4f}" for s in evaluation.scores)
+
+
+def _until_stopped(embed: EmbedFunction, stop: StopFlag) -> Callable[[Tensor], Tensor]:
+    def guarded(images: Tensor) -> Tensor:
+        if stop.received:
+            raise _Stopped
+        return embed(images)
+
+    return guarded
