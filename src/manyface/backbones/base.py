@@ -7,12 +7,14 @@ keeps the same border (its nets leave autocast before `fc`), so published weight
 arithmetic here.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from manyface.backbones.initialise import FirstValues
@@ -77,15 +79,42 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False)
 
 
-def run_block(block: Callable[[Tensor], Tensor], features: Tensor, *, recompute: bool) -> Tensor:
-    """`block(features)`; with `recompute` its activations are dropped and made again in backward.
+def run_block(block: nn.Module, features: Tensor, *, recompute: bool) -> Tensor:
+    """`block(features)`; with `recompute` its activations are dropped and made again later."""
+    output: Tensor
+    if not (recompute and torch.is_grad_enabled()):
+        output = block(features)
+    elif torch.compiler.is_compiling():
+        # The compiled graph updates running statistics once by itself (and refuses a context_fn).
+        output = checkpoint(block, features, use_reentrant=False)
+    else:
+        contexts = partial(_contexts, block)
+        output = checkpoint(block, features, use_reentrant=False, context_fn=contexts)
+    return output
 
-    Batch-norm running statistics are then updated by both passes, as in every checkpointed net.
+
+def _contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[object], AbstractContextManager[object]]:
+    """Around the first pass nothing; around the recomputation, frozen statistics."""
+    return nullcontext(), _frozen_statistics(block)
+
+
+@contextmanager
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Running statistics and batch counts stay as they are, so that a batch counts once.
+
+    By momentum 0, not by `track_running_stats`: recomputation must save the same tensors.
     """
-    if recompute and torch.is_grad_enabled():
-        output: Tensor = checkpoint(block, features, use_reentrant=False)
-        return output
-    return block(features)
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def check_share(name: str, value: float) -> float:

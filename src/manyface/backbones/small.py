@@ -1,9 +1,9 @@
 """Small nets for CPUs: residual nets whose cost sits at low resolution, for 64x64 or 112x112 faces.
 
 What is like iResNet: 3x3 convolutions, batch norm, PReLU, and the end (dropout - linear - batch
-norm with weight 1 on the flattened map; no pooling, place matters in an aligned face). What differs,
-each for speed on few cores: the stem and the first convolution of a stage stride, where iResNet
-convolves at full resolution first, and a block has two batch norms instead of three.
+norm with weight 1 on the flattened map; no pooling, place matters in an aligned face). What
+differs, each for speed on few cores: the stem and the first convolution of a stage stride, where
+iResNet convolves at full resolution first, and a block has two batch norms instead of three.
 The last batch norm of a block starts at weight 0, so that the net starts as a shallow one (Goyal et
 al. 2017), which matters when there are minutes to train, not days.
 """
