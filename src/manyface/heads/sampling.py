@@ -11,11 +11,12 @@ class and takes the top k; benchmarks/head_sampling.py has both.)
 """
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError
-from manyface.base.permutation import Permutation
+from manyface.base.permutation import Int64Array, Permutation
 from manyface.base.random import stream_seed
 
 
@@ -38,12 +39,23 @@ def sample_classes(labels: Tensor, *, num_classes: int, size: int, seed: int, st
     """
     if size >= num_classes:
         return torch.arange(num_classes, device=labels.device)
-    positives: Tensor = torch.unique(labels.cpu())  # sorted
-    num_negatives = size - positives.shape[0]
-    if num_negatives <= 0:
-        return positives.to(labels.device)
-    # `size` distinct candidates: at most len(positives) of them are positives, enough remain.
+    positives = np.unique(labels.cpu().numpy())  # sorted
+    num_negatives = max(size - len(positives), 0)
+    # Of size distinct candidates the first num_negatives are chosen; those of them that turn out to
+    # be positive are made good by negatives among the others, of which there are always enough.
     permutation = Permutation(num_classes, seed=stream_seed(seed, "negatives", step))
-    candidates = torch.from_numpy(permutation(np.arange(size)))
-    negatives = candidates[~torch.isin(candidates, positives)][:num_negatives]
-    return torch.cat([positives, negatives]).sort().values.to(labels.device)
+    candidates = permutation(np.arange(num_negatives + len(positives)))
+    chosen, spare = np.sort(candidates[:num_negatives]), candidates[num_negatives:]
+    already = _contains(chosen, positives)
+    substitutes = spare[~np.isin(spare, positives)][: already.sum()]
+    missing = np.sort(np.concatenate([positives[~already], substitutes]))
+    ids = np.insert(chosen, np.searchsorted(chosen, missing), missing)
+    return torch.from_numpy(ids).to(labels.device)
+
+
+def _contains(table: Int64Array, values: Int64Array) -> npt.NDArray[np.bool_]:
+    """Which `values` are in the sorted `table`: O(len(values)), where np.isin would sort again."""
+    places = np.searchsorted(table, values)
+    inside = places < len(table)
+    inside[inside] = table[places[inside]] == values[inside]
+    return inside
