@@ -1,0 +1,161 @@
+"""Weights from files: what loads, and that everything else says clearly why not."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from manyface.backbones import Backbone, create_backbone, load_backbone_weights
+from manyface.base.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+
+def net(**options: Any) -> Backbone:
+    return create_backbone("tiny", embedding_size=8, image_size=32, **options)
+
+
+@pytest.fixture
+def trained() -> State:
+    return net(seed=9).state_dict()
+
+
+def assert_loads(path: Path, expected: State) -> None:
+    target = net(seed=1)
+    load_backbone_weights(target, path)
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+
+
+def message(path: Path, target: nn.Module | None = None) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_backbone_weights(net() if target is None else target, path)
+    text = str(caught.value)
+    assert str(path) in text
+    assert "\n" not in text
+    return text
+
+
+def test_safetensors(tmp_path: Path, trained: State) -> None:
+    save_file(trained, tmp_path / "backbone.safetensors")
+    assert_loads(tmp_path / "backbone.safetensors", trained)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth"])
+def test_plain_state_dict(tmp_path: Path, trained: State, suffix: str) -> None:
+    torch.save(trained, tmp_path / f"model{suffix}")
+    assert_loads(tmp_path / f"model{suffix}", trained)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module.module."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, trained: State, prefix: str) -> None:
+    torch.save({prefix + name: value for name, value in trained.items()}, tmp_path / "model.pt")
+    assert_loads(tmp_path / "model.pt", trained)
+
+
+@pytest.mark.parametrize("key", ["state_dict_backbone", "state_dict", "model"])
+def test_training_checkpoints_with_the_weights_inside(
+    tmp_path: Path, trained: State, key: str
+) -> None:
+    content = {"epoch": 3, key: trained, "state_optimizer": {"param_groups": [{"lr": 0.1}]}}
+    torch.save(content, tmp_path / "checkpoint_gpu_0.pt")
+    assert_loads(tmp_path / "checkpoint_gpu_0.pt", trained)
+
+
+def test_weights_without_batch_counts_and_in_half_precision(tmp_path: Path, trained: State) -> None:
+    halves = {k: v.half() for k, v in trained.items() if not k.endswith("num_batches_tracked")}
+    torch.save(halves, tmp_path / "model.pt")
+    target = net(seed=1)
+    load_backbone_weights(target, tmp_path / "model.pt")
+    assert target.get_parameter("fc.weight").dtype == torch.float32
+    assert torch.equal(target.get_parameter("fc.weight"), trained["fc.weight"].half().float())
+
+
+def test_missing_and_unknown_names_are_counted_and_the_nearest_is_named(
+    tmp_path: Path, trained: State
+) -> None:
+    trained["fc.wieght"] = trained.pop("fc.weight")
+    del trained["stem.0.weight"]
+    torch.save(trained, tmp_path / "model.pt")
+    text = message(tmp_path / "model.pt")
+    assert f"2 of {len(net().state_dict())} tensors missing (stem.0.weight, fc.weight)" in text
+    assert "1 unknown (fc.wieght, nearest fc.weight)" in text
+
+
+def test_another_embedding_or_image_size(tmp_path: Path, trained: State) -> None:
+    torch.save(trained, tmp_path / "model.pt")
+    other = create_backbone("tiny", embedding_size=16, image_size=48)
+    text = message(tmp_path / "model.pt", other)
+    assert "4 of another shape" not in text
+    assert "of another shape (fc.weight: file [8, 512], net [16, 1152]" in text
+    assert "check embedding_size and image_size" in text
+
+
+def test_weights_of_another_net_say_which(tmp_path: Path) -> None:
+    state = create_backbone("r18", embedding_size=4, image_size=16).state_dict()
+    torch.save(state, tmp_path / "model.pt")
+    assert "the names are those of backbone 'r18'" in message(tmp_path / "model.pt")
+
+
+def test_a_failed_load_leaves_the_net_as_it_was(tmp_path: Path, trained: State) -> None:
+    trained["fc.weight"] = trained["fc.weight"][:, :-1]
+    torch.save(trained, tmp_path / "model.pt")
+    target = net(seed=1)
+    message(tmp_path / "model.pt", target)
+    assert torch.equal(
+        target.get_parameter("stem.0.weight"), net(seed=1).state_dict()["stem.0.weight"]
+    )
+
+
+class Payload:
+    """Pickles to a call that would make a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path(self.path),)
+
+
+def test_a_pickle_of_objects_is_refused_and_never_run(tmp_path: Path) -> None:
+    victim = tmp_path / "executed"
+    torch.save({"weights": Payload(str(victim))}, tmp_path / "model.pt")
+    assert "never executed" in message(tmp_path / "model.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Payload(str(victim)), protocol=2))
+    message(tmp_path / "plain.pt")
+    assert not victim.exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs", b"\x00" * 64])
+def test_files_that_hold_no_weights(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    message(path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_truncated_file(tmp_path: Path, trained: State, suffix: str) -> None:
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".pt":
+        torch.save(trained, path)
+    else:
+        save_file(trained, path)
+    path.write_bytes(path.read_bytes()[:-4000])
+    assert "cannot read" in message(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, torch.zeros(2)])
+def test_torch_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    assert "state_dict" in message(tmp_path / "model.pt")
+
+
+def test_no_file_and_unknown_format(tmp_path: Path) -> None:
+    assert "no such file" in message(tmp_path / "absent.pt")
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    assert "expected .safetensors, .pt or .pth, got '.onnx'" in message(tmp_path / "model.onnx")
