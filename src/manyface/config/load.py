@@ -43,7 +43,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a recipe: expected TOML text in UTF-8") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder; expected a recipe, a .toml file") from None
+        inside = path / "config.toml"
+        hint = f"; did you mean {inside}?" if inside.is_file() else ""
+        raise ConfigError(f"{path}: is a folder; expected a recipe, a .toml file{hint}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from None
     return parse_config(text, overrides, source=str(path), name=path.stem)

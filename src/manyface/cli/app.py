@@ -1,0 +1,71 @@
+"""The program and its verbs, and the help that teaches them.
+
+Verbs import what they need when they run: the help is there at once, and Ctrl-C while torch is
+being imported ends in one line like any other.
+"""
+
+from typing import Annotated
+
+import typer
+
+import manyface
+from manyface.cli import config, demo, doctor, evaluate, report, train
+
+HELP = """Train face-recognition embeddings with very many identities, and see how good they are.
+
+\b
+Start here:
+  manyface doctor               is this machine ready?
+  manyface demo                 train on synthetic faces, compare full and Partial FC
+  manyface train recipe.toml    train on your own folder of faces
+
+\b
+A folder of faces has one folder per person, with photos in it. Then:
+  manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
+  manyface evaluate runs/recipe
+  manyface report runs/recipe
+
+`manyface config` prints every key of a recipe with its meaning.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"manyface {manyface.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, with any command.")
+    ] = False,
+) -> None:
+    # --debug is taken out of the arguments by `main`, so that it may stand anywhere.
+    pass
+
+
+for verb, function, summary in (
+    ("train", train.train, "Train as a recipe says."),
+    ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
+    ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
+    ("report", report.report, "One HTML page that shows or compares runs."),
+    ("config", config.config, "Print a recipe with the meaning of every key."),
+    ("doctor", doctor.doctor, "What this machine has, and what is missing."),
+):
+    app.command(verb, short_help=summary)(function)

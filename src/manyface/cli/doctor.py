@@ -1,0 +1,93 @@
+"""`manyface doctor`: what this machine has, what is missing, and what to install for it."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from rich.table import Table
+
+import manyface
+from manyface.cli.console import format_bytes, make_console
+
+REQUIRED = ("torch", "numpy", "simplejpeg", "pillow", "safetensors", "xxhash", "pydantic")
+OPTIONAL = {"tensorboard": "tensorboard"}
+
+
+def doctor() -> None:
+    """Show versions, devices, memory and disk, and which optional parts are missing."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = [*_software(), *_devices(), *_room()]
+    for name, value in rows:
+        table.add_row(name, value)
+    make_console().print(table)
+
+
+def _software() -> list[tuple[str, str]]:
+    rows = [
+        ("manyface", f"{manyface.__version__}, {Path(manyface.__file__).parent}"),
+        ("python", f"{platform.python_version()}, {platform.platform(terse=True)}"),
+    ]
+    rows += [(package, _installed(package) or "missing") for package in REQUIRED]
+    for package, extra in OPTIONAL.items():
+        missing = f"not there (optional): pip install 'manyface[{extra}]'"
+        rows.append((package, _installed(package) or missing))
+    return rows
+
+
+def _devices() -> list[tuple[str, str]]:
+    rows = [
+        ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
+        ("threads", f"{torch.get_num_threads()} for torch (run.threads sets another number)"),
+        ("cpu arithmetic", torch.backends.cpu.get_cpu_capability()),
+    ]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        memory = format_bytes(properties.total_memory)
+        rows.append((f"cuda:{index}", f"{properties.name}, {memory}"))
+    if torch.backends.mps.is_available():
+        rows.append(("mps", "available"))
+    if not torch.cuda.is_available():
+        rows.append(("gpu", "none that torch can use; training runs on the CPU"))
+    return rows
+
+
+def _room() -> list[tuple[str, str]]:
+    free, total = available_memory()
+    here = Path.cwd()
+    disk = shutil.disk_usage(here)
+    writable = "" if os.access(here, os.W_OK) else ", but not writable: set run.directory"
+    return [
+        ("memory", f"{format_bytes(free)} free of {format_bytes(total)}"),
+        ("disk", f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, {here}{writable}"),
+    ]
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which a container may have fewer of than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def available_memory() -> tuple[int, int]:
+    """Free and total bytes of the machine's memory."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024, total
+    return page * os.sysconf("SC_AVPHYS_PAGES"), total
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+"""Run a command and turn whatever goes wrong into one clear line and an exit code.
+
+Exit codes: 0 done; 1 something the user can mend; 2 a wrong recipe or command line; 70 a defect of
+ours (--debug or MANYFACE_DEBUG=1 shows its traceback); 128 + signal when stopped, 130 for Ctrl-C.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+
+import typer
+
+from manyface.base.errors import ManyfaceError
+from manyface.cli.app import app
+
+DEFECT = 70
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `arguments` (default: the process's) and return the exit code; raises only SystemExit."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = bool(os.environ.get("MANYFACE_DEBUG"))
+    if "--debug" in words:
+        words.remove("--debug")
+        debug = True
+    _print_anything()
+    code = _run(words, debug=debug)
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        return code
+    # The reader of our output has gone; what is still buffered has nowhere to go.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(words: list[str], *, debug: bool) -> int:
+    try:
+        code = app(words, prog_name="manyface", standalone_mode=False)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text, code = explain(error)
+        for line in text.splitlines() or [type(error).__name__]:
+            typer.echo(f"error: {line}", err=True)
+        return code
+    # typer swallows a KeyboardInterrupt and gives its exit code back instead.
+    if code == INTERRUPTED:
+        typer.echo("error: interrupted", err=True)
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """What to tell the user about `error`, and the exit code."""
+    if isinstance(error, ManyfaceError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.TyperException):
+        return f"{_first_line(error.format_message())} (see --help)", error.exit_code
+    if isinstance(error, typer.Abort):
+        return "interrupted", INTERRUPTED
+    if _is_out_of_memory(error):
+        return f"out of memory: lower train.batch_size or data.image_size ({_short(error)})", 1
+    if isinstance(error, OSError):
+        place = f": {error.filename}" if error.filename is not None else ""
+        return f"{error.strerror or error}{place}", 1
+    return (
+        f"a defect of manyface: {_short(error)}; run again with --debug and report what it prints",
+        DEFECT,
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # By name: asking torch for its class would import it. Its CPU allocator raises RuntimeError.
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        "RuntimeError" in names and "can't allocate memory" in str(error)
+    )
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {_first_line(str(error))}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def _print_anything() -> None:
+    """A name that the terminal cannot show is printed with escapes, not refused."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")

@@ -1,0 +1,64 @@
+"""`manyface train`: one run from a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from manyface.base.errors import ManyfaceError
+from manyface.cli.options import Overrides
+from manyface.config import Config, load_config
+
+
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(help="A recipe (.toml), or the config.toml of an earlier run.")
+    ],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a run of that name.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Train as a recipe says: backbone and head, with checkpoints and evaluation.
+
+    \b
+    Examples:
+      manyface train recipes/lfw.toml --set data.path=/data/lfw.tar
+      manyface train recipes/lfw.toml --set head.sample_rate=0.1 --set run.name=partial
+      manyface train runs/partial/config.toml --resume
+
+    Everything goes to <run.directory>/<run.name>. Ctrl-C saves a checkpoint and stops.
+    """
+    from manyface.cli.tables import print_methods
+    from manyface.observe.progress import SilentProgress, make_progress
+    from manyface.train.run import train as run_training
+
+    config = load_config(recipe, overrides or [])
+    if resume and force:
+        raise ManyfaceError("--resume goes on with a run and --force overwrites it; choose one")
+    progress = (lambda name, *, num_steps: SilentProgress()) if quiet else make_progress
+    try:
+        done = run_training(config, resume=resume, force=force, progress=progress)
+    except KeyboardInterrupt:
+        raise Aborted(config) from None
+    print_methods([done.result])
+    typer.echo(f"The run is in {done.directory}; look at it with: manyface report {done.directory}")
+
+
+class Aborted(ManyfaceError):
+    """Ctrl-C where the run could not save first: before its first step, or pressed twice."""
+
+    exit_code = 130
+
+    def __init__(self, config: Config) -> None:
+        from manyface.checkpoint import newest
+
+        kept = newest(config.run_directory / "checkpoints")
+        recipe = config.run_directory / "config.toml"
+        super().__init__(
+            "interrupted; no checkpoint had been written"
+            if kept is None
+            else f"interrupted; {kept} is kept, go on with: manyface train {recipe} --resume"
+        )
