@@ -1,5 +1,5 @@
 """The command line: one short file per verb; the only place that parses arguments and prints."""
 
-from manyface.cli.main import main
+from manyface.cli.program import main
 
 __all__ = ["main"]

@@ -1,0 +1,44 @@
+"""The public face: a name that is added or taken away is a decision, written here and in docs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import manyface
+
+ROOT = Path(__file__).parents[2]
+PUBLIC = {
+    "ArcFace",
+    "CombinedMargin",
+    "CosFace",
+    "FullFC",
+    "ManyfaceError",
+    "Margin",
+    "NormFace",
+    "PartialFC",
+}
+
+
+def test_public_names() -> None:
+    assert set(manyface.__all__) == PUBLIC
+    assert all(getattr(manyface, name).__doc__ for name in PUBLIC)
+
+
+def test_version_is_stated_once_and_has_a_changelog_entry() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert manyface.__version__ == project["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## \[{re.escape(manyface.__version__)}\]", changelog, re.MULTILINE)
+
+
+def test_constraints_pin_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    pinned = {name.lower().replace("_", "-") for name in pins}
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    names = {re.split(r"[<>=!;\[ ]", requirement)[0] for requirement in wanted}
+    assert names <= pinned
