@@ -9,6 +9,7 @@ for images, labels in loader:
     backbone_optimizer.step(); head.step(lr)
 """
 
+from manyface.backbones import create_backbone
 from manyface.base.errors import ManyfaceError
 from manyface.heads import FullFC, PartialFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
@@ -24,4 +25,5 @@ __all__ = [
     "Margin",
     "NormFace",
     "PartialFC",
+    "create_backbone",
 ]
