@@ -1,0 +1,188 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from manyface.base.errors import ConfigError
+from manyface.config import parse_config
+from manyface.data.synthetic import SyntheticFaces
+from manyface.heads import FullFC, PartialFC
+from manyface.margins import ArcFace, CombinedMargin, CosFace, NormFace
+from manyface.train.build import (
+    build_backbone,
+    build_evaluators,
+    build_head,
+    build_margin,
+    build_method,
+    build_optimizer,
+    build_pairs,
+    build_plan,
+    build_precision,
+    build_source,
+    build_training,
+)
+from manyface.train.devices import autocast_dtype, choose_device, cpu_threads
+
+TINY = [
+    "data.image_size=32",
+    "data.synthetic.num_identities=20",
+    "data.synthetic.images_per_identity=3",
+    "backbone.name=tiny",
+    "backbone.embedding_size=16",
+    "train.batch_size=8",
+    "evaluation.num_pairs=40",
+    "evaluation.num_identities=40",
+    "evaluation.folds=2",
+]
+CPU = torch.device("cpu")
+
+
+def tiny(*overrides: str):
+    return parse_config("", [*TINY, *overrides])
+
+
+def no_warning(text: str) -> None:
+    raise AssertionError(text)
+
+
+def test_everything_at_once():
+    training = build_training(tiny("schedule.epochs=2"), warn=no_warning)
+    assert isinstance(training.source, SyntheticFaces)
+    assert training.plan.schedule.num_steps == 15  # 60 images / 8, twice
+    assert len(training.evaluators) == 1
+    assert training.method.averaged is None
+    assert training.method.head.num_classes == 20
+
+
+@pytest.mark.parametrize(
+    "overrides, margin",
+    [
+        (["head.margin=normface"], NormFace()),
+        (["head.m=0.3"], CosFace(0.3)),
+        (
+            ["head.margin=arcface", "head.gradient=straight_through"],
+            ArcFace(0.5, gradient="straight_through"),
+        ),
+        (["head.margin=combined", "head.m2=0.3", "head.m3=0.1"], CombinedMargin(1.0, 0.3, 0.1)),
+    ],
+)
+def test_margins(overrides, margin):
+    assert build_margin(tiny(*overrides)) == margin
+
+
+def test_heads():
+    full = build_head(tiny(), 20, device=CPU)
+    partial = build_head(tiny("head.sample_rate=0.3", "head.scale=32"), 20, device=CPU)
+    assert type(full) is FullFC
+    assert type(partial) is PartialFC
+    assert (partial.sample_rate, partial.scale) == (0.3, 32.0)
+    assert torch.equal(full.centers.weight, partial.centers.weight)  # the seed alone decides
+
+
+def test_the_seed_decides_the_first_values():
+    one, same, other = (build_backbone(tiny(f"run.seed={seed}")) for seed in (1, 1, 2))
+    state, again, another = (net.state_dict() for net in (one, same, other))
+    assert all(torch.equal(state[name], again[name]) for name in state)
+    assert not all(torch.equal(state[name], another[name]) for name in state)
+
+
+def test_norms_biases_and_slopes_are_not_decayed():
+    backbone = build_backbone(tiny())
+    decayed, free = build_optimizer(tiny("optimizer.weight_decay=0.1"), backbone).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
+    assert all(parameter.ndim > 1 for parameter in decayed["params"])
+    assert all(parameter.ndim == 1 for parameter in free["params"])
+    learning = [p for p in backbone.parameters() if p.requires_grad]
+    assert len(decayed["params"]) + len(free["params"]) == len(learning)
+
+
+def test_adamw_and_learning_rates():
+    config = tiny("optimizer.name=adamw", "optimizer.learning_rate=0.001")
+    method = build_method(config, 20, device=CPU, autocast=None)
+    assert isinstance(method.optimizer, torch.optim.AdamW)
+    assert method.head_learning_rate == method.base_learning_rate == 0.001
+    config = tiny("head.learning_rate=0.5")
+    assert build_method(config, 20, device=CPU, autocast=None).head_learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    "overrides, steps, warmup, evaluate_every",
+    [
+        (["schedule.epochs=2"], 15, 0, 8),
+        (["schedule.epochs=0.1"], 1, 0, 8),
+        (["schedule.steps=9", "schedule.warmup_steps=3"], 9, 3, 8),
+        (["schedule.epochs=4", "schedule.warmup_epochs=1"], 30, 8, 8),
+        (["evaluation.every_steps=5"], 150, 0, 5),
+        (["evaluation.every_epochs=0"], 150, 0, 0),
+    ],
+)
+def test_lengths_in_steps(overrides, steps, warmup, evaluate_every):
+    plan = build_plan(tiny(*overrides), 7.5)
+    assert plan.schedule.num_steps == steps
+    assert plan.schedule.warmup_steps == warmup
+    assert plan.evaluate_every == evaluate_every
+
+
+def test_a_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(ConfigError, match="warm-up"):
+        build_plan(tiny("schedule.steps=3", "schedule.warmup_epochs=1"), 7.5)
+
+
+def test_accumulation_makes_epochs_of_fewer_steps():
+    training = build_training(
+        tiny("schedule.epochs=2", "optimizer.accumulation=2"), warn=no_warning
+    )
+    assert training.plan.schedule.num_steps == 8
+
+
+def test_synthetic_pairs_are_of_people_nobody_trains_on():
+    config = tiny()
+    pairs = build_pairs(config, warn=no_warning)
+    assert pairs.name == "synthetic"
+    source = build_source(config, warn=no_warning)
+    assert not set(source.identity_names) & set(pairs.identity_names())
+    seen = []
+    build_evaluators(config, pairs.source, warn=seen.append)
+    assert "are in the training data too" in seen[0]
+
+
+def test_start_weights(tmp_path):
+    donor = build_backbone(tiny("run.seed=9"))
+    path = tmp_path / "start here.safetensors"
+    save_file(donor.state_dict(), path)
+    started = build_backbone(tiny(f"backbone.weights={path}"))
+    expected = donor.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in started.state_dict().items())
+
+
+def test_options_reach_the_net():
+    backbone = build_backbone(
+        tiny("backbone.dropout=0.4", "backbone.activation_checkpointing=true")
+    )
+    assert [m.p for m in backbone.modules() if isinstance(m, torch.nn.Dropout)] == [0.4]
+
+
+def test_devices():
+    assert choose_device("cpu") == CPU
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == CPU
+        with pytest.raises(ConfigError, match="no CUDA GPU"):
+            choose_device("cuda")
+    assert autocast_dtype("auto", CPU) is None
+    assert autocast_dtype("fp32", CPU) is None
+    assert autocast_dtype("bf16", CPU) is torch.bfloat16
+
+
+def test_slow_bf16_is_warned_of(monkeypatch):
+    monkeypatch.setattr("manyface.train.build.cpu_has_bf16", lambda: False)
+    said = []
+    assert build_precision(tiny("run.precision=bf16"), CPU, warn=said.append) is torch.bfloat16
+    assert "no bf16 instructions" in said[0]
+
+
+def test_thread_count_is_put_back():
+    before = torch.get_num_threads()
+    with cpu_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with cpu_threads(0):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before

@@ -1,0 +1,52 @@
+import pytest
+
+from manyface.base.errors import CheckpointError, ConfigError
+from manyface.config import load_config, parse_config
+from manyface.train.directory import prepare
+
+
+def config(*overrides: str):
+    return parse_config("", list(overrides))
+
+
+def test_the_resolved_config_is_written_and_reads_back(tmp_path):
+    chosen = config("head.sample_rate=0.2")
+    prepare(tmp_path, chosen, resume=False, force=False)
+    assert load_config(tmp_path / "config.toml") == chosen
+
+
+def test_a_run_is_not_overwritten_unawares(tmp_path):
+    prepare(tmp_path, config(), resume=False, force=False)
+    with pytest.raises(ConfigError, match=r"--resume.*--force.*run\.name"):
+        prepare(tmp_path, config(), resume=False, force=False)
+
+
+def test_force_deletes_what_a_run_wrote_and_nothing_else(tmp_path):
+    prepare(tmp_path, config(), resume=False, force=False)
+    (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "events.jsonl").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    prepare(tmp_path, config("run.seed=1"), resume=False, force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.toml", "notes.txt"]
+
+
+def test_nothing_to_resume(tmp_path):
+    with pytest.raises(CheckpointError, match="no run to resume"):
+        prepare(tmp_path, config(), resume=True, force=False)
+
+
+def test_a_resume_may_change_how_it_runs_but_not_what_it_computes(tmp_path):
+    prepare(tmp_path, config(), resume=False, force=False)
+    free = config("run.threads=1", "train.log_every=3", "evaluation.every_steps=7", "train.keep=5")
+    prepare(tmp_path, free, resume=True, force=False)
+    with pytest.raises(
+        ConfigError, match=r"head\.scale was 64\.0, is 32\.0; run\.seed was 0, is 4"
+    ):
+        prepare(tmp_path, config("head.scale=32", "run.seed=4"), resume=True, force=False)
+    assert load_config(tmp_path / "config.toml") == free
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file/config\.toml.*errno"):
+        prepare(tmp_path / "file", config(), resume=False, force=False)

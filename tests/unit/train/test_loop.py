@@ -1,0 +1,175 @@
+"""The loop with fakes: what happens when, and in which order."""
+
+import io
+import signal
+
+import pytest
+import torch
+
+from manyface.base.errors import NonFiniteError
+from manyface.data.loader import Batch
+from manyface.observe import EventLog, MemoryMeter, Throughput, read_events
+from manyface.observe.progress import LineProgress
+from manyface.train.loop import Plan, batches_of_steps, run_loop
+from manyface.train.recording import Recorder
+from manyface.train.saving import Saver
+from manyface.train.schedule import Schedule
+from manyface.train.state import Position
+from manyface.train.stop import Interrupted, StopFlag
+
+
+class FakeMethod:
+    """Its loss is the number of the batch; weight counts updates."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, diary):
+        self.diary = diary
+        self.weight = torch.zeros(1, requires_grad=True)
+        self.updates = 0
+
+    def begin_step(self):
+        self.weight.grad = None
+
+    def loss(self, batch):
+        return (self.weight * 0 + float(batch.first_position)).sum()
+
+    def clip_gradients(self):
+        return torch.tensor(1.0)
+
+    def update(self, factor):
+        self.updates += 1
+        self.diary.append(("update", self.updates))
+
+    def learning_rate(self, factor):
+        return 0.1 * factor
+
+    @property
+    def embedder(self):
+        raise NotImplementedError
+
+    def state_dict(self):
+        return {"net": {"updates": torch.tensor(self.updates)}}
+
+    def load_state_dict(self, state):
+        self.updates = int(state["net"]["updates"])
+
+
+class FakeLoader:
+    def __init__(self, bad_step=None):
+        self.closed = False
+        self.bad_step = bad_step
+
+    def batches(self, start_step=0, stop_step=None):
+        try:
+            for step in range(start_step, stop_step):
+                value = float("nan") if step == self.bad_step else step
+                yield Batch(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), value)
+        finally:
+            self.closed = True
+
+
+def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, **plan):
+    diary = []
+    method, loader = FakeMethod(diary), loader or FakeLoader()
+    stop = StopFlag()
+    throughput = Throughput()
+
+    def default_evaluate(step):
+        diary.append(("evaluate", step))
+        return 0.5
+
+    saver = Saver(
+        tmp_path / "checkpoints",
+        every=plan.pop("save_every", 0),
+        on_save=lambda path: diary.append(("save", int(path.name[5:]))),
+    )
+    with EventLog(tmp_path / "events.jsonl") as events, MemoryMeter() as meter:
+        recorder = Recorder(
+            events,
+            LineProgress("run", num_steps=num_steps, stream=io.StringIO()),
+            num_steps=num_steps,
+            throughput=throughput,
+            meter=meter,
+        )
+        run_loop(
+            method,
+            loader,
+            plan=Plan(schedule=Schedule(num_steps=num_steps), seed=0, **plan),
+            position=position or Position(),
+            evaluate=evaluate(diary, stop) if evaluate else default_evaluate,
+            saver=saver,
+            recorder=recorder,
+            stop=stop,
+        )
+    return diary, loader, throughput
+
+
+def test_evaluate_then_save_then_step_and_everything_at_the_end(tmp_path):
+    diary, loader, throughput = start(tmp_path, evaluate_every=2, save_every=3)
+    assert diary == [
+        *[("update", 1), ("update", 2)],
+        *[("evaluate", 2), ("save", 2)],  # the first evaluation is the best so far: saved
+        *[("update", 3), ("save", 3), ("update", 4), ("evaluate", 4)],
+        *[("update", 5), ("update", 6), ("evaluate", 6), ("save", 6)],
+    ]
+    assert loader.closed
+    assert throughput.images == 24
+
+
+def test_only_the_end_without_intervals(tmp_path):
+    diary, _, _ = start(tmp_path, num_steps=2)
+    assert diary == [("update", 1), ("update", 2), ("evaluate", 2), ("save", 2)]
+
+
+def test_logged_steps(tmp_path):
+    start(tmp_path, log_every=4)
+    steps = [e for e in read_events(tmp_path / "events.jsonl") if e["kind"] == "step"]
+    assert [e["step"] for e in steps] == [1, 4, 6]
+    assert [e["loss"] for e in steps] == [0.0, 3.0, 5.0]  # the loss of update k is batch k - 1
+    assert steps[0]["learning_rate"] == 0.1
+
+
+def test_a_resumed_run_starts_at_its_batch_and_does_not_evaluate_twice(tmp_path):
+    position = Position(step=4, evaluated_step=4, best_score=0.9)
+    diary, _, _ = start(tmp_path, position=position, evaluate_every=2, log_every=1)
+    assert diary == [("update", 1), ("update", 2), ("evaluate", 6), ("save", 6)]
+    losses = [e["loss"] for e in read_events(tmp_path / "events.jsonl") if e["kind"] == "step"]
+    assert losses == [4.0, 5.0]
+
+
+def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
+    diary, _, _ = start(tmp_path, position=Position(step=4, evaluated_step=2), evaluate_every=2)
+    assert diary[:2] == [("evaluate", 4), ("save", 4)]
+
+
+def test_a_stop_saves_says_so_and_closes_the_loader(tmp_path):
+    loader = FakeLoader()
+
+    def evaluate(diary, stop):
+        def stopped(step):
+            stop.request(signal.SIGINT)
+            return  # as Validation does
+
+        return stopped
+
+    with pytest.raises(Interrupted, match="step-00000002") as caught:
+        start(tmp_path, loader=loader, evaluate=evaluate, evaluate_every=2)
+    assert caught.value.exit_code == 130
+    assert loader.closed
+
+
+@pytest.mark.parametrize("save_every, kept", [(2, "step-00000002"), (0, "no checkpoint yet")])
+def test_a_nan_stops_naming_quantity_step_and_checkpoint(tmp_path, save_every, kept):
+    with pytest.raises(NonFiniteError, match=f"step 4: the loss is not finite.*{kept}"):
+        start(tmp_path, loader=FakeLoader(bad_step=3), save_every=save_every)
+
+
+def test_a_finished_run_trains_no_more(tmp_path):
+    diary, _, _ = start(tmp_path, position=Position(step=6, evaluated_step=6))
+    assert [what for what, _ in diary] == ["save"]
+
+
+def test_batches_are_grouped_by_step():
+    groups = batches_of_steps(FakeLoader(), 1, 3, 2)
+    assert [[b.first_position for b in group] for group in groups] == [[2, 3], [4, 5]]
