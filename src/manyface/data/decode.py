@@ -21,7 +21,7 @@ from PIL import Image
 UInt8Array = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 16 << 20  # a phone photograph fits; 48 MiB decoded
-_PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF", "MPO")
+_PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 _SHRINK_FROM = 4  # JPEGs this many times larger than needed are decoded at a fraction of their size
 
 
@@ -54,30 +54,34 @@ def decode_image(
 
 
 def _decode_jpeg(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | None:
-    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    _check_size(height, width, max_pixels)
-    if colorspace not in ("YCbCr", "Gray", "RGB"):
-        return _decode_with_pillow(data, out, max_pixels)
-    if (height, width) == out.shape[:2]:
-        _call_simplejpeg(data, buffer=out)
-        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        _check_size(height, width, max_pixels)
+        if colorspace in ("YCbCr", "Gray", "RGB"):
+            return _decode_with_simplejpeg(data, out, height, width)
+    except ValueError as error:
+        # Bytes between two segments lose no pixel, but simplejpeg insists; Pillow passes over them.
+        # Every other complaint means damaged pixels, which Pillow would let through.
+        if "extraneous bytes" not in str(error):
+            raise
+    return _decode_with_pillow(data, out, max_pixels)
+
+
+def _decode_with_simplejpeg(
+    data: bytes, out: UInt8Array, height: int, width: int
+) -> UInt8Array | None:
     side = out.shape[0]
+    if (height, width) == (side, side):
+        simplejpeg.decode_jpeg(data, buffer=out)
+        return None
+    pixels: UInt8Array
     if min(height, width) >= _SHRINK_FROM * side:
         # libjpeg shrinks by fractions of 8 while decoding; twice the wanted size is left for the
         # antialiasing filter.
-        return _call_simplejpeg(data, min_height=2 * side, min_width=2 * side, min_factor=2)
-    return _call_simplejpeg(data)
-
-
-def _call_simplejpeg(data: bytes, **options: object) -> UInt8Array:
-    try:
-        image: UInt8Array = simplejpeg.decode_jpeg(data, **options)
-    except ValueError as error:
-        # Bytes between two segments lose no pixel; every other complaint means damaged pixels.
-        if "extraneous bytes" not in str(error):
-            raise
-        image = simplejpeg.decode_jpeg(data, strict=False, **options)
-    return image
+        pixels = simplejpeg.decode_jpeg(data, min_height=2 * side, min_width=2 * side, min_factor=2)
+    else:
+        pixels = simplejpeg.decode_jpeg(data)
+    return pixels
 
 
 def _decode_with_pillow(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | None:

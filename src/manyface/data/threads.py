@@ -15,6 +15,7 @@ def single_threaded_torch() -> Callable[[], None]:
     usual = torch.get_num_threads()
 
     def limit_this_thread() -> None:
+        torch.get_num_threads()  # a new thread takes the common number at its first use: now
         torch.set_num_threads(1)
         restorer = threading.Thread(target=torch.set_num_threads, args=(usual,))
         restorer.start()

@@ -14,12 +14,12 @@ from torch import Tensor
 from manyface.data.transforms.colour import adjust_colour
 from manyface.data.transforms.degrade import blur, erase, lower_resolution
 from manyface.data.transforms.draws import Draws
-from manyface.data.transforms.geometry import flip, shift, warp
+from manyface.data.transforms.geometry import place, warp
 from manyface.data.transforms.options import Augmentation
 
 __all__ = ["Augmentation", "augment", "normalise"]
 
-_SLICE_BYTES = 1 << 20  # of float pixels; about the second-level cache of one core
+_SLICE_BYTES = 2 << 20  # of float pixels: about a second-level cache; 1 MiB costs 15 % more
 
 
 def augment(
@@ -40,10 +40,10 @@ def augment(
         raise ValueError(f"expected one position per image, got {len(positions)} for {size}")
     result = torch.empty(size, 3, side, side)
     step = max(1, _SLICE_BYTES // (side * side * 12))
+    draws = Draws(seed, np.asarray(positions))
     for start in range(0, size, step):
         here = slice(start, start + step)
-        draws = Draws(seed, np.asarray(positions[here]))
-        _augment_slice(images[here], result[here], draws, options)
+        _augment_slice(images[here], result[here], draws.part(here), options)
     return result
 
 
@@ -55,19 +55,17 @@ def normalise(images: Tensor) -> Tensor:
 
 def _augment_slice(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
     """uint8 [b, S, S, 3] -> `out` float32 [b, 3, S, S]."""
-    warped = options.rotate_degrees > 0 or options.scale > 0
-    if options.shift > 0 and not warped:
-        images = shift(images, draws, options)
-    out.copy_(images.permute(0, 3, 1, 2))
-    if warped:
-        out.copy_(warp(out, draws, options))
-    elif options.flip > 0:
-        flip(out, draws, options)
+    if options.rotate_degrees > 0 or options.scale > 0:
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        out.copy_(warp(pixels, draws, options))
+    elif options.shift > 0 or options.flip > 0:
+        place(images, out, draws, options)
+    else:
+        out.copy_(images.permute(0, 3, 1, 2))
     if options.changes_colour:
         adjust_colour(out, draws, options)
-    out.sub_(127.5).div_(127.5)
-    if options.changes_colour:
-        out.clamp_(-1, 1)
+    else:
+        out.sub_(127.5).div_(127.5)
     if options.low_resolution > 0:
         lower_resolution(out, draws, options)
     if options.blur > 0:

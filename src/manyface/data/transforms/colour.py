@@ -8,7 +8,8 @@ collapses, since g is linear and leaves greys alone, into
 
     y = (c b s) x + (c b (1 - s)) g(x) + (1 - c) b m
 
-so the image is passed over once, whatever is on. Values are cut off by the caller, at the end only.
+so the image is passed over once, whatever is on. The step to [-1, 1] is part of the same map, and
+values are cut off once, at the end.
 """
 
 import torch
@@ -18,26 +19,24 @@ from manyface.data.transforms.draws import Draws, Lane
 from manyface.data.transforms.options import Augmentation
 
 _GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG and Pillow
+_HALF_RANGE = 127.5
 
 
 def adjust_colour(images: Tensor, draws: Draws, options: Augmentation) -> None:
-    """Change `images` float32 [b, 3, S, S] in [0, 255] in place; results may leave that range."""
+    """`images` float32 [b, 3, S, S] from [0, 255] to changed colours in [-1, 1], in place."""
     brightness = draws.column(Lane.BRIGHTNESS, 1 - options.brightness, 1 + options.brightness)
     contrast = draws.column(Lane.CONTRAST, 1 - options.contrast, 1 + options.contrast)
     saturation = draws.column(Lane.SATURATION, 1 - options.saturation, 1 + options.saturation)
     saturation[torch.from_numpy(draws.chosen(Lane.GREY, options.grey))] = 0  # [b, 1, 1, 1]
+    brightness /= _HALF_RANGE
     gain = brightness * contrast
-    offset: Tensor | None = None
+    offset = torch.full_like(gain, -1)  # [b, 1, 1, 1]
     if options.contrast > 0:
-        mean_grey = _grey(images.mean(dim=(2, 3), keepdim=True))  # [b, 1, 1, 1]
-        offset = (1 - contrast) * brightness * mean_grey
+        offset += (1 - contrast) * brightness * _grey(images.mean(dim=(2, 3), keepdim=True))
     if options.saturation > 0 or options.grey > 0:
-        greys = _grey(images).mul_(gain * (1 - saturation))  # [b, 1, S, S]
-        offset = greys if offset is None else greys.add_(offset)
-        gain = gain * saturation
-    images.mul_(gain)
-    if offset is not None:
-        images.add_(offset)
+        offset = _grey(images).mul_(gain * (1 - saturation)).add_(offset)  # [b, 1, S, S]
+        gain *= saturation
+    images.mul_(gain).add_(offset).clamp_(-1, 1)
 
 
 def _grey(images: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from manyface.data.transforms.draws import Draws, Lane
 from manyface.data.transforms.options import Augmentation
 
 _LOW_RESOLUTION_SIDES = (0.2, 0.9)  # of the side
-_BLUR_SIGMAS = (0.005, 0.02)  # of the side
+_BLUR_SIGMAS = (0.008, 0.025)  # of the side
 _ERASED_AREAS = (0.02, 0.2)  # of the image
 _ERASED_ASPECT = 2.0  # width to height, or the reverse, at most
 

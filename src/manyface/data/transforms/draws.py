@@ -42,15 +42,27 @@ class Lane(IntEnum):
 
 
 class Draws:
-    """Draws for samples at `positions` (int [b]); asking twice gives the same numbers."""
+    """Draws for samples at `positions` (int [B]), or for a slice of them.
+
+    Numbers are made once for the whole batch, then cut: a call costs more than its numbers.
+    """
 
     def __init__(self, seed: int, positions: npt.NDArray[np.int64]) -> None:
         self._seed, self._positions = seed, positions
+        self._known: dict[Lane, Float32Array] = {}
+        self._part = slice(None)
+
+    def part(self, part: slice) -> "Draws":
+        """The draws of the samples in `part` of the batch."""
+        cut = Draws(self._seed, self._positions)
+        cut._known, cut._part = self._known, part
+        return cut
 
     def uniform(self, lane: Lane, low: float = 0.0, high: float = 1.0) -> Float32Array:
         """float32 [b] in [low, high)."""
-        unit = hash_uniform(self._seed, self._positions, lane=int(lane))
-        return unit * np.float32(high - low) + np.float32(low)
+        if lane not in self._known:
+            self._known[lane] = hash_uniform(self._seed, self._positions, lane=int(lane))
+        return self._known[lane][self._part] * np.float32(high - low) + np.float32(low)
 
     def chosen(self, lane: Lane, probability: float) -> npt.NDArray[np.int64]:
         """Which of the b samples are hit: int64, ascending."""

@@ -14,22 +14,33 @@ from manyface.data.transforms.draws import Draws, Float32Array, Lane
 from manyface.data.transforms.options import Augmentation
 
 
-def flip(images: Tensor, draws: Draws, options: Augmentation) -> None:
-    """Mirror some of `images` [b, 3, S, S] left to right, in place."""
-    chosen = torch.from_numpy(draws.chosen(Lane.FLIP, options.flip))
-    images[chosen] = images[chosen].flip(-1)
+def place(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
+    """Copy into `out` float32 [b, 3, S, S], shifted by whole pixels (border repeated), mirrored.
 
-
-def shift(images: Tensor, draws: Draws, options: Augmentation) -> Tensor:
-    """Move each image by whole pixels, repeating the border: uint8 [b, S, S, 3], same."""
+    One copy does all: taking the colours apart costs the same whatever place or order of the
+    columns, whereas mirroring afterwards would cost as much again. `images`: uint8 [b, S, S, 3].
+    """
     side = images.shape[1]
     reach = min(side, round(options.shift_pixels(side)))
-    num_places = 2 * reach + 1
-    columns = (draws.uniform(Lane.SHIFT_X) * num_places).astype(np.int64)
-    rows = (draws.uniform(Lane.SHIFT_Y) * num_places).astype(np.int64)
-    padded = np.pad(images.numpy(), ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (side, side, 3), axis=(1, 2, 3))
-    return torch.from_numpy(windows[np.arange(len(images)), rows, columns, 0])  # [b, S, S, 3]
+    columns, rows = (
+        _whole_steps(draws, Lane.SHIFT_X, reach),
+        _whole_steps(draws, Lane.SHIFT_Y, reach),
+    )
+    mirrored = (draws.uniform(Lane.FLIP) < options.flip).tolist()
+    pixels = images.numpy()
+    if reach:
+        pixels = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    for source, target, top, left, mirror in zip(
+        pixels, out.numpy(), rows, columns, mirrored, strict=True
+    ):
+        window = source[top : top + side, left : left + side]  # [S, S, 3]
+        np.copyto(target, (window[:, ::-1] if mirror else window).transpose(2, 0, 1))
+
+
+def _whole_steps(draws: Draws, lane: Lane, reach: int) -> list[int]:
+    """Where each window begins in the padded image: even in 0 to 2 reach."""
+    steps: list[int] = (draws.uniform(lane) * (2 * reach + 1)).astype(np.int64).tolist()
+    return steps
 
 
 def warp(images: Tensor, draws: Draws, options: Augmentation) -> Tensor:

@@ -20,7 +20,7 @@ class Augmentation:
         contrast: the same, of the distance from the image's mean grey.
         saturation: the same, of the distance from each pixel's grey.
         grey: probability of losing all colour.
-        blur: probability of a Gaussian blur, sigma 0.5 to 2 hundredths of the side.
+        blur: probability of a Gaussian blur, sigma 0.8 to 2.5 % of the side.
         low_resolution: probability of being shrunk to 0.2 to 0.9 of the side and enlarged again.
         erase: probability that a rectangle of 2 to 20 % of the image is filled with one colour.
     """

@@ -1,0 +1,131 @@
+"""Folders of persons, well kept and neglected."""
+
+import os
+
+import pytest
+
+from manyface.base.errors import DataError
+from manyface.data.records import FolderRecords, open_records
+
+
+def test_people_and_images_are_sorted_and_grouped(write_faces):
+    records = open_records(write_faces({"Zoe": 2, "Ann": 3, "Bob": 1}))
+    assert isinstance(records, FolderRecords)
+    assert list(records.identity_names) == ["Ann", "Bob", "Zoe"]
+    assert records.first_images.tolist() == [0, 3, 4, 6]
+    assert [records.file_name(i) for i in range(3)] == ["0001.jpg", "0002.jpg", "0003.jpg"]
+    assert records.read(3)[:2] == b"\xff\xd8"
+    assert records.describe(3).endswith("faces/Bob/0001.jpg")
+
+
+def test_shared_parents_are_cut_from_names(write_faces):
+    root = write_faces({"lfw/a/Ann": 1, "lfw/a/Bob": 1})
+    assert list(open_records(root).identity_names) == ["Ann", "Bob"]
+    (root / "lfw" / "b" / "Ann").mkdir(parents=True)
+    (root / "lfw" / "b" / "Ann" / "1.jpg").write_bytes(b"x")
+    assert list(open_records(root).identity_names) == ["a/Ann", "a/Bob", "b/Ann"]
+
+
+def test_one_person_keeps_the_name(write_faces):
+    assert list(open_records(write_faces({"Ann": 2})).identity_names) == ["Ann"]
+
+
+def test_hidden_and_other_files_are_ignored(write_faces):
+    root = write_faces({"Ann": 1, "Bob": 1})
+    for stray in (".DS_Store", "Ann/._0001.jpg", "Ann/Thumbs.db", "Bob/notes.txt"):
+        (root / stray).write_bytes(b"stray")
+    (root / ".cache").mkdir()
+    (root / ".cache" / "1.jpg").write_bytes(b"stray")
+    (root / "__MACOSX" / "Ann").mkdir(parents=True)
+    (root / "__MACOSX" / "Ann" / "1.jpg").write_bytes(b"stray")
+    assert len(open_records(root)) == 2
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".PnG", ".pgm", ".webp", ".bmp"])
+def test_common_suffixes_count_in_any_case(tmp_path, suffix):
+    (tmp_path / "Ann").mkdir()
+    (tmp_path / "Ann" / f"1{suffix}").write_bytes(b"x")
+    assert len(open_records(tmp_path)) == 1
+
+
+def test_unicode_and_spaces(write_faces):
+    root = write_faces({"José Núñez": 1, "李 明": 2, "a b": 1}, folder="my faces ü")
+    records = open_records(root)
+    assert list(records.identity_names) == ["José Núñez", "a b", "李 明"]
+    assert all(records.read(i) for i in range(len(records)))
+
+
+def test_names_that_are_no_utf8_can_be_read_and_printed(tmp_path):
+    person = tmp_path / os.fsdecode(b"Jos\xe9")
+    person.mkdir()
+    (person / os.fsdecode(b"\xff.jpg")).write_bytes(b"content")
+    records = open_records(tmp_path)
+    assert records.read(0) == b"content"
+    records.identity_names[0].encode("utf-8")
+
+
+def test_equal_names_after_unicode_normalisation_are_refused(tmp_path):
+    for spelling in ("Jos\u00e9", "Jose\u0301"):
+        (tmp_path / spelling).mkdir()
+        (tmp_path / spelling / "1.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="merge them or rename"):
+        open_records(tmp_path)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(DataError, match=r"no images in .* expected one folder per person"):
+        open_records(tmp_path)
+    (tmp_path / "Ann").mkdir()
+    with pytest.raises(DataError, match="no images"):
+        open_records(tmp_path)
+
+
+def test_images_without_person(write_faces, tmp_path):
+    with pytest.raises(DataError, match=r"3 images lie directly in .* give its parent"):
+        open_records(write_faces({"Ann": 3}) / "Ann")
+    root = write_faces({"Ann": 1}, folder="mixed")
+    (root / "cover.jpg").write_bytes(b"x")
+    warnings: list[str] = []
+    assert len(FolderRecords(root, warn=warnings.append)) == 1
+    assert "1 images directly in" in warnings[0]
+
+
+def test_links_are_followed_once_and_dangling_ones_kept(write_faces, tmp_path):
+    root = write_faces({"Ann": 1})
+    (root / "Ann" / "loop").symlink_to(root)
+    (root / "Ann" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    records = open_records(root)
+    assert len(records) == 2
+    with pytest.raises(OSError, match="No such file"):
+        records.read(1)
+
+
+def test_pipes_are_ignored(write_faces):
+    root = write_faces({"Ann": 1})
+    os.mkfifo(root / "Ann" / "pipe.jpg")
+    assert len(open_records(root)) == 1
+
+
+def test_forbidden_folder_is_named(write_faces, monkeypatch):
+    root = write_faces({"Ann": 1})
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(DataError, match=r"cannot read the folder .*faces.*Permission denied"):
+        open_records(root)
+
+
+def test_lists_beside_the_people_can_be_read(write_faces):
+    root = write_faces({"Ann": 1})
+    (root / "people.txt").write_text("Ann\n", encoding="utf-8")
+    records = open_records(root)
+    assert records.read_text("people.txt") == "Ann\n"
+    with pytest.raises(DataError, match=r"cannot read .*none.txt"):
+        records.read_text("none.txt")
+
+
+def test_index_is_compact(write_faces):
+    records = open_records(write_faces({"Ann": 20, "Bob": 20}))
+    assert records.index_bytes <= 40 * (8 + len("0001.jpg")) + 100

@@ -1,0 +1,35 @@
+"""Edges of the epoch sampler; its properties are in tests/property."""
+
+import numpy as np
+import pytest
+
+from manyface.data import EpochSampler
+
+
+def test_an_epoch_may_end_inside_a_batch():
+    sampler = EpochSampler(5, seed=1)
+    batch = sampler.indices(np.arange(3, 8))
+    np.testing.assert_array_equal(batch[:2], sampler.indices(np.array([3, 4])))
+    np.testing.assert_array_equal(batch[2:], sampler.indices(np.array([5, 6, 7])))
+
+
+def test_epochs_and_seeds_differ():
+    first, second = EpochSampler(1000, seed=1), EpochSampler(1000, seed=2)
+    epoch = np.arange(1000)
+    assert not np.array_equal(first.indices(epoch), first.indices(epoch + 1000))
+    assert not np.array_equal(first.indices(epoch), second.indices(epoch))
+
+
+def test_a_hundred_million_records_take_no_memory():
+    sampler = EpochSampler(100_000_007, seed=3)
+    indices = sampler.indices(np.arange(10**12, 10**12 + 1000))
+    assert indices.dtype == np.int64
+    assert len(np.unique(indices)) == 1000
+    assert 0.45 < indices.mean() / 100_000_007 < 0.55
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="at least one record"):
+        EpochSampler(0, seed=1)
+    with pytest.raises(ValueError, match="positions must be >= 0, got -1"):
+        EpochSampler(2, seed=1).indices(np.array([3, -1]))
