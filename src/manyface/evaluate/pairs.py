@@ -56,7 +56,7 @@ class PairSet:
 
 
 def synthetic_pairs(
-    source: ImageSource, *, num_pairs: int, folds: int = 10, seed: int, name: str | None = None
+    source: ImageSource, *, num_pairs: int, folds: int = 10, seed: int, name: str = "synthetic"
 ) -> PairSet:
     """Draw `num_pairs` distinct pairs, half same and half different, from the people of `source`.
 
@@ -80,7 +80,7 @@ def synthetic_pairs(
             drawn.append((pairs, same, fold))
     left, right = np.concatenate([pairs for pairs, _, _ in drawn]).T
     return PairSet(
-        name=name or source.name,
+        name=name,
         source=source,
         left=np.ascontiguousarray(left),
         right=np.ascontiguousarray(right),

@@ -12,6 +12,7 @@ from manyface.report.runs import PairScores
 
 _BINS = 48
 _ROW_HEIGHT = 48
+_MAX_BANDS = 3  # more of them cover each other
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ def curves_chart(
     steps = [step for curve in curves for step in curve.steps]
     room = 0.06 * (max(every) - min(every))
     low = 0.0 if from_zero else min(every) - room
-    x = svg.x_scale(min(steps) if min(steps) > 1 else 0, max(steps))
+    x = svg.x_scale(0, max(steps))
     y = svg.y_scale(low, min(1.0, max(every) + room) if shares else max(every) + room)
     in_words: Callable[[float], str] = svg.in_percent if shares else svg.short
     parts = [svg.frame(x, y, x_label="step", y_text=in_words)]
     parts += [_level(x, y, *level) for level in levels]
+    if len(curves) <= _MAX_BANDS:
+        parts += [_band(curve, x, y) for curve in curves]
     for curve in curves:
-        parts += [_band(curve, x, y), *_curve(curve, x, y, smooth=smooth, dots=shares)]
+        parts += _curve(curve, x, y, smooth=smooth, dots=shares)
     ends = "; ".join(f"{c.name} ends at {in_words(c.values[-1])}" for c in curves)
     return svg.drawing("".join(parts), f"{name} over training steps: {ends}")
 
@@ -176,7 +179,7 @@ class Estimate:
 def intervals_chart(estimates: Sequence[Estimate], *, name: str) -> str:
     """A dot and a whisker for each method, its name above them: readable at any width."""
     ends = [e for m in estimates for e in (m.low, m.value, m.high) if e is not None]
-    low, high = math.floor(20 * min(ends)) / 20, min(1.0, math.ceil(20 * max(ends)) / 20)
+    low, high = math.floor(20 * min(ends) - 0.2) / 20, min(1.0, math.ceil(20 * max(ends)) / 20)
     x = svg.Scale(low, max(high, low + 0.05), 14, svg.WIDTH - 30)
     bottom = svg.TOP + _ROW_HEIGHT * len(estimates)
     parts = []

@@ -35,7 +35,7 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -45,6 +45,11 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
+def points(difference: float) -> str:
+    """A signed difference of shares in points of percent, with a true minus sign."""
+    return f"{100 * difference:+.1f}".replace("-", "\u2212")
+
+
 def far_name(far: str) -> str:
-    """A false accept rate as a share: 0.001 -> 0.1 %."""
-    return f"{100 * float(far):g} %"
+    """A false accept rate as a share: 0.001 -> 0.1 %, which no line break parts."""
+    return f"{100 * float(far):g}\u00a0%"

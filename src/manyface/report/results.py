@@ -21,7 +21,7 @@ def headline(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
     rows = [*(run.row for run in runs), *baselines]
     fars = fars_of(rows)
     quality = ["accuracy", *(f"TAR at FAR {numbers.far_name(far)}" for far in fars), "AUC"]
-    cost = ["training", "images/s", "peak memory", "identities", "sample rate", "steps", "batch"]
+    cost = ["training", "images/s", "peak memory", "identities", "sample rate"]
     body = [
         [_named(run.name, style), *_quality(run.row, fars), *_cost(run.row)]
         for style, run in enumerate(runs)
@@ -33,8 +33,8 @@ def headline(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
         "Verification",
         html.table(["method", *quality, *cost], body, name="results"),
         _intervals(runs, baselines),
-        html.listing(_protocols(rows), classes="notes"),
         html.listing(_warnings(runs), classes="warnings"),
+        _protocols(rows),
         lead="Is this pair of images one person or two? Accuracy is the mean over folds \u00b1 its "
         "spread; small figures are 95 % intervals.",
     )
@@ -43,7 +43,9 @@ def headline(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
 def _named(name: str, style: int | None) -> str:
     mark = "none" if style is None else f"s{style % svg.NUM_STYLES}"
     swatch = f'<svg class="key" viewBox="0 0 10 10" aria-hidden="true"><circle class="dot {mark}" '
-    return f'{swatch}cx="5" cy="5" r="4"/></svg>{escape(name)}'
+    return (
+        f'<span class="name">{swatch}cx="5" cy="5" r="4"/></svg><span>{escape(name)}</span></span>'
+    )
 
 
 def _quality(row: Row, fars: Sequence[str]) -> list[str]:
@@ -63,34 +65,56 @@ def _interval(score: Row) -> str:
 
 def _cost(row: Row) -> list[str]:
     values = [
-        numbers.duration(row.get("train_seconds")),
-        numbers.count(row.get("images_per_second")),
-        numbers.size(row.get("peak_memory_bytes")),
-        numbers.count(row.get("num_identities")),
-        numbers.plain(row.get("sample_rate")),
-        numbers.count(row.get("steps")),
-        numbers.count(row.get("batch_size")),
+        (numbers.duration(row.get("train_seconds")), _steps(row)),
+        (numbers.count(row.get("images_per_second")), ""),
+        (numbers.size(row.get("peak_memory_bytes")), ""),
+        (numbers.count(row.get("num_identities")), _counted(row.get("num_images"), "images")),
+        (numbers.plain(row.get("sample_rate")), ""),
     ]
-    return [html.cell(value) for value in values]
+    return [html.cell(value, below) for value, below in values]
+
+
+def _steps(row: Row) -> str:
+    steps, batch = row.get("steps"), row.get("batch_size")
+    return "" if not steps or not batch else f"{steps:,} steps of {batch:,}"
+
+
+def _counted(value: float | None, what: str) -> str:
+    return "" if value is None else f"{value:,.0f} {what}"
 
 
 def _intervals(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
-    rows = [(run.name, run.row, style) for style, run in enumerate(runs)]
-    named = [*rows, *((str(row.get("name", "?")), row, None) for row in baselines)]
-    estimates = []
-    for name, row, style in named:
-        value, _, score = accuracy_of(row)
-        if value is not None:
-            low, high = score.get("low"), score.get("high")
-            estimates.append(Estimate(name, value, low, high, style))
-    if len(estimates) < 2:
-        return ""
-    drawing = intervals_chart(estimates, name="Accuracy")
+    """Accuracy and the hardest TAR of every method with their intervals, side by side."""
+    named: list[tuple[str, Row, int | None]] = [
+        *((run.name, run.row, style) for style, run in enumerate(runs)),
+        *((str(row.get("name", "?")), row, None) for row in baselines),
+    ]
+    figures = []
+    accuracy = [_estimate(name, style, *accuracy_of(row)[::2]) for name, row, style in named]
     note = "95 % intervals; where two overlap, look at the paired comparison below"
-    return html.grid([html.figure("Accuracy on unseen people", drawing, note=note)])
+    figures.append(_estimates_figure("Accuracy on unseen people", accuracy, note))
+    for far in fars_of([row for _, row, _ in named])[-1:]:
+        tars = [_estimate(name, style, *tar_of(row, far)) for name, row, style in named]
+        title = f"TAR at FAR {numbers.far_name(far)}"
+        note = "share of same pairs accepted where that share of different pairs is; 95 % intervals"
+        figures.append(_estimates_figure(title, tars, note))
+    return html.grid([figure for figure in figures if figure])
 
 
-def _protocols(rows: Sequence[Row]) -> list[str]:
+def _estimate(name: str, style: int | None, value: float | None, score: Row) -> Estimate | None:
+    if value is None:
+        return None
+    return Estimate(name, value, score.get("low"), score.get("high"), style)
+
+
+def _estimates_figure(title: str, estimates: Sequence[Estimate | None], note: str) -> str:
+    known = [estimate for estimate in estimates if estimate is not None]
+    if len(known) < 2:
+        return ""
+    return html.figure(title, intervals_chart(known, name=title), note=note)
+
+
+def _protocols(rows: Sequence[Row]) -> str:
     """How the headline numbers were measured, each wording once."""
     lines: list[str] = []
     for row in rows:
@@ -99,7 +123,8 @@ def _protocols(rows: Sequence[Row]) -> list[str]:
             line = f"{name}, {score.get('name')}: {score.get('protocol')}"
             if score.get("protocol") and line not in lines:
                 lines.append(line)
-    return lines
+    content = html.listing(lines, classes="notes")
+    return html.folded("How these numbers were measured", content) if lines else ""
 
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
@@ -137,11 +162,11 @@ def _comparison(first: Run, second: Run, name: str) -> list[str]:
     found = accuracy_difference(
         mine.folds.correct, other.folds.correct, mine.fold, _resampler(mine)
     )
-    limits = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    limits = f"{numbers.points(found.low)} to {numbers.points(found.high)}"
     return [
         html.cell(f"{first.name} \u2212 {second.name}"),
         html.cell(name),
-        html.cell(f"{100 * found.value:+.1f}"),
+        html.cell(numbers.points(found.value)),
         html.cell(limits, f"bootstrap over {_resampler(mine).unit}"),
     ]
 
@@ -166,7 +191,7 @@ def reproduction(runs: Sequence[Run]) -> str:
     return html.section(
         "Reproduce",
         *parts,
-        lead="The same recipe, seed, versions and number of threads give the same numbers.",
+        lead="The recipe, its seed and the versions below, on the same kind of machine.",
     )
 
 

@@ -137,7 +137,8 @@ def _read_json(path: Path) -> Row:
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, so that it is closed whatever np.load finds in it.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise DataError(f"{path} is broken: {error}; run `manyface evaluate` again") from error

@@ -12,7 +12,7 @@ from html import escape
 
 WIDTH, HEIGHT = 560, 330
 # Room for tick labels at the larger type that phones get (the drawing shrinks, the type does not).
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 12, 54
+LEFT, RIGHT, TOP, BOTTOM = 66, 22, 12, 54
 NUM_STYLES = 6
 
 Points = Sequence[tuple[float, float]]
@@ -53,9 +53,10 @@ def y_scale(low: float, high: float) -> Scale:
 
 def round_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Multiples of 1, 2 or 5 x 10^k inside [low, high], about `wanted` of them."""
-    rough = (high - low) / max(wanted, 1)
+    rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    steps = [multiple * power for multiple in (1, 2, 5, 10)]
+    step = min(steps, key=lambda size: abs(math.log(size / rough)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(k * step, 12) for k in range(first, last + 1)]
 

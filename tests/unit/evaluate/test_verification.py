@@ -90,16 +90,16 @@ def test_files_hold_scores_and_the_most_confident_mistakes(
     result = evaluator(embed_pixels)
     write_evaluation(tmp_path / "evaluation", evaluator.pairs, result, num_errors=6)
     assert sorted(p.name for p in (tmp_path / "evaluation").iterdir()) == [
-        "coded-errors.npz",
-        "coded.npz",
+        "synthetic-errors.npz",
+        "synthetic.npz",
     ]
-    with np.load(tmp_path / "evaluation/coded.npz", allow_pickle=False) as scores:
+    with np.load(tmp_path / "evaluation/synthetic.npz", allow_pickle=False) as scores:
         np.testing.assert_array_equal(scores["similarity"], result.similarity)
         np.testing.assert_array_equal(scores["fold"], result.fold)
         np.testing.assert_array_equal(
             scores["left_identity"] == scores["right_identity"], result.same
         )
-    with np.load(tmp_path / "evaluation/coded-errors.npz", allow_pickle=False) as errors:
+    with np.load(tmp_path / "evaluation/synthetic-errors.npz", allow_pickle=False) as errors:
         assert errors["left"].shape == errors["right"].shape == (6, 8, 8, 3)
         assert (errors["left"].dtype, len(errors["same"])) == (np.uint8, 6)
         assert ((errors["similarity"] >= errors["threshold"]) != errors["same"]).all()
