@@ -16,7 +16,7 @@ import struct
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -49,6 +49,8 @@ def decode_image(
         return _decode_with_pillow(data, out, max_pixels)
     except (UnreadableImageError, MemoryError):
         raise
+    except UnidentifiedImageError as error:  # its own message names a buffer in memory
+        raise UnreadableImageError("no image, or none of a known format") from error
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
@@ -59,11 +61,13 @@ def _decode_jpeg(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | 
         _check_size(height, width, max_pixels)
         if colorspace in ("YCbCr", "Gray", "RGB"):
             return _decode_with_simplejpeg(data, out, height, width)
+    except UnreadableImageError:
+        raise
     except ValueError as error:
         # Bytes between two segments lose no pixel, but simplejpeg insists; Pillow passes over them.
         # Every other complaint means damaged pixels, which Pillow would let through.
         if "extraneous bytes" not in str(error):
-            raise
+            raise UnreadableImageError(f"damaged JPEG ({error})") from error
     return _decode_with_pillow(data, out, max_pixels)
 
 

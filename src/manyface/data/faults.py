@@ -22,7 +22,8 @@ class BadImages:
         total: images in the set.
         max_share: of them that may be bad; 0 allows none.
         where: the data's name, for messages.
-        warn: called once for each of the first ten, then once more to say that it falls silent.
+        warn: called once for each of the first ten, then once more to say that it falls silent;
+            by `report`, in the thread that calls it.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class BadImages:
         self.reasons: dict[int, str] = {}
         self._total, self._max_share, self._where, self._warn = total, max_share, where, warn
         self._num_tried = 0
+        self._num_reported = 0
         self._lock = threading.Lock()
 
     def __contains__(self, index: int) -> bool:
@@ -53,11 +55,17 @@ class BadImages:
             count = len(self.reasons)
         if count > self._num_allowed():
             raise DataError(self._too_many())
-        if count <= _NUM_NAMED:
-            self._warn(f"bad image {count}, replaced by another of the same person: "
-                       f"{description}: {reason}")  # fmt: skip
-        elif count == _NUM_NAMED + 1:
-            self._warn(f"more than {_NUM_NAMED} bad images in {self._where}; counting silently on")
+
+    def report(self) -> None:
+        """Warn of those that are new since the last call; a refused set gets its error alone."""
+        with self._lock:
+            new = list(self.reasons.values())[self._num_reported :]
+            first, self._num_reported = self._num_reported + 1, len(self.reasons)
+        for count, reason in enumerate(new, start=first):
+            if count <= _NUM_NAMED:
+                self._warn(f"bad image {count}, replaced by another of the same person: {reason}")
+            elif count == _NUM_NAMED + 1:
+                self._warn(f"more than {_NUM_NAMED} bad images in {self._where}; they are counted")
 
     def _num_allowed(self) -> float:
         if self._max_share <= 0:

@@ -14,6 +14,7 @@ Small sets stay in memory once decoded, since decoding again each epoch takes co
 import logging
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -104,6 +105,7 @@ class DecodedImages:
             self._decode(indices, images)
         else:
             self._load_through(self._cache, indices, images)
+        self.bad_images.report()
         return torch.from_numpy(images)
 
     def index_of(self, name: str, number: int) -> int:
@@ -148,8 +150,7 @@ class DecodedImages:
         shares = [slice(k * len(indices) // threads, (k + 1) * len(indices) // threads)
                   for k in range(threads)]  # fmt: skip
         done = self._pool.map(lambda part: self._decode_share(indices[part], images[part]), shares)
-        for _ in done:
-            pass
+        deque(done, maxlen=0)  # waits, and raises what a thread raised
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -119,5 +119,5 @@ def _check_trainable(source: ImageSource) -> None:
     if source.num_identities < 2:
         raise DataError(
             f"{source.name} holds one person only ({len(source)} images); training needs at least "
-            f"two people to tell apart: one folder per person"
+            f"2 people to tell apart: one folder per person"
         )

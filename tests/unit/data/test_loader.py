@@ -155,7 +155,7 @@ def test_the_limit_is_for_the_thread_that_calls_it():
 
 def test_a_set_that_cannot_train_is_refused(write_faces):
     one_person = DecodedImages(open_records(write_faces({"Ann": 3})), image_size=24)
-    with pytest.raises(DataError, match=r"one person only \(3 images\); training needs at least"):
+    with pytest.raises(DataError, match=r"one person only \(3 images\); training needs at least 2"):
         loader_of(one_person)
     with pytest.raises(DataError, match="holds no image"):
         loader_of(CountingSource(0))

@@ -63,7 +63,7 @@ def _checksum_fits(header: bytes) -> bool:
         wanted = _number(header[148:156])
     except ValueError:
         return False
-    return sum(header) - sum(header[148:156]) + 8 * ord(" ") == wanted
+    return sum(header[:148]) + sum(header[156:]) + 8 * ord(" ") == wanted  # the field as blanks
 
 
 def _check_header(header: bytes, path: Path, position: int) -> tuple[bytes, int]:

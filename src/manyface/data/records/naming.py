@@ -6,7 +6,6 @@ Names of people are compared after Unicode normalisation (NFC): an archive made 
 import os
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 from manyface.base.errors import DataError
 
@@ -22,7 +21,7 @@ def is_hidden(name: str) -> bool:
 
 def is_image_name(name: str) -> bool:
     """By suffix, any case; the content is judged when it is decoded."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
 
 
 def person_name(raw: str) -> str:
