@@ -2,7 +2,8 @@
 
 Grey images are averaged down to at most `size` x `size`, projected on their first principal
 components and scaled to unit variance ("eigenfaces", Turk and Pentland 1991, whitened), compared by
-cosine. On LFW this reaches 0.74; a network that does no better has learned no faces.
+cosine, with the mirror image added as for a network (on LFW's pairsDevTest 0.75; without it 0.71).
+A network that does no better has learned no faces.
 """
 
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ class WhitenedPixels:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, S, S, 3] -> float32 [B, components] of unit length."""
-        grey = grey_pixels(images, size=self.size)  # [B, size * size]
-        return functional.normalize((grey - self.mean) @ self.projection, dim=1)
+        grey = grey_pixels(images, size=self.size) - self.mean  # [B, size * size]
+        mirrored = grey_pixels(images.flip(2), size=self.size) - self.mean
+        return functional.normalize((grey + mirrored) @ self.projection, dim=1)
 
 
 def fit_whitened_pixels(

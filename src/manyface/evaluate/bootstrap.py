@@ -48,23 +48,27 @@ class Resampler:
     def weights(self) -> Iterator[FloatArray]:
         """`resamples` vectors [P]: how often each pair counts in each resample."""
         generator = numpy_generator(self.seed, "bootstrap", self.unit)
-        draw = self._of_identities if self.unit == "identities" else self._of_pairs
-        yield from (draw(generator) for _ in range(self.resamples))
+        return (
+            self._by_identity(generator) if self.unit == "identities" else self._by_pair(generator)
+        )
 
-    def _of_pairs(self, generator: np.random.Generator) -> FloatArray:
+    def _by_pair(self, generator: np.random.Generator) -> Iterator[FloatArray]:
         """Same and different pairs are resampled apart: their numbers are the protocol's choice."""
-        weights = np.zeros(len(self.same))
-        for kind in (True, False):
-            members = np.flatnonzero(self.same == kind)
-            weights[members] = _times_drawn(generator, len(members))
-        return weights
+        kinds = [np.flatnonzero(self.same == kind) for kind in (True, False)]
+        for _ in range(self.resamples):
+            weights = np.zeros(len(self.same))
+            for members in kinds:
+                weights[members] = _times_drawn(generator, len(members))
+            yield weights
 
-    def _of_identities(self, generator: np.random.Generator) -> FloatArray:
-        people = np.unique(np.concatenate([self.left_identity, self.right_identity]))
-        times = _times_drawn(generator, len(people))
-        left = times[np.searchsorted(people, self.left_identity)]  # [P]
-        right = times[np.searchsorted(people, self.right_identity)]  # [P]
-        return np.where(self.same, left, left * right)
+    def _by_identity(self, generator: np.random.Generator) -> Iterator[FloatArray]:
+        both = np.concatenate([self.left_identity, self.right_identity])
+        people, place = np.unique(both, return_inverse=True)
+        left, right = np.split(place.reshape(-1), 2)  # each [P], positions in `people`
+        for _ in range(self.resamples):
+            times = _times_drawn(generator, len(people))
+            of_left = times[left]
+            yield np.where(self.same, of_left, of_left * times[right])
 
 
 def bootstrap_intervals(

@@ -6,8 +6,9 @@ distinct similarities, from "accept none" to "accept all"; every function here w
 
     P  pairs      FAR  share of different pairs accepted      TAR  share of same pairs accepted
 
-`weights` (P, not negative) let the bootstrap resample pairs without sorting them again. Without
-weights all sums are of integers below 2^53, so the results are exact up to one division.
+`Tally` counts what each cut accepts, each pair `weights` times: the bootstrap resamples pairs
+without sorting them again. Without weights all sums are of integers below 2^53, so the results are
+exact up to one division.
 """
 
 from dataclasses import dataclass
@@ -95,35 +96,44 @@ def sort_into_cuts(similarity: Similarities, same: BoolArray) -> Cuts:
     return Cuts(order=order, ends=ends, similarity=falling[ends], same=same[order].astype(bool))
 
 
-def accepted(cuts: Cuts, weights: npt.NDArray[Any] | None = None) -> tuple[FloatArray, FloatArray]:
-    """Weight of same and of different pairs that each cut accepts, two arrays [U + 1] from 0."""
+@dataclass(frozen=True)
+class Tally:
+    """Weight of the same and of the different pairs that each cut accepts, both rising from 0."""
+
+    of_same: FloatArray  # [U + 1]
+    of_different: FloatArray  # [U + 1]
+
+
+def tally(cuts: Cuts, weights: npt.NDArray[Any] | None = None) -> Tally:
+    """Count every cut's accepted pairs, each `weights` [P] times (default once)."""
     weight = np.ones(len(cuts.order)) if weights is None else weights[cuts.order]
-    of_same = np.cumsum(np.where(cuts.same, weight, 0.0))[cuts.ends]
-    of_different = np.cumsum(np.where(cuts.same, 0.0, weight))[cuts.ends]
-    return np.append(0.0, of_same), np.append(0.0, of_different)
+    of_same = np.where(cuts.same, weight, 0.0)
+    return Tally(_at_cuts(of_same, cuts.ends), _at_cuts(weight - of_same, cuts.ends))
+
+
+def _at_cuts(weight: FloatArray, ends: IntArray) -> FloatArray:
+    return np.append(0.0, np.cumsum(weight)[ends])
 
 
 def roc_points(similarity: Similarities, same: BoolArray) -> Roc:
     """Every point of the ROC curve, one per cut. Needs at least one pair of each kind."""
     cuts = sort_into_cuts(similarity, same)
-    of_same, of_different = accepted(cuts)
-    _need_both(of_same, of_different)
+    counted = _both_kinds(tally(cuts))
     return Roc(
-        far=of_different / of_different[-1],
-        tar=of_same / of_same[-1],
+        far=counted.of_different / counted.of_different[-1],
+        tar=counted.of_same / counted.of_same[-1],
         thresholds=np.append(np.inf, cuts.similarity.astype(np.float64)),
     )
 
 
 def auc(similarity: Similarities, same: BoolArray) -> float:
     """Area under the ROC by trapezoids = P(same > different) + P(equal) / 2 (Mann-Whitney)."""
-    return auc_of_cuts(sort_into_cuts(similarity, same))
+    return auc_of_tally(tally(sort_into_cuts(similarity, same)))
 
 
-def auc_of_cuts(cuts: Cuts, weights: npt.NDArray[Any] | None = None) -> float:
-    """`auc` of sorted pairs, each counted `weights` times."""
-    of_same, of_different = accepted(cuts, weights)
-    _need_both(of_same, of_different)
+def auc_of_tally(counted: Tally) -> float:
+    """`auc` of pairs that are counted already."""
+    of_same, of_different = _both_kinds(counted).of_same, counted.of_different
     doubled = np.sum(np.diff(of_different) * (of_same[1:] + of_same[:-1]))
     return float(doubled / (2.0 * of_same[-1] * of_different[-1]))
 
@@ -133,14 +143,12 @@ def tar_at_far(similarity: Similarities, same: BoolArray, far: float) -> float |
     interpolation); None where there are fewer different pairs than 1 / far (not extrapolated)."""
     if far < smallest_far(same) * (1 - _ROUNDING):
         return None
-    return tar_at_far_of_cuts(sort_into_cuts(similarity, same), far)
+    return tar_at_far_of_tally(tally(sort_into_cuts(similarity, same)), far)
 
 
-def tar_at_far_of_cuts(cuts: Cuts, far: float, weights: npt.NDArray[Any] | None = None) -> float:
-    """`tar_at_far` of sorted pairs, each counted `weights` times, without the check of their
-    number."""
-    of_same, of_different = accepted(cuts, weights)
-    _need_both(of_same, of_different)
+def tar_at_far_of_tally(counted: Tally, far: float) -> float:
+    """`tar_at_far` of pairs that are counted already, without the check of their number."""
+    of_same, of_different = _both_kinds(counted).of_same, counted.of_different
     allowed = far * of_different[-1] + _ROUNDING
     cut = int(np.searchsorted(of_different, allowed, side="right")) - 1
     return float(of_same[cut] / of_same[-1])
@@ -159,8 +167,8 @@ def best_threshold(similarity: Similarities, same: BoolArray) -> float:
     is taken, so that neither end of a wide gap is favoured.
     """
     cuts = sort_into_cuts(similarity, same)
-    of_same, of_different = accepted(cuts)
-    surplus = of_same - of_different  # correct decisions less a constant, [U + 1]
+    counted = tally(cuts)
+    surplus = counted.of_same - counted.of_different  # correct decisions less a constant, [U + 1]
     best = np.flatnonzero(surplus == surplus.max())
     return _threshold_of_cut(cuts.similarity, int(best[(len(best) - 1) // 2]))
 
@@ -198,9 +206,10 @@ def _threshold_of_cut(falling: Similarities, cut: int) -> float:
     return float(halfway if halfway > lower else upper)
 
 
-def _need_both(of_same: FloatArray, of_different: FloatArray) -> None:
-    if of_same[-1] <= 0 or of_different[-1] <= 0:
+def _both_kinds(counted: Tally) -> Tally:
+    if counted.of_same[-1] <= 0 or counted.of_different[-1] <= 0:
         raise DataError(
             "a ROC curve needs pairs of the same person and of different people, "
-            f"got {of_same[-1]:g} and {of_different[-1]:g}"
+            f"got {counted.of_same[-1]:g} and {counted.of_different[-1]:g}"
         )
+    return counted

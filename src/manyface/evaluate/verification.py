@@ -104,10 +104,11 @@ class PairEvaluator:
 
         def statistic(weights: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
             counted = per_pair if weights is None else per_pair * weights
+            tally = metrics.tally(cuts, weights)
             values = [
                 bootstrap.weighted_share(folds.correct, counted),
-                metrics.auc_of_cuts(cuts, weights),
-                *(metrics.tar_at_far_of_cuts(cuts, far, weights) for far in self.fars),
+                metrics.auc_of_tally(tally),
+                *(metrics.tar_at_far_of_tally(tally, far) for far in self.fars),
             ]
             return np.array(values)
 

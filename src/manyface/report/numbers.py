@@ -1,4 +1,4 @@
-"""Numbers as people read them: the same in the page and in the terminal."""
+"""Numbers as people read them."""
 
 from typing import Any
 

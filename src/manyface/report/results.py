@@ -68,7 +68,7 @@ def _cost(row: Row) -> list[str]:
         (numbers.duration(row.get("train_seconds")), _steps(row)),
         (numbers.count(row.get("images_per_second")), ""),
         (numbers.size(row.get("peak_memory_bytes")), ""),
-        (numbers.count(row.get("num_identities")), _counted(row.get("num_images"), "images")),
+        (numbers.count(row.get("num_identities") or None), _counted(row, "num_images", "images")),
         (numbers.plain(row.get("sample_rate")), ""),
     ]
     return [html.cell(value, below) for value, below in values]
@@ -79,8 +79,8 @@ def _steps(row: Row) -> str:
     return "" if not steps or not batch else f"{steps:,} steps of {batch:,}"
 
 
-def _counted(value: float | None, what: str) -> str:
-    return "" if value is None else f"{value:,.0f} {what}"
+def _counted(row: Row, field: str, what: str) -> str:
+    return f"{row[field]:,} {what}" if row.get(field) else ""
 
 
 def _intervals(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
@@ -123,6 +123,7 @@ def _protocols(rows: Sequence[Row]) -> str:
             line = f"{name}, {score.get('name')}: {score.get('protocol')}"
             if score.get("protocol") and line not in lines:
                 lines.append(line)
+        lines += [note for note in row.get("notes") or [] if note not in lines]
     content = html.listing(lines, classes="notes")
     return html.folded("How these numbers were measured", content) if lines else ""
 

@@ -136,10 +136,9 @@ def test_weights_are_repetitions() -> None:
     similarity, same = scored_pairs(101, 20)
     weights = numpy_generator(1, "weights").integers(0, 4, size=101)
     repeated, truth = np.repeat(similarity, weights), np.repeat(same, weights)
-    cuts = metrics.sort_into_cuts(similarity, same)
-    assert metrics.auc_of_cuts(cuts, weights) == pytest.approx(metrics.auc(repeated, truth))
-    found = metrics.tar_at_far_of_cuts(cuts, 0.1, weights)
-    assert found == metrics.tar_at_far(repeated, truth, 0.1)
+    counted = metrics.tally(metrics.sort_into_cuts(similarity, same), weights)
+    assert metrics.auc_of_tally(counted) == pytest.approx(metrics.auc(repeated, truth))
+    assert metrics.tar_at_far_of_tally(counted, 0.1) == metrics.tar_at_far(repeated, truth, 0.1)
 
 
 def test_cosine_scores() -> None:

@@ -107,6 +107,7 @@ def make_run(
         "steps": NUM_STEPS,
         "batch_size": 128,
         "seed": seed,
+        "notes": evaluation.notes,
         "versions": {"manyface": "0.1.0", "torch": "2.13.0", "python": "3.11.7"},
         "commit": "0123abc",
         "device": "cpu, 2 threads",
