@@ -24,6 +24,7 @@ from manyface.base.errors import ConfigError, DataError
         ("vit_t", {"mask_ratio": -0.1}, "backbone.mask_ratio must be"),
         ("vit_t", {"drop_path": 1.5}, "backbone.drop_path must be"),
         ("tiny", {"widths": (8, 16)}, "3 stages"),
+        ("tiny", {"activation": "gelu"}, "one of prelu, relu, got 'gelu'"),
     ],
 )
 def test_mistakes_get_one_clear_line(name: str, options: dict[str, Any], text: str) -> None:

@@ -11,7 +11,6 @@ from manyface.backbones.iresnet import IResNet
 from manyface.backbones.mobilefacenet import MobileFaceNet
 from manyface.backbones.vit import VisionTransformer
 
-NAMES = list(BACKBONES)
 DIM = 24
 # Depth costs time and adds no kind of layer; depths as registered are held by test_cost.
 SHALLOW: dict[type, dict[str, Any]] = {
@@ -21,26 +20,39 @@ SHALLOW: dict[type, dict[str, Any]] = {
 }
 
 
+def shallow_options(name: str) -> dict[str, Any]:
+    return SHALLOW.get(BACKBONES[name].func, {})
+
+
+def distinct_when_shallow() -> list[str]:
+    """One name of each set of nets that differ in depth alone."""
+    forms = {}
+    for name, builder in BACKBONES.items():
+        kept = {
+            key: builder.keywords[key] for key in builder.keywords.keys() - shallow_options(name)
+        }
+        forms.setdefault((builder.func, str(sorted(kept.items()))), name)
+    return list(forms.values())
+
+
+NAMES = distinct_when_shallow()
+
+
 def build(name: str, *, image_size: int = 32, **options: Any) -> Backbone:
-    shallow = SHALLOW.get(BACKBONES[name].func, {})  # type: ignore[attr-defined]
-    return create_backbone(
-        name, embedding_size=DIM, image_size=image_size, **{**shallow, **options}
-    )
+    chosen = {**shallow_options(name), **options}
+    return create_backbone(name, embedding_size=DIM, image_size=image_size, **chosen)
 
 
 def images(batch: int, size: int = 32) -> torch.Tensor:
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_full_size_has_the_stated_shape_and_trains_every_parameter(name: str) -> None:
+@pytest.mark.parametrize("name", BACKBONES)
+def test_full_size_has_the_stated_shape_and_dtype(name: str) -> None:
     net = create_backbone(name, device="meta")
     embeddings = net(torch.empty(2, 3, 112, 112, device="meta"))
     assert embeddings.shape == (2, 512)
     assert embeddings.dtype == torch.float32
-    embeddings.sum().backward()
-    without = [n for n, p in net.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []
 
 
 @pytest.mark.parametrize("name", NAMES)
