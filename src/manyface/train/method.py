@@ -113,8 +113,11 @@ class Classification:
     def clip_gradients(self) -> Tensor:
         if self._clip_head and self._clip_norm > 0:
             self.head.clip_grad_norm_(self._clip_norm)
-        limit = self._clip_norm if self._clip_norm > 0 else float("inf")
-        return torch.nn.utils.clip_grad_norm_(self._parameters, limit)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
+        return norm
 
     def update(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
@@ -138,7 +141,9 @@ class Classification:
             "head": self.head.state_dict(),
         }
         if self.averaged is not None:
-            state["averaged"] = self.averaged.state_dict()
+            # Under the names of the net, so that the file is one to start from or to export.
+            state["averaged"] = self.averaged.net.state_dict()
+            state["counters"] = {"averaged_updates": self.averaged.num_updates}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -152,4 +157,5 @@ class Classification:
         self.optimizer.load_state_dict(state["optimizer"])
         self.head.load_state_dict(state["head"])
         if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+            self.averaged.net.load_state_dict(state["averaged"])
+            self.averaged.num_updates = state["counters"]["averaged_updates"]

@@ -52,7 +52,7 @@ class Recorder:
         self._meter, self._num_steps = meter, num_steps
         self._loss: float | None = None
         self._step = 0
-        self._steps_shown, self._seconds_before = 0, throughput.seconds
+        self._steps_shown, self._seconds_before = 0, events.seconds
 
     def log_step(self, step: int, result: StepResult, learning_rate: float) -> None:
         """Write a step's numbers; the only place in a step that waits for the device."""
@@ -70,7 +70,8 @@ class Recorder:
         """Move the display on."""
         self._step = step
         self._steps_shown += 1
-        seconds_per_step = (self.throughput.seconds - self._seconds_before) / self._steps_shown
+        # By the wall clock: evaluations and saves still to come take their time too.
+        seconds_per_step = (self._events.seconds - self._seconds_before) / self._steps_shown
         self._progress.update(
             Snapshot(
                 step=step,

@@ -143,6 +143,7 @@ def _run(
             flip=config.evaluation.flip,
             autocast=training.autocast,
         ),
+        num_steps=training.plan.schedule.num_steps,
         directory=directory / places.EVALUATION,
         recorder=recorder,
         stop=stop,

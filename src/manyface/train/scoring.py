@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import nn
 
-from manyface.backbones import AveragedNet
 from manyface.base.errors import CheckpointError
 from manyface.checkpoint import Checkpoint, load, newest, read_pointer
 from manyface.config import Config, load_config
@@ -67,11 +66,7 @@ def load_embedder(config: Config, checkpoint: Checkpoint) -> nn.Module:
     plain = config.backbone.model_copy(update={"weights": None})
     backbone = build_backbone(config.model_copy(update={"backbone": plain}))
     state = unpack_groups(checkpoint)
-    if "averaged" in state:
-        averaged = AveragedNet(backbone, decay=config.train.ema)
-        averaged.load_state_dict(state["averaged"])
-        return averaged.net
-    backbone.load_state_dict(state["backbone"])
+    backbone.load_state_dict(state.get("averaged", state["backbone"]))
     return backbone.eval().requires_grad_(False)
 
 

@@ -12,7 +12,7 @@ from manyface.base.errors import ManyfaceError
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(ManyfaceError):  # noqa: N818  the user asked for it: no error
+class Interrupted(ManyfaceError):
     """A run stopped by a signal after saving; `exit_code` is 128 + signal, as shells have it."""
 
     def __init__(self, received: signal.Signals, *, checkpoint: Path | None) -> None:
