@@ -21,7 +21,7 @@ from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
 from manyface.data.samplers import EpochSampler
 from manyface.data.source import ImageSource
-from manyface.data.threads import single_threaded_torch
+from manyface.data.threads import use_one_core
 from manyface.data.transforms import Augmentation, augment
 
 
@@ -100,7 +100,7 @@ class Loader:
     def _made_ahead(self, steps: Iterator[int]) -> Iterator[Batch]:
         pending: deque[Future[Batch]] = deque()
         with ThreadPoolExecutor(
-            self.workers, thread_name_prefix="loader", initializer=single_threaded_torch()
+            self.workers, thread_name_prefix="loader", initializer=use_one_core
         ) as pool:
             try:
                 pending.extend(pool.submit(self.batch, k) for k in islice(steps, self.prefetch))

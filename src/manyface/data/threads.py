@@ -2,23 +2,22 @@
 
 Every new thread would otherwise bring its own team of OpenMP threads, as many as there are cores,
 and on two cores four threads would fight with training for two. torch.set_num_threads acts on the
-calling thread and on threads born later; the second half is undone by a short-lived thread."""
+calling thread and on threads born later; the second half is undone by a short-lived thread.
+"""
 
 import threading
-from collections.abc import Callable
 
 import torch
 
+# Between the limit and its undoing, a second new thread would take the limit for the usual number.
+_LIMITING = threading.Lock()
 
-def single_threaded_torch() -> Callable[[], None]:
-    """An initializer for background threads; to be made in the thread that does the main work."""
-    usual = torch.get_num_threads()
 
-    def limit_this_thread() -> None:
-        torch.get_num_threads()  # a new thread takes the common number at its first use: now
+def use_one_core() -> None:
+    """Initializer of a background thread, to be called before it first uses torch."""
+    with _LIMITING:
+        usual = torch.get_num_threads()  # a new thread takes over the common number here
         torch.set_num_threads(1)
         restorer = threading.Thread(target=torch.set_num_threads, args=(usual,))
         restorer.start()
         restorer.join()
-
-    return limit_this_thread

@@ -10,7 +10,7 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.data import Augmentation, DecodedImages, Loader, open_records
-from manyface.data.threads import single_threaded_torch
+from manyface.data.threads import use_one_core
 
 PLAIN = Augmentation(flip=0)
 
@@ -127,13 +127,17 @@ def test_work_goes_on_while_the_consumer_is_busy():
     batches.close()
 
 
-def test_background_threads_use_one_core_and_leave_the_others_alone():
+def test_background_threads_use_one_core_and_leave_the_others_alone(write_faces):
     usual = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
         source = CountingSource()
-        list(loader_of(source).batches(0, 2))
+        list(loader_of(source, workers=3, prefetch=6).batches(0, 12))
         assert source.torch_threads == {1}
+        faces = DecodedImages(
+            open_records(write_faces({"Ann": 9, "Bob": 9})), image_size=16, threads=3, cache=0
+        )
+        list(loader_of(faces, workers=2).batches(0, 4))
         assert torch.get_num_threads() == 3
         elsewhere: list[int] = []
         thread = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
@@ -146,8 +150,9 @@ def test_background_threads_use_one_core_and_leave_the_others_alone():
 
 def test_the_limit_is_for_the_thread_that_calls_it():
     counts: list[int] = []
-    limit = single_threaded_torch()
-    thread = threading.Thread(target=lambda: (limit(), counts.append(torch.get_num_threads())))
+    thread = threading.Thread(
+        target=lambda: (use_one_core(), counts.append(torch.get_num_threads()))
+    )
     thread.start()
     thread.join()
     assert counts == [1]
