@@ -17,14 +17,15 @@ _MAX_BANDS = 3  # more of them cover each other
 
 @dataclass(frozen=True)
 class Curve:
-    """A line over training steps; `low` and `high`, where there are any, bound a band around it."""
+    """A line over training steps. `low` and `high` bound the interval of each value that has one:
+    a band where all have, bars where some have (a run may give intervals at its end only)."""
 
     name: str
     style: int
     steps: Sequence[float]
     values: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
+    low: Sequence[float | None] = ()
+    high: Sequence[float | None] = ()
 
 
 def smoothing_window(count: int) -> int:
@@ -49,7 +50,8 @@ def curves_chart(
         shares: values are shares, shown in percent, with a dot at each.
         levels: (name, value) of horizontal lines to compare with.
     """
-    every = [v for c in curves for v in (*c.values, *c.low, *c.high)] + [v for _, v in levels]
+    every = [v for c in curves for v in (*c.values, *c.low, *c.high) if v is not None]
+    every += [value for _, value in levels]
     steps = [step for curve in curves for step in curve.steps]
     room = 0.06 * (max(every) - min(every))
     low = 0.0 if from_zero else min(every) - room
@@ -59,7 +61,7 @@ def curves_chart(
     parts = [svg.frame(x, y, x_label="step", y_text=in_words)]
     parts += [_level(x, y, *level) for level in levels]
     if len(curves) <= _MAX_BANDS:
-        parts += [_band(curve, x, y) for curve in curves]
+        parts += [part for curve in curves for part in _intervals(curve, x, y)]
     for curve in curves:
         parts += _curve(curve, x, y, smooth=smooth, dots=shares)
     ends = "; ".join(f"{c.name} ends at {in_words(c.values[-1])}" for c in curves)
@@ -94,12 +96,17 @@ def running_mean(values: Sequence[float], window: int) -> list[float]:
     return [float(mean) for mean in means]
 
 
-def _band(curve: Curve, x: svg.Scale, y: svg.Scale) -> str:
-    if len(curve.low) != len(curve.steps):
-        return ""
-    upper = [(x(s), y(v)) for s, v in zip(curve.steps, curve.high, strict=True)]
-    lower = [(x(s), y(v)) for s, v in zip(curve.steps, curve.low, strict=True)]
-    return svg.path([*upper, *lower[::-1]], f"band s{curve.style % svg.NUM_STYLES}", closed=True)
+def _intervals(curve: Curve, x: svg.Scale, y: svg.Scale) -> list[str]:
+    style = f"s{curve.style % svg.NUM_STYLES}"
+    known = [
+        (x(step), y(low), y(high))
+        for step, low, high in zip(curve.steps, curve.low, curve.high, strict=False)
+        if low is not None and high is not None
+    ]
+    if len(known) == len(curve.steps) > 1:
+        around = [(px, top) for px, _, top in known] + [(px, foot) for px, foot, _ in known[::-1]]
+        return [svg.path(around, f"band {style}", closed=True)]
+    return [svg.path([(px, foot), (px, top)], f"whisker {style}") for px, foot, top in known]
 
 
 def _level(x: svg.Scale, y: svg.Scale, name: str, value: float) -> str:

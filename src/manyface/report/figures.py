@@ -31,7 +31,7 @@ def training(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
             drawing = charts.curves_chart(
                 found, name=f"Accuracy on {name}", shares=True, levels=levels
             )
-            note = f"pairs of {name}; band: 95 % interval"
+            note = f"pairs of {name}; band or bar: 95 % interval"
             figures.append(html.figure("Accuracy", drawing, note=note, legend=keys))
     rates = _step_curves(runs, "learning_rate")
     if rates:
@@ -137,15 +137,14 @@ def _accuracy_curves(runs: Sequence[Run], name: str) -> list[charts.Curve]:
         ]
         if not found:
             continue
-        banded = all(score.get("low") is not None for _, score in found)
         curves.append(
             charts.Curve(
                 run.name,
                 style,
                 steps=[step for step, _ in found],
                 values=[float(score["value"]) for _, score in found],
-                low=[float(score["low"]) for _, score in found] if banded else (),
-                high=[float(score["high"]) for _, score in found] if banded else (),
+                low=[score.get("low") for _, score in found],
+                high=[score.get("high") for _, score in found],
             )
         )
     return curves

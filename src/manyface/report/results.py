@@ -130,7 +130,7 @@ def _protocols(rows: Sequence[Row]) -> str:
 
 def _warnings(runs: Sequence[Run]) -> list[str]:
     lines = [
-        f"{run.name}: {event.get('message', event)}"
+        f"{run.name}: {event.get('text', event)}"
         for run in runs
         for event in run.events_of("warning")
     ]

@@ -62,6 +62,15 @@ def test_running_mean_shrinks_evenly_towards_the_ends() -> None:
 
 
 @pytest.mark.parametrize(
+    "low, bands, bars", [((), 0, 0), ((0.4, 0.5), 1, 0), ((None, 0.5), 0, 1), ((None, None), 0, 0)]
+)
+def test_intervals_are_a_band_or_bars(low: tuple, bands: int, bars: int) -> None:
+    curve = charts.Curve("run", 0, [1, 2], [0.6, 0.7], low, tuple(v and v + 0.3 for v in low))
+    drawn = charts.curves_chart([curve], name="Accuracy", shares=True)
+    assert (drawn.count("band s0"), drawn.count("whisker s0")) == (bands, bars)
+
+
+@pytest.mark.parametrize(
     "found, expected",
     [
         (numbers.size(998_000_000), "998 MB"),

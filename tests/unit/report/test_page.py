@@ -96,7 +96,7 @@ def test_names_and_messages_cannot_inject_markup(tmp_path: Path) -> None:
     hostile = '<script>alert("1")</script> & <b>'
     run = make_run(tmp_path / "x y'z", hostile, num_pairs=100, device=hostile)
     with (run / "events.jsonl").open("a") as log:
-        log.write(json.dumps({"kind": "warning", "message": hostile}) + "\n")
+        log.write(json.dumps({"kind": "warning", "text": hostile}) + "\n")
     (run / "config.toml").write_text(f'name = "{hostile}"')
     page = write_report([run], tmp_path / "report.html").read_text()
     assert "<script" not in page
