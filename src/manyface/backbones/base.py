@@ -27,8 +27,8 @@ class Backbone(nn.Module):
     """Base of all nets: float32 images [B, 3, S, S] -> float32 embeddings [B, D], any norm."""
 
     first_values: ClassVar[FirstValues]
-    # Convolutions on CPU are up to twice as fast on this layout (docs/backbones.md); on GPUs tensor
-    # cores want it. Only the images are converted: weights stay contiguous, so state_dicts do too.
+    # Mostly faster on CPUs (docs/backbones.md has figures), and what tensor cores of GPUs want.
+    # Only the images are converted: weights stay contiguous, and so does a state_dict.
     channels_last: ClassVar[bool] = True
 
     def __init__(self, *, embedding_size: int, image_size: int) -> None:

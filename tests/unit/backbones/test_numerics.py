@@ -1,6 +1,5 @@
 """Precision islands, token masking, stochastic depth, compilation."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -70,11 +69,10 @@ def test_stochastic_depth_keeps_the_mean() -> None:
     assert abs(thinned.mean().item() - 1) < 0.1
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiles_without_changing_values(checkpointing: bool) -> None:
+def test_compiles_without_changing_values() -> None:
     def build() -> nn.Module:
         return create_backbone(
-            "tiny", embedding_size=8, image_size=32, activation_checkpointing=checkpointing
+            "tiny", embedding_size=8, image_size=32, activation_checkpointing=True
         )
 
     plain, compiled = build(), build()
