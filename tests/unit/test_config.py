@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
 from manyface.config import Config, load_config, parse_config, render_page
+from manyface.data import Augmentation
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,6 +58,10 @@ def test_every_key_is_in_the_resolved_recipe_with_its_meaning() -> None:
         for name, info in model.annotation.model_fields.items():  # type: ignore[union-attr]
             assert f"{name} =" in text or f"[{section}.{name}]" in text
             assert info.description
+
+
+def test_augmentation_section_is_the_library_record() -> None:
+    assert Augmentation(**Config().augmentation.model_dump()) == Augmentation()
 
 
 def test_recipe_name_is_the_run_name(tmp_path: Path) -> None:

@@ -88,18 +88,27 @@ class AugmentationConfig(Section):
     """Random changes to the training photos; 0 turns one off. Drawn from (seed, position) alone."""
 
     flip: Fraction = Field(0.5, description="Chance of a mirror image.")
-    shift: NotNegative = Field(0.0, description="Largest shift to each side, in pixels.")
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
-        0.0, description="Largest rotation to either side, in degrees."
+    shift: NotNegative = Field(
+        0.0,
+        description="Largest shift along each axis: pixels from 1 on, else a share of the side.",
     )
-    scale: BelowOne = Field(0.0, description="Largest relative change of size: 0.1 is 0.9 to 1.1.")
-    brightness: NotNegative = Field(0.0, description="Largest relative change of brightness.")
-    contrast: NotNegative = Field(0.0, description="Largest relative change of contrast.")
-    saturation: NotNegative = Field(0.0, description="Largest relative change of saturation.")
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
+        0.0, description="Largest turn to either side, in degrees."
+    )
+    scale: NotNegative = Field(0.0, description="Largest change of size: 0.1 is 1 / 1.1 to 1.1.")
+    brightness: Fraction = Field(
+        0.0, description="Largest relative change of all values: 0.2 is a factor of 0.8 to 1.2."
+    )
+    contrast: Fraction = Field(0.0, description="The same, of the distance from the mean grey.")
+    saturation: Fraction = Field(
+        0.0, description="The same, of each pixel's distance from its grey."
+    )
     grey: Fraction = Field(0.0, description="Chance of a grey image.")
     blur: Fraction = Field(0.0, description="Chance of a blurred image.")
-    low_resolution: Fraction = Field(0.0, description="Chance of an image of low resolution.")
-    erase: Fraction = Field(0.0, description="Chance that a rectangle is erased.")
+    low_resolution: Fraction = Field(
+        0.0, description="Chance of an image that was shrunk and enlarged again."
+    )
+    erase: Fraction = Field(0.0, description="Chance that a rectangle is filled with one colour.")
 
 
 class TrainConfig(Section):
