@@ -1,4 +1,4 @@
-"""Eyes and brows: lids, white, iris, pupil, highlight, lash line, crease, socket, bag, brow."""
+"""Eyes and brows: lids, white, iris, pupil, highlight, lash line, crease, brow."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,6 @@ from torch import Tensor
 from manyface.data.synthetic.canvas import Canvas, Window, at_least, clamp, color, cover, mix
 from manyface.data.synthetic.geometry import Frame
 from manyface.data.synthetic.scene import Scene
-from manyface.data.synthetic.shading import bump
 
 _CURVE = 0.3  # how fast the surface recedes beside the eyes
 
@@ -14,7 +13,6 @@ _CURVE = 0.3  # how fast the surface recedes beside the eyes
 def paint_eyes(canvas: Canvas, scene: Scene) -> None:
     for side in (-1.0, 1.0):
         left, right = sorted((side * 0.05, side * 1.05))
-        _socket(canvas, scene, side)
         area = canvas.window(left, right, -0.4, 0.35)
         part, inner = canvas.crop(area)
         _eye(part, scene, side, inner)
@@ -26,24 +24,6 @@ def _frame(scene: Scene, side: float, x: Tensor, y: Tensor | float, depth: float
     """A patch beside the middle, mirrored so that u grows outwards on both sides."""
     frame = scene.frame((x * side, y, depth), fall_x=side * _CURVE)
     return frame.scaled(side, 1.0)
-
-
-def _socket(canvas: Canvas, scene: Scene, side: float) -> None:
-    people = scene.people
-    left, right = sorted((side * -0.05, side * 1.15))
-    area = canvas.window(left, right, -0.5, 0.6)
-    socket = _frame(scene, side, people.eye_x - 0.04, -0.03, 0.0)
-    depth = people.eye_depth
-    bump(
-        canvas, scene, area, socket,
-        radius_u=0.46, radius_v=0.36,
-        height=depth * -0.9, sky=depth * -0.42,
-    )  # fmt: skip
-    bag = _frame(scene, side, people.eye_x, people.eye_lower + 0.14, 0.02)
-    bump(
-        canvas, scene, area, bag,
-        radius_u=0.3, radius_v=0.12, height=0.25, sky=people.eye_bags * -1.2,
-    )  # fmt: skip
 
 
 def _eye(canvas: Canvas, scene: Scene, side: float, area: Window) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from manyface.data.synthetic.canvas import TEMPLATE_POINTS, Window, at_least
 
-Point = tuple[Tensor | float, Tensor | float, Tensor | float]
+Number = Tensor | float  # the same for the whole batch, or [B, 1, 1]
+Point = tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,18 @@ class Frame:
         """Coordinates on the patch, u along its x and v along its y, `[B, H, W]` each."""
         return self.linear(area, 1.0, 0.0), self.linear(area, 0.0, 1.0)
 
-    def linear(self, area: Window, of_u: Tensor | float, of_v: Tensor | float) -> Tensor:
+    def linear(self, area: Window, of_u: Number, of_v: Number) -> Tensor:
         """The plane `of_u * u + of_v * v`, `[B, H, W]`: one operation on pixels."""
         x = self.u_x * of_u + self.v_x * of_v
         y = self.u_y * of_u + self.v_y * of_v
         return area.x * x + (area.y * y - (self.x * x + self.y * y))
 
-    def scaled(self, radius_u: Tensor | float, radius_v: Tensor | float) -> "Frame":
+    def pick(self, k: int) -> "Frame":
+        """Frame k of a stack of frames."""
+        x, y, u_x, u_y = self.x[k], self.y[k], self.u_x[k], self.u_y[k]
+        return Frame(x, y, u_x, u_y, self.v_x[k], self.v_y[k])
+
+    def scaled(self, radius_u: Number, radius_v: Number) -> "Frame":
         """The same patch measured in these radii, so that its unit circle is an ellipse."""
         over_u = 1.0 / radius_u
         over_v = 1.0 / radius_v
@@ -50,7 +56,7 @@ class Frame:
             self.v_y * over_v,
         )
 
-    def rotated(self, slope: Tensor | float) -> "Frame":
+    def rotated(self, slope: Number) -> "Frame":
         """The same patch with its u axis sloping downwards by `slope` (a small tangent)."""
         return Frame(
             self.x,
@@ -62,7 +68,7 @@ class Frame:
         )
 
     def slope_light(
-        self, light: "Light", radius_u: Tensor | float, radius_v: Tensor | float
+        self, light: "Light", radius_u: Number, radius_v: Number
     ) -> tuple[Tensor, Tensor]:
         """What a slope of 45 degrees along u (v) gains; radii as given to `scaled`."""
         return (
@@ -93,9 +99,7 @@ class View:
         e, f, g, h = self.row_y
         return a * x + b * y + c * z + d, e * x + f * y + g * z + h
 
-    def frame(
-        self, point: Point, *, fall_x: Tensor | float = 0.0, fall_y: Tensor | float = 0.0
-    ) -> Frame:
+    def frame(self, point: Point, *, fall_x: Number = 0.0, fall_y: Number = 0.0) -> Frame:
         """The patch at `point` whose depth falls by `fall_x` (`fall_y`) per unit along x (y)."""
         x, y = self.project(point)
         a = self.row_x[0] - self.row_x[2] * fall_x

@@ -5,7 +5,9 @@ from torch import Tensor
 
 from manyface.data.synthetic import camera, eyes, head, mouth, nose, outfit
 from manyface.data.synthetic.canvas import Canvas
+from manyface.data.synthetic.relief import face_hills
 from manyface.data.synthetic.scene import Scene
+from manyface.data.synthetic.shading import light_hills
 from manyface.data.synthetic.textures import Textures
 
 
@@ -24,10 +26,10 @@ def render(scene: Scene, textures: Textures, *, image_size: int) -> Tensor:
     head.paint_neck(canvas, scene)
     head.paint_ears(canvas, scene)
     face = head.paint_face(canvas, scene)
-    nose.light_relief(canvas, scene)
+    light_hills(canvas, scene, face_hills(scene))
     mouth.paint_beard(canvas, scene, face, strands)
     mouth.paint_mouth(canvas, scene)
-    nose.paint_nose(canvas, scene)
+    nose.paint_nostrils(canvas, scene)
     outfit.darken_marks(canvas, scene)
     eyes.paint_eyes(canvas, scene)
     head.paint_front_hair(canvas, scene, hair)

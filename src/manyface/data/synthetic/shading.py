@@ -6,10 +6,14 @@ A hill of height h over a patch with radii (r_u, r_v) is h (1 - q)^2 / 4 with q 
 get less of the sky: that part of their darkness does not move with the light.
 """
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor
 
 from manyface.data.synthetic.canvas import Canvas, Window
-from manyface.data.synthetic.geometry import Frame
+from manyface.data.synthetic.geometry import Number, Point
 from manyface.data.synthetic.scene import Scene
 
 
@@ -27,29 +31,47 @@ def face_light(scene: Scene, area: Window) -> Tensor:
     return facing.clamp_(min=0.0).add_(1.0 - scene.diffuse)
 
 
-def bump(
-    canvas: Canvas,
-    scene: Scene,
-    area: Window,
-    frame: Frame,
-    *,
-    radius_u: Tensor | float,
-    radius_v: Tensor | float,
-    height: Tensor | float,
-    sky: Tensor | float = 0.0,
-) -> None:
-    """Light a hill (or a hollow: negative height); `sky` is added at its center whatever the light.
+@dataclass(frozen=True, kw_only=True)
+class Hill:
+    """A hill on the face, or a hollow.
 
     Args:
-        frame: the patch it stands on.
+        point: its center on the head.
         radius_u, radius_v: where it ends, face units.
-        height: slope it reaches, about; 1 is 45 degrees.
-        sky: light that the center gains (hills) or loses (hollows).
+        height: the slope it reaches, about; 1 is 45 degrees, negative is a hollow.
+        sky: light that its center gains, or loses, whatever the direction of the light.
+        fall_x, fall_y: how fast the surface that it stands on recedes along x and y.
+        reach: left, right, top and bottom of the window that holds it in nearly every image.
     """
-    frame = frame.scaled(radius_u, radius_v)
-    u, v = frame.local(area)
-    hill = (1.0 - u.mul_(u)).sub_(v.mul_(v)).clamp_(min=0.0)
-    light_u, light_v = frame.slope_light(scene.light, radius_u, radius_v)
-    strength = scene.diffuse * height
-    slope = frame.linear(area, light_u * strength, light_v * strength)
-    canvas.light(area, slope.add_(hill * sky).mul_(hill))
+
+    point: Point
+    radius_u: Number
+    radius_v: Number
+    height: Number = 0.0
+    sky: Number = 0.0
+    fall_x: Number = 0.0
+    fall_y: Number = 0.0
+    reach: tuple[float, float, float, float]
+
+
+def light_hills(canvas: Canvas, scene: Scene, hills: Sequence[Hill]) -> None:
+    """Add the light of all hills; their frames are computed at once, as `[K, B, 1, 1]`."""
+    batch = scene.diffuse
+
+    def stack(values: Iterable[Number]) -> Tensor:
+        return torch.stack([torch.as_tensor(value).expand_as(batch) for value in values])
+
+    radius_u, radius_v = stack(h.radius_u for h in hills), stack(h.radius_v for h in hills)
+    x, y, z = (stack(h.point[k] for h in hills) for k in range(3))
+    fall_x, fall_y = stack(h.fall_x for h in hills), stack(h.fall_y for h in hills)
+    frames = scene.frame((x, y, z), fall_x=fall_x, fall_y=fall_y).scaled(radius_u, radius_v)
+    light_u, light_v = frames.slope_light(scene.light, radius_u, radius_v)
+    strength = stack(h.height for h in hills) * batch
+    light_u, light_v = light_u * strength, light_v * strength
+    sky = stack(h.sky for h in hills)
+    for k, hill in enumerate(hills):
+        area, frame = canvas.window(*hill.reach), frames.pick(k)
+        u, v = frame.local(area)
+        rise = (1.0 - u.mul_(u)).sub_(v.mul_(v)).clamp_(min=0.0)
+        slope = frame.linear(area, light_u[k], light_v[k])
+        canvas.light(area, slope.add_(rise * sky[k]).mul_(rise))
