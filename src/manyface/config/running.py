@@ -90,7 +90,7 @@ class AugmentationConfig(Section):
     flip: Fraction = Field(0.5, description="Chance of a mirror image.")
     shift: NotNegative = Field(
         0.0,
-        description="Largest shift along each axis: pixels from 1 on, else a share of the side.",
+        description="Largest shift along each axis: pixels from 1 on, below 1 a share of the side.",
     )
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
         0.0, description="Largest turn to either side, in degrees."
