@@ -37,10 +37,30 @@ class BackboneConfig(Section):
     )
     embedding_size: Count = Field(512, description="Length of the embedding.")
     dropout: BelowOne = Field(0.0, description="Dropout before the embedding layer.")
-    weights: Text | None = Field(None, description="File with weights to start from (safetensors).")
+    stem_width: Count | None = Field(
+        None, description="Channels of the first layer of a small net; left out, its name's own."
+    )
+    widths: tuple[Count, ...] | None = Field(
+        None, strict=False, description="Channels of a small net's stages; its name's own."
+    )
+    depths: tuple[CountOrOff, ...] | None = Field(
+        None, strict=False, description="Residual blocks of a small net's stages; its name's own."
+    )
+    activation: Literal["prelu", "relu"] | None = Field(
+        None, description="Of a small net; left out, prelu. relu is faster on CPUs."
+    )
+    drop_path: BelowOne | None = Field(
+        None, description="Stochastic depth of a vit; left out, its name's own."
+    )
+    mask_ratio: BelowOne | None = Field(
+        None, description="Share of a vit's tokens hidden in training; left out, its name's own."
+    )
+    weights: Text | None = Field(
+        None, description="File with weights to start from: .safetensors, .pt or .pth."
+    )
     activation_checkpointing: bool = Field(
         False,
-        description="Compute activations again in backward: less memory, about a third slower.",
+        description="Compute activations again in backward: less memory, slower.",
     )
 
 

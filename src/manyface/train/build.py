@@ -155,11 +155,10 @@ def build_method(
 def build_backbone(config: Config) -> nn.Module:
     """The net with its first values, or with the weights of `backbone.weights`."""
     chosen = config.backbone
-    options: dict[str, Any] = {}  # only what was asked for: not every net has every option
-    if chosen.dropout > 0:
-        options["dropout"] = chosen.dropout
-    if chosen.activation_checkpointing:
-        options["activation_checkpointing"] = True
+    # Only what was asked for: not every net has every option.
+    options = chosen.model_dump(
+        exclude={"name", "embedding_size", "weights"}, exclude_defaults=True
+    )
     backbone = create_backbone(
         chosen.name,
         embedding_size=chosen.embedding_size,
