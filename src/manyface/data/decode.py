@@ -8,7 +8,8 @@ What comes out of unusual images: grey becomes three equal channels; 16-bit grey
 bits; transparent pixels lie over black, the border colour of aligned faces; of several frames the
 first counts; the EXIF orientation is not applied, because aligned faces have none that is right.
 The size is read from the header and capped before any pixel is decoded: 10 KB of PNG can ask for
-240 MB."""
+240 MB.
+"""
 
 import io
 import struct

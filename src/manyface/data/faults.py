@@ -3,7 +3,8 @@
 One broken image among millions must not end a run, and a folder of broken images must not be
 trained on. The budget is `max_bad_share` of all images; a small set, of which 1 % is less than one
 image, may have up to 10 but no more than a quarter of its images. The first images tried are judged
-by three times the share, so that a set that is wholly unreadable stops in the first batches."""
+by three times the share, so that a set that is wholly unreadable stops in the first batches.
+"""
 
 import threading
 from collections.abc import Callable

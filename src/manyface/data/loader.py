@@ -6,7 +6,8 @@ A thread pool makes the next `prefetch` batches while training works on the curr
 handed out in order, so depth and number of workers change the speed and never the content. Each
 worker keeps to one core (threads.py). Decoding is spread over more threads by the source itself. An
 error in a worker is raised to the consumer as what it is. Leaving the loop in any way (break, an
-error, Ctrl-C) cancels what has not begun and waits for what has: no thread outlives the loop."""
+error, Ctrl-C) cancels what has not begun and waits for what has: no thread outlives the loop.
+"""
 
 from collections import deque
 from collections.abc import Iterator

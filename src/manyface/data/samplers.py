@@ -4,7 +4,8 @@ Training sees an endless row of positions 0, 1, 2, ... Position p lies in epoch 
 epoch is its own keyed permutation of the records (base/permutation.py). The answer depends on
 (seed, p) only: no state to save, O(1) memory for any number of records, and any worker or rank may
 ask for any slice. Global batch b of size G is positions [b G, (b + 1) G); it may straddle two
-epochs, so no image is dropped at the end of an epoch and no batch is short."""
+epochs, so no image is dropped at the end of an epoch and no batch is short.
+"""
 
 import numpy as np
 import numpy.typing as npt

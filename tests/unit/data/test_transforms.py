@@ -190,6 +190,30 @@ def test_degrading_removes_detail_and_keeps_the_mean(option):
     assert torch.allclose(worse.mean((1, 2, 3)), plain.mean((1, 2, 3)), atol=0.05)
 
 
+def test_low_resolution_equals_two_resizes(images):
+    from manyface.data.transforms.degrade import _filter, _resolution_filter
+
+    resize = torch.nn.functional.interpolate
+    for small_side in (1, 7, 20):
+        image = normalise(images[:1])
+        small = resize(image, (small_side, small_side), mode="bilinear", antialias=True)
+        expected = resize(small, (SIZE, SIZE), mode="bilinear")[0]
+        _filter(image[0], _resolution_filter(SIZE, small_side))
+        torch.testing.assert_close(image[0], expected, atol=1e-5, rtol=0)
+
+
+def test_blur_equals_a_convolution_with_repeated_border(images):
+    from manyface.data.transforms.degrade import _filter, _gaussian_filter
+
+    image, reach, sigma = normalise(images[:1]), 4, 1.3
+    kernel = torch.exp(torch.arange(-reach, reach + 1.0).square() / (-2 * sigma**2))
+    kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(3, 1, -1, -1)
+    padded = torch.nn.functional.pad(image, (reach,) * 4, mode="replicate")
+    expected = torch.nn.functional.conv2d(padded, kernel, groups=3)[0]
+    _filter(image[0], _gaussian_filter(SIZE, sigma=sigma))
+    torch.testing.assert_close(image[0], expected, atol=1e-5, rtol=0)
+
+
 def test_erasing_fills_one_rectangle(images):
     changed = (run(images, erase=1.0) - normalise(images)).abs().amax(dim=1) > 0  # [40, S, S]
     assert changed.any(dim=(1, 2)).all()

@@ -3,7 +3,8 @@
 Record i of a reader belongs to the person whose range [first_images[p], first_images[p + 1]) holds
 i: images of one person are neighbours, people are sorted by name, the images of a person by file
 name. So a label costs no memory per image, a subset of people is a list of ranges, and a substitute
-for a broken image (another one of the same person) is found without an index."""
+for a broken image (another one of the same person) is found without an index.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

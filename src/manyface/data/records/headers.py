@@ -1,9 +1,11 @@
 """Walking the members of an uncompressed tar file: names, places and sizes, nothing extracted.
 
-Written here because `tarfile` needs 50-100 microseconds and a kilobyte of objects per member, which
-for the 17 million images of a large set is half an hour and 17 GB; it remains the oracle in the
-tests. Understands v7, ustar, GNU (long names, base-256 sizes) and pax (path, size). Links, devices
-and folders carry no data and are passed over. Sparse members are refused."""
+Written here because `tarfile` takes three times as long (56 against 18 microseconds of processor
+time per member of LFW: of 17 million images, 16 minutes against 5) and keeps an object for each
+member; it remains the oracle in the tests. Understands v7, ustar, GNU (long names, base-256 sizes)
+and pax (path, size). Links, devices and folders carry no data and are passed over. Sparse members
+are refused.
+"""
 
 import os
 from collections.abc import Iterator

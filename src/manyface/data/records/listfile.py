@@ -7,7 +7,8 @@ Paths are relative to the list file. Labels are any text; if all are integers, p
 number, else by name. Empty lines and lines that begin with "#" are skipped. A line without label,
 an image that does not exist and a path given to two people are errors that name the line; the same
 line twice counts once. Memory of the index: 8 bytes and the path per image, a few hundred bytes per
-person."""
+person.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,8 @@
 """What counts as an image file, and how a person is called.
 
 Names of people are compared after Unicode normalisation (NFC): an archive made on a Mac spells
-"José" with five code points, a list typed elsewhere with four, and both mean one person."""
+"José" with five code points, a list typed elsewhere with four, and both mean one person.
+"""
 
 import os
 import unicodedata

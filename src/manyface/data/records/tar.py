@@ -5,7 +5,8 @@ needs no lock, so any number of threads read at once. Nothing is extracted: link
 and ".." can do no harm (links carry no data, the others are ignored or taken as relative). A path
 that is stored twice counts once, the later one, as tar itself does. Text files can be read
 (`read_text`), so that lists may travel with the images. Memory of the index: 24 bytes and the file
-name per image, a few hundred bytes per person."""
+name per image, a few hundred bytes per person.
+"""
 
 import logging
 import os

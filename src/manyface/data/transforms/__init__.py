@@ -4,7 +4,8 @@
 
 Draws come from hash_uniform: batch-mates, batch size, worker and order of work cannot change them,
 and nothing has to be saved for a resume. A batch is worked off in slices that fit a core's cache,
-which is worth a factor of two. An option at 0 is skipped, not multiplied by one."""
+which is worth a factor of two. An option at 0 is skipped, not multiplied by one.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -6,11 +6,12 @@ Images here are float32 [b, 3, S, S] in [-1, 1].
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import interpolate
 
 from manyface.data.transforms.draws import Draws, Lane
 from manyface.data.transforms.options import Augmentation
@@ -27,26 +28,48 @@ def lower_resolution(images: Tensor, draws: Draws, options: Augmentation) -> Non
     low, high = (fraction * side for fraction in _LOW_RESOLUTION_SIDES)
     small_sides = draws.uniform(Lane.LOW_RESOLUTION_SIDE, low, high)
     for i in draws.chosen(Lane.LOW_RESOLUTION, options.low_resolution).tolist():
-        small_side = max(1, round(float(small_sides[i])))
-        small = interpolate(
-            images[i : i + 1], (small_side, small_side), mode="bilinear", antialias=True
-        )
-        images[i : i + 1] = interpolate(small, (side, side), mode="bilinear", align_corners=False)
+        _filter(images[i], _resolution_filter(side, max(1, round(float(small_sides[i])))))
 
 
 def blur(images: Tensor, draws: Draws, options: Augmentation) -> None:
-    """Gaussian blur, rows then columns, the border repeated."""
+    """Gaussian blur, the border repeated."""
     side = images.shape[-1]
     low, high = (fraction * side for fraction in _BLUR_SIGMAS)
     sigmas = draws.uniform(Lane.BLUR_SIGMA, low, high)
-    reach = min(side - 1, math.ceil(3 * high))
-    offsets = torch.arange(-reach, reach + 1, dtype=torch.float32)
     for i in draws.chosen(Lane.BLUR, options.blur).tolist():
-        weights = torch.exp(offsets.square() / (-2 * float(sigmas[i]) ** 2))
-        weights = weights / weights.sum()
-        planes = pad(images[i : i + 1], (reach,) * 4, mode="replicate").transpose(0, 1)
-        planes = conv2d(planes, weights.view(1, 1, 1, -1))  # [3, 1, S + 2 reach, S]
-        images[i : i + 1] = conv2d(planes, weights.view(1, 1, -1, 1)).transpose(0, 1)
+        _filter(images[i], _gaussian_filter(side, sigma=float(sigmas[i])))
+
+
+def _filter(image: Tensor, weights: Tensor) -> None:
+    """Apply `weights` [S, S] to rows and columns of `image` [3, S, S], in place.
+
+    As two small matrix products: 0.4 of the time of two resizes and 0.6 of that of two
+    convolutions, whose set-up for each new size or kernel costs more than their arithmetic.
+    """
+    image.copy_(weights @ image @ weights.T)
+
+
+@lru_cache(maxsize=256)
+def _resolution_filter(side: int, small_side: int) -> Tensor:
+    """Going to `small_side` pixels and back, as what it makes of each unit vector: [S, S]."""
+    units = torch.eye(side)[None, None]  # columns are resized, each its own signal
+    small = interpolate(units, (small_side, side), mode="bilinear", antialias=True)
+    return interpolate(small, (side, side), mode="bilinear", align_corners=False)[0, 0]
+
+
+def _gaussian_filter(side: int, *, sigma: float) -> Tensor:
+    """Normalised Gaussian weights [S, S]; what would fall outside is given to the border pixel."""
+    reach = math.ceil(3 * sigma)
+    places = torch.arange(-reach, side + reach, dtype=torch.float32)
+    distances = places - torch.arange(side, dtype=torch.float32)[:, None]  # [S, S + 2 reach]
+    weights = torch.exp(distances.square() / (-2 * sigma**2))
+    # Cut the tails: numbers down to 1e-40 would slow the products tenfold.
+    weights.masked_fill_(distances.abs() > reach, 0)
+    weights /= weights.sum(dim=1, keepdim=True)
+    inside = weights[:, reach : reach + side].clone()
+    inside[:, 0] += weights[:, :reach].sum(dim=1)
+    inside[:, -1] += weights[:, reach + side :].sum(dim=1)
+    return inside
 
 
 def erase(images: Tensor, draws: Draws, options: Augmentation) -> None:

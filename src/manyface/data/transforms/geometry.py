@@ -1,7 +1,8 @@
 """Mirror, shift, rotation and scale.
 
 Alone, the mirror and the shift by whole pixels copy values; together with rotation or scale, all
-four become one affine map and the image is resampled once, bilinearly."""
+four become one affine map and the image is resampled once, bilinearly.
+"""
 
 import math
 
