@@ -33,11 +33,12 @@ def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
         raise ValueError(f"embeddings must be [B, {dim}], got {list(embeddings.shape)}")
     if not embeddings.is_floating_point():
         raise ValueError(f"embeddings must be floating point, got {embeddings.dtype}")
-    finite = torch.isfinite(embeddings)
+    values = embeddings.detach()
+    finite = torch.isfinite(values)
     if not bool(finite.all()):
         place, column = (int(index) for index in (~finite).nonzero()[0])
         raise NonFiniteError(
-            f"embedding {place} of the batch{_on_rank()} holds {float(embeddings[place, column])} "
+            f"embedding {place} of the batch{_on_rank()} holds {float(values[place, column])} "
             f"at column {column}: look at the learning rate, the input images and the precision"
         )
 
