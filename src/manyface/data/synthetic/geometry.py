@@ -18,62 +18,56 @@ Point = tuple[Number, Number, Number]
 
 
 @dataclass(frozen=True)
+class Plane:
+    """A linear function of the image: x * area.x + y * area.y - offset, each `[B, 1, 1]`."""
+
+    x: Tensor
+    y: Tensor
+    offset: Tensor
+
+    def on(self, area: Window) -> Tensor:
+        """Its values in a window, `[B, H, W]`: one operation on pixels."""
+        return area.x * self.x + (area.y * self.y - self.offset)
+
+    def times(self, factor: Number) -> "Plane":
+        return Plane(self.x * factor, self.y * factor, self.offset * factor)
+
+    def plus(self, other: "Plane") -> "Plane":
+        return Plane(self.x + other.x, self.y + other.y, self.offset + other.offset)
+
+    def pick(self, k: int) -> "Plane":
+        """Plane k of a stack of planes `[K, B, 1, 1]`."""
+        return Plane(self.x[k], self.y[k], self.offset[k])
+
+
+@dataclass(frozen=True)
 class Frame:
     """A flat patch of the head's surface: image coordinates to coordinates on the patch."""
 
-    x: Tensor  # where its origin lands, each [B, 1, 1]
-    y: Tensor
-    u_x: Tensor  # the inverse of the patch's 2x2 projection
-    u_y: Tensor
-    v_x: Tensor
-    v_y: Tensor
+    u: Plane
+    v: Plane
 
     def local(self, area: Window) -> tuple[Tensor, Tensor]:
         """Coordinates on the patch, u along its x and v along its y, `[B, H, W]` each."""
-        return self.linear(area, 1.0, 0.0), self.linear(area, 0.0, 1.0)
-
-    def linear(self, area: Window, of_u: Number, of_v: Number) -> Tensor:
-        """The plane `of_u * u + of_v * v`, `[B, H, W]`: one operation on pixels."""
-        x = self.u_x * of_u + self.v_x * of_v
-        y = self.u_y * of_u + self.v_y * of_v
-        return area.x * x + (area.y * y - (self.x * x + self.y * y))
-
-    def pick(self, k: int) -> "Frame":
-        """Frame k of a stack of frames."""
-        x, y, u_x, u_y = self.x[k], self.y[k], self.u_x[k], self.u_y[k]
-        return Frame(x, y, u_x, u_y, self.v_x[k], self.v_y[k])
+        return self.u.on(area), self.v.on(area)
 
     def scaled(self, radius_u: Number, radius_v: Number) -> "Frame":
         """The same patch measured in these radii, so that its unit circle is an ellipse."""
-        over_u = 1.0 / radius_u
-        over_v = 1.0 / radius_v
-        return Frame(
-            self.x,
-            self.y,
-            self.u_x * over_u,
-            self.u_y * over_u,
-            self.v_x * over_v,
-            self.v_y * over_v,
-        )
+        return Frame(self.u.times(1.0 / radius_u), self.v.times(1.0 / radius_v))
 
     def rotated(self, slope: Number) -> "Frame":
         """The same patch with its u axis sloping downwards by `slope` (a small tangent)."""
-        return Frame(
-            self.x,
-            self.y,
-            self.u_x + slope * self.v_x,
-            self.u_y + slope * self.v_y,
-            self.v_x - slope * self.u_x,
-            self.v_y - slope * self.u_y,
-        )
+        return Frame(self.u.plus(self.v.times(slope)), self.v.plus(self.u.times(-slope)))
 
-    def slope_light(
-        self, light: "Light", radius_u: Number, radius_v: Number
-    ) -> tuple[Tensor, Tensor]:
-        """What a slope of 45 degrees along u (v) gains; radii as given to `scaled`."""
+    def blend(self, of_u: Number, of_v: Number) -> Plane:
+        """The plane `of_u * u + of_v * v`."""
+        return self.u.times(of_u).plus(self.v.times(of_v))
+
+    def slope_light(self, light: "Light") -> tuple[Tensor, Tensor]:
+        """What the image's light gains from a unit slope of the surface along u and along v."""
         return (
-            (light.x * self.u_x + light.y * self.u_y) * radius_u,
-            (light.x * self.v_x + light.y * self.v_y) * radius_v,
+            light.x * self.u.x + light.y * self.u.y,
+            light.x * self.v.x + light.y * self.v.y,
         )
 
 
@@ -107,7 +101,8 @@ class View:
         c = self.row_y[0] - self.row_y[2] * fall_x
         d = self.row_y[1] - self.row_y[2] * fall_y
         over = 1.0 / at_least(a * d - b * c, 0.15)
-        return Frame(x, y, d * over, -b * over, -c * over, a * over)
+        u_x, u_y, v_x, v_y = d * over, -b * over, -c * over, a * over
+        return Frame(Plane(u_x, u_y, x * u_x + y * u_y), Plane(v_x, v_y, x * v_x + y * v_y))
 
 
 def sine_cosine(half_tangent: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,7 +60,8 @@ def paint_back_hair(canvas: Canvas, scene: Scene, strands: Tensor) -> Hair:
     low = v.clamp_(min=0.0).mul_(closing)
     inside = (1.0 - u.mul_(u)).sub_(low.mul_(low)).sub_(high.mul_(high)).mul_(0.5)
     light, diffuse = scene.light, scene.diffuse
-    shade = frame.linear(area, light.x * diffuse * 0.5, light.y * diffuse * 0.5)
+    strength = diffuse * 0.5
+    shade = frame.blend(light.x * strength, light.y * strength).on(area)
     shade += (strands * (diffuse * 0.3)).add_(0.85)
     hair = Hair(inside, shade)
     _paint_hair(canvas, scene, hair, area, cover(inside.clone(), area.sharpness))

@@ -27,7 +27,7 @@ def face_light(scene: Scene, area: Window) -> Tensor:
     facing = (1.0 - u.mul_(u)).sub_(v.mul_(v)).clamp_(min=0.08).sqrt_()
     light, strength = scene.light, scene.diffuse * 1.15
     facing *= light.z * strength
-    facing += frame.linear(area, light.x * strength, light.y * strength)
+    facing += frame.blend(light.x * strength, light.y * strength).on(area)
     return facing.clamp_(min=0.0).add_(1.0 - scene.diffuse)
 
 
@@ -64,14 +64,14 @@ def light_hills(canvas: Canvas, scene: Scene, hills: Sequence[Hill]) -> None:
     radius_u, radius_v = stack(h.radius_u for h in hills), stack(h.radius_v for h in hills)
     x, y, z = (stack(h.point[k] for h in hills) for k in range(3))
     fall_x, fall_y = stack(h.fall_x for h in hills), stack(h.fall_y for h in hills)
-    frames = scene.frame((x, y, z), fall_x=fall_x, fall_y=fall_y).scaled(radius_u, radius_v)
-    light_u, light_v = frames.slope_light(scene.light, radius_u, radius_v)
+    frames = scene.frame((x, y, z), fall_x=fall_x, fall_y=fall_y)
+    light_u, light_v = frames.slope_light(scene.light)
     strength = stack(h.height for h in hills) * batch
-    light_u, light_v = light_u * strength, light_v * strength
+    frames = frames.scaled(radius_u, radius_v)
+    slopes = frames.blend(light_u * strength, light_v * strength)
     sky = stack(h.sky for h in hills)
     for k, hill in enumerate(hills):
-        area, frame = canvas.window(*hill.reach), frames.pick(k)
-        u, v = frame.local(area)
+        area = canvas.window(*hill.reach)
+        u, v = frames.u.pick(k).on(area), frames.v.pick(k).on(area)
         rise = (1.0 - u.mul_(u)).sub_(v.mul_(v)).clamp_(min=0.0)
-        slope = frame.linear(area, light_u[k], light_v[k])
-        canvas.light(area, slope.add_(rise * sky[k]).mul_(rise))
+        canvas.light(area, slopes.pick(k).on(area).add_(rise * sky[k]).mul_(rise))
