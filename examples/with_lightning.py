@@ -14,7 +14,6 @@ import manyface as mf
 from manyface.data import Augmentation, Loader
 from manyface.data.synthetic import SyntheticFaces
 
-
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
