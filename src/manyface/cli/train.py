@@ -20,6 +20,7 @@ def train(
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a run of that name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    summary: Annotated[bool, typer.Option("--summary/--no-summary", hidden=True)] = True,
 ) -> None:
     """Train as a recipe says: backbone and head, with checkpoints and evaluation.
 
@@ -43,6 +44,8 @@ def train(
         done = run_training(config, resume=resume, force=force, progress=progress)
     except KeyboardInterrupt:
         raise Aborted(config) from None
+    if not summary:
+        return
     print_methods([done.result])
     typer.echo(f"The run is in {done.directory}; look at it with: manyface report {done.directory}")
 
