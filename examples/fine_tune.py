@@ -35,6 +35,7 @@ def train(
     loader = Loader(faces, batch_size=64, seed=0, augmentation=Augmentation())
     for step, batch in enumerate(loader.batches(stop_step=steps)):
         frozen = step < frozen_steps
+        backbone.train(not frozen)  # frozen means its batch norms' statistics too
         with torch.set_grad_enabled(not frozen):
             embeddings = backbone(batch.images)
         loss = head(embeddings, batch.labels)

@@ -1,14 +1,18 @@
 """Heads against the oracle: training steps, row sparsity, accumulation, and what is refused."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from margins_table import MARGINS
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import manyface as mf
-from manyface.base.errors import LabelError, NonFiniteError
+from manyface.base.errors import ConfigError, LabelError, NonFiniteError
 from manyface.heads import CenterHead
-from manyface.softmax import dense_margin_softmax
+from manyface.softmax import dense_margin_softmax, streamed_margin_softmax
 
 CLASSES, DIM, BATCH = 53, 11, 17
 
@@ -97,7 +101,6 @@ def test_partial_fc_is_dense_softmax_over_its_sample(sample_rate: float) -> None
     embeddings.requires_grad_()
     before = head.centers.weight.clone().requires_grad_()
     ids = head.select(labels).ids
-    head.num_draws = 0
     loss = head(embeddings, labels)
     loss.backward()
     head.step(0.1)
@@ -117,7 +120,6 @@ def test_rows_that_took_no_part_keep_their_bits() -> None:
     for embeddings, labels in batches(5):
         weight, velocity = head.centers.weight.clone(), head.centers.velocity.clone()
         ids = head.select(labels).ids
-        head.num_draws -= 1
         train(head, [(embeddings, labels)])
         untouched = torch.ones(CLASSES, dtype=torch.bool)
         untouched[ids] = False
@@ -168,8 +170,9 @@ def test_clipping_bounds_the_norm() -> None:
     assert float(head.grad_norm()) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_losses_without_backward_change_nothing() -> None:
-    head, plain = full(), full()
+@pytest.mark.parametrize("make", [full, partial])
+def test_losses_without_backward_change_nothing(make: object) -> None:
+    head, plain = make(), make()  # type: ignore[operator]
     (embeddings, labels), other = batches(2)
     head(*other)  # dropped
     with torch.no_grad():
@@ -191,13 +194,169 @@ def test_second_backward_through_one_graph_adds() -> None:
     torch.testing.assert_close(twice.centers.weight, once.centers.weight, rtol=1e-12, atol=0)
 
 
-def test_no_gradient_draws_no_sample() -> None:
+def test_a_step_uses_up_its_backwards() -> None:
+    """One graph, backward and step twice: the second step moves by the second backward alone."""
+    head, fresh = full(), full()
+    embeddings, labels = batches(1)[0]
+    loss = head(embeddings, labels)
+    loss.backward(retain_graph=True)
+    head.zero_grad()
+    loss.backward()
+    head.step(0.1)
+    train(fresh, [(embeddings, labels)])
+    assert torch.equal(head.centers.weight, fresh.centers.weight)
+
+
+@pytest.mark.parametrize("make", [full, partial])
+def test_a_loss_from_before_a_step_is_refused_after_it(make: object) -> None:
+    head = make()  # type: ignore[operator]
+    first, second = batches(2)
+    stale, loss = head(*first), head(*second)
+    loss.backward()
+    head.step(0.1)
+    with pytest.raises(RuntimeError, match="centers have changed"):
+        stale.backward()
+    waiting = head(*first)
+    head.load_state_dict(head.state_dict())
+    with pytest.raises(RuntimeError, match="centers have changed"):
+        waiting.backward()
+
+
+def test_load_forgets_gradients_of_other_centers() -> None:
+    head = full()
+    head(*batches(1)[0]).backward()
+    head.load_state_dict(full(seed=8).state_dict())
+    with pytest.raises(RuntimeError, match="no gradient"):
+        head.step(0.1)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+def test_double_backward_is_refused(streamed: bool) -> None:
+    embeddings, labels = batches(1)[0]
+    embeddings.requires_grad_()
+    head = full()
+    loss = (
+        streamed_margin_softmax(
+            embeddings, head.centers.weight, labels, margin=mf.CosFace(0.4), scale=64.0
+        )
+        if streamed
+        else head(embeddings, labels)
+    )
+    with pytest.raises(RuntimeError, match="differentiated twice"):
+        torch.autograd.grad(loss, embeddings, create_graph=True)
+
+
+def test_loss_scale_is_taken_out() -> None:
+    scaled, plain = full(), full()
+    embeddings, labels = batches(1)[0]
+    (scaled(embeddings, labels) * 1024).backward()
+    scaled.step(0.1, grad_scale=1024.0)
+    train(plain, [(embeddings, labels)])
+    assert torch.equal(scaled.centers.weight, plain.centers.weight)
+
+
+@pytest.mark.parametrize("max_norm", [0.3, 1e9])
+@pytest.mark.parametrize("make", [full, partial])
+def test_accumulation_clipping_and_momentum_are_those_of_torch(
+    make: object, max_norm: float
+) -> None:
+    """Six steps of one to three micro-batches against autograd and torch.optim.SGD."""
+    head = make()  # type: ignore[operator]
+    rows = nn.Parameter(head.centers.weight.clone())
+    velocity = torch.zeros_like(rows)
+    data = iter(batches(12))
+    for step in range(6):
+        took_part = torch.zeros(CLASSES, dtype=torch.bool)
+        parts = [next(data) for _ in range(1 + step % 3)]
+        gradient = torch.zeros_like(rows)
+        for embeddings, labels in parts:
+            ids = head.select(labels).ids
+            ids = torch.arange(CLASSES) if ids is None else ids
+            took_part[ids] = True
+            targets = torch.searchsorted(ids, labels)
+            loss = dense_margin_softmax(
+                embeddings, rows[ids], targets, margin=head.margin, scale=64.0
+            )
+            gradient += torch.autograd.grad(loss / len(parts), rows)[0]
+            (head(embeddings, labels) / len(parts)).backward()
+        head.clip_grad_norm_(max_norm)
+        head.step(0.1)
+        gradient *= min(1.0, max_norm / (float(gradient.norm()) + 1e-6))
+        with torch.no_grad():
+            moved = 0.9 * velocity + gradient + 5e-4 * rows
+            velocity[took_part] = moved[took_part]
+            rows[took_part] -= 0.1 * velocity[took_part]
+        torch.testing.assert_close(head.centers.weight, rows.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_no_gradient_and_inference_give_the_loss_alone() -> None:
     head = partial()
     embeddings, labels = batches(1)[0]
+    loss = head(embeddings, labels).detach()
     with torch.no_grad():
-        first, second = head(embeddings, labels), head(embeddings, labels)
-    assert torch.equal(first, second)
-    assert head.num_draws == 0
+        assert torch.equal(head(embeddings, labels), loss)
+    with torch.inference_mode():
+        assert torch.equal(head(embeddings, labels), loss)
+        frozen = embeddings.clone()
+    head(frozen, labels).backward()
+    head.step(0.1)
+    assert head.num_steps == 1
+
+
+def test_head_survives_pickle_and_copy() -> None:
+    head = partial()
+    for twin in (pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):  # noqa: S301  our own
+        assert torch.equal(twin(*batches(1)[0]), head(*batches(1)[0]))
+
+
+def test_unfused_mode_under_autocast_is_the_one_outside() -> None:
+    inside, outside = partial(dtype=torch.float32), partial(dtype=torch.float32)
+    data = batches(2, dtype=torch.float32)
+    for head, enabled in ((inside, True), (outside, False)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            for embeddings, labels in data:
+                head(embeddings, labels).backward()
+            head.grad_norm()
+            head.step(0.1)
+    assert torch.equal(inside.centers.weight, outside.centers.weight)
+
+
+def test_a_margin_may_read_the_lengths_of_embeddings() -> None:
+    class ByLength:
+        gradient = "exact"
+
+        def __call__(self, cosine: Tensor, norms: Tensor | None = None) -> Tensor:
+            assert norms is not None
+            return cosine - 0.1 * norms.clamp_max(9.0)
+
+    head = full(margin=ByLength())
+    embeddings, labels = batches(1)[0]
+    oracle = dense_margin_softmax(
+        embeddings, head.centers.weight, labels, margin=ByLength(), scale=64.0
+    )
+    torch.testing.assert_close(head(embeddings, labels).detach(), oracle, rtol=1e-10, atol=1e-12)
+
+
+def test_no_tensor_of_batch_times_classes_exists() -> None:
+    """Forward, backward and step of 64 x 5000 make no tensor larger than chunk x max(B, D)."""
+    head = mf.FullFC(num_classes=5000, dim=16, margin=mf.CosFace(0.4), chunk_size=128)
+    embeddings = torch.randn(64, 16).requires_grad_()
+    table = head.centers.weight.numel()
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, tuple | list) else [out]:
+                if isinstance(tensor, Tensor) and tensor.numel() != table:
+                    self.numel = max(self.numel, tensor.numel())
+            return out
+
+    with Largest() as largest:
+        head(embeddings, torch.randint(5000, (64,))).backward()
+        head.step(0.1)
+    assert 0 < largest.numel <= 128 * 64
 
 
 def test_state_dict_continues_the_run_bit_for_bit() -> None:
@@ -205,7 +364,6 @@ def test_state_dict_continues_the_run_bit_for_bit() -> None:
     straight, first, second = partial(), partial(), partial(seed=99)
     train(straight, data)
     train(first, data[:4])
-    second.seed = first.seed  # the seed belongs to the recipe, not to the state
     second.load_state_dict(first.state_dict())
     train(second, data[4:])
     assert torch.equal(second.centers.weight, straight.centers.weight)
@@ -233,12 +391,18 @@ def test_empty_batch_is_a_step_without_effect_on_the_backbone() -> None:
     loss = head(embeddings, torch.zeros(0, dtype=torch.int64))
     loss.backward()
     assert float(loss.detach()) == 0.0
+    before = head.centers.weight.clone()
+    head.step(0.1)
+    assert torch.equal(head.centers.weight, before)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.int16, torch.uint16, torch.int32, torch.int64]
+)
 def test_any_integer_labels_do(dtype: torch.dtype) -> None:
     embeddings, labels = batches(1)[0]
-    assert torch.equal(full()(embeddings, labels.to(dtype)), full()(embeddings, labels))
+    head = full(num_classes=300)  # more classes than a narrow dtype can count
+    assert torch.equal(head(embeddings, labels.to(dtype)), head(embeddings, labels))
 
 
 @pytest.mark.parametrize(
@@ -267,6 +431,15 @@ def test_non_finite_embeddings_are_named(value: float) -> None:
         full()(embeddings, torch.zeros(4, dtype=torch.int64))
 
 
+def test_embeddings_whose_length_overflows_are_named() -> None:
+    embeddings = torch.ones(3, DIM)
+    embeddings[1, 4] = 1e20
+    with pytest.raises(
+        NonFiniteError, match=r"embedding 1 of the batch holds 1.0\d*e\+20 at column 4"
+    ):
+        full(dtype=torch.float32)(embeddings, torch.zeros(3, dtype=torch.int64))
+
+
 def test_step_without_backward_is_refused() -> None:
     with pytest.raises(RuntimeError, match="backward"):
         full().step(0.1)
@@ -275,3 +448,41 @@ def test_step_without_backward_is_refused() -> None:
 def test_wrong_width_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\[B, 11\], got \[2, 7\]"):
         full()(torch.zeros(2, 7), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"margin": 0.4},
+        {"margin": mf.CosFace},
+        {"scale": 0.0},
+        {"chunk_size": 0},
+        {"dtype": torch.float16},
+        {"momentum": 1.0},
+        {"num_classes": 0},
+    ],
+    ids=str,
+)
+def test_impossible_heads_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        full(**options)
+
+
+def test_half_precision_centers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="float32 or float64"):
+        full().half()(torch.zeros(2, DIM), torch.zeros(2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("lr", [float("nan"), -0.1])
+def test_impossible_learning_rates_are_refused(lr: float) -> None:
+    with pytest.raises(ValueError, match="lr >= 0"):
+        full().step(lr)
+
+
+def test_a_loop_that_never_steps_is_warned() -> None:
+    head = full()
+    for _ in range(63):
+        head(*batches(1)[0]).backward()
+    loss = head(*batches(1)[0])
+    with pytest.warns(UserWarning, match=r"without head\.step"):
+        loss.backward()

@@ -8,6 +8,7 @@ from margins_table import MARGINS
 from torch import Tensor
 
 import manyface as mf
+from manyface.base.errors import LabelError
 from manyface.softmax import dense_margin_softmax, streamed_margin_softmax
 from manyface.softmax.streamed import needs_shift
 
@@ -164,3 +165,46 @@ def test_gradients_against_finite_differences(margin: mf.Margin) -> None:
         lambda x, w: streamed_margin_softmax(x, w, targets, margin=margin, scale=8.0, chunk_size=2),
         (embeddings, (rows.detach() * 100).requires_grad_()),
     )
+
+
+@pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
+def test_fp32_at_a_usual_size_is_as_good_as_eager(margin: mf.Margin) -> None:
+    embeddings, rows, targets = problem(Shape(128, 128, 4000, 512), torch.float32)
+    double = [tensor.detach().double().requires_grad_() for tensor in (embeddings, rows)]
+    options = {"margin": margin, "scale": 64.0}
+    truth = gradients(dense_margin_softmax(*double, targets, **options), *double)
+    eager, streamed = (
+        gradients(run(embeddings, rows, targets, **options), embeddings, rows)
+        for run in (dense_margin_softmax, streamed_margin_softmax)
+    )
+    for name, got, plain, expected in zip(
+        ("loss", "embeddings", "rows"), streamed, eager, truth, strict=True
+    ):
+        error, budget = relative_error(got, expected), 1.3 * relative_error(plain, expected) + 1e-7
+        assert error <= budget, f"{name}: error {error:.1e}, budget {budget:.1e}"
+
+
+@pytest.mark.parametrize("scale", [80.0, 86.0, 87.0, 88.0])
+def test_scales_at_the_edge_of_the_range(scale: float) -> None:
+    """All cosines are near -1: exp(-s) must not vanish in s / Z."""
+    draw = torch.Generator().manual_seed(0)
+    away = torch.randn(1, 6, generator=draw)
+    inputs = (
+        away + 0.1 * torch.randn(4, 6, generator=draw),
+        -away + 0.1 * torch.randn(2, 6, generator=draw),
+    )
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        targets = torch.tensor([0, 1, 0, 1])
+        loss = streamed_margin_softmax(*leaves, targets, margin=mf.NormFace(), scale=scale)
+        results.append(gradients(loss, *leaves))
+    for got, expected in zip(*results, strict=True):
+        assert relative_error(got, expected) < 2e-4
+
+
+def test_targets_out_of_range_are_refused() -> None:
+    embeddings, rows, targets = problem(Shape(3, 4, 5, 2), torch.float32)
+    for wrong in (targets - 5, targets + 5):
+        with pytest.raises(LabelError, match=r"targets must be in \[0, 5\)"):
+            streamed_margin_softmax(embeddings, rows, wrong, margin=mf.NormFace(), scale=8.0)

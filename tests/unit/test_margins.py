@@ -110,6 +110,8 @@ def test_ends_of_the_range_are_finite(dtype: torch.dtype, edge: float) -> None:
     "make",
     [
         lambda: mf.CosFace(-0.1),
+        lambda: mf.ArcFace(28.6),
+        lambda: mf.CosFace(0.4, gradient="bogus"),  # type: ignore[arg-type]
         lambda: mf.ArcFace(float("nan")),
         lambda: mf.CombinedMargin(0.0),
         lambda: mf.CombinedMargin(1.0, -0.1),

@@ -34,3 +34,12 @@ def tangent_gradient(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:
     """
     radial = (gradient * unit).sum(dim=1, keepdim=True)  # [N, 1]
     return gradient.addcmul_(radial, unit, value=-1.0).mul_(inverse)
+
+
+def refuse_double_backward() -> None:
+    """Called first in the backward of a function whose gradient has no graph of its own."""
+    if torch.is_grad_enabled():  # autograd enables it in backward for create_graph=True alone
+        raise RuntimeError(
+            "the margin softmax cannot be differentiated twice: its gradient is computed by hand; "
+            "use manyface.softmax.dense_margin_softmax where you need create_graph=True"
+        )

@@ -11,26 +11,33 @@ moves the rows as soon as their gradient is known: no gradient of the size of th
 *Unfused*. Several backwards before a step (accumulation), or a call of `grad_norm`,
 `clip_grad_norm_` or `row_gradients`, make the row gradients real: [K, D], K the rows that took
 part. `step` then applies their sum. Losses add up as in torch: divide each by the number of
-micro-batches to average. Forwards whose loss is never backpropagated change nothing.
+micro-batches to average. Forwards whose loss is never backpropagated change nothing, and a loss
+from before a step cannot be backpropagated after it.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from manyface.base.errors import ConfigError
-from manyface.centers import ActiveRows, CenterTable, RowSGD
-from manyface.heads.checks import check_embeddings, check_labels
-from manyface.margins import Margin
-from manyface.softmax.streamed import (
-    DEFAULT_CHUNK_SIZE,
-    Residual,
-    row_gradients,
-    streamed_forward,
+from manyface.base.numeric import refuse_double_backward
+from manyface.centers import CenterTable, RowSGD
+from manyface.heads.checks import (
+    check_arguments,
+    check_embeddings,
+    check_labels,
+    check_one_process,
+    check_table,
 )
+from manyface.heads.gradients import ForwardPass, Pending, RowGradients
+from manyface.margins import Margin
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, chunk_borders, streamed_forward
+
+# Backward passes without a step after which a loop has forgotten head.step.
+_MANY_PENDING = 64
 
 
 @dataclass(frozen=True)
@@ -41,43 +48,16 @@ class Selection:
     targets: Tensor
 
 
-@dataclass
-class Pending:
-    """A forward pass whose row gradients are still to be taken; `upstream` scales them."""
+class HeadOptions(TypedDict, total=False):
+    """Arguments that every head shares, as `CenterHead` documents them."""
 
-    rows: ActiveRows
-    residual: Residual
-    upstream: Tensor
-
-    def gradients(self) -> "RowGradients":
-        """All row gradients at once, [K, D]."""
-        weight = self.rows.table.weight
-        values = weight.new_empty(len(self.rows), weight.shape[1])
-        for start, stop, chunk in row_gradients(self.residual, self.rows):
-            torch.mul(chunk, self.upstream, out=values[start:stop])
-        return RowGradients(self.rows.ids, values)
-
-
-@dataclass(frozen=True)
-class RowGradients:
-    """Gradients `values` [K, D] of the rows `ids` int64 [K] (sorted, distinct; None: all rows)."""
-
-    ids: Tensor | None
-    values: Tensor
-
-    def __add__(self, other: "RowGradients") -> "RowGradients":
-        if self.ids is None or other.ids is None:
-            return self._add_to_all(other)
-        ids, places = torch.unique(torch.cat([self.ids, other.ids]), return_inverse=True)
-        values = self.values.new_zeros(ids.shape[0], self.values.shape[1])
-        values.index_add_(0, places, torch.cat([self.values, other.values]))
-        return RowGradients(ids, values)
-
-    def _add_to_all(self, other: "RowGradients") -> "RowGradients":
-        everything, some = (self, other) if self.ids is None else (other, self)
-        if some.ids is None:
-            return RowGradients(None, everything.values.add_(some.values))
-        return RowGradients(None, everything.values.index_add_(0, some.ids, some.values))
+    scale: float
+    momentum: float
+    weight_decay: float
+    seed: int
+    chunk_size: int
+    dtype: torch.dtype
+    device: torch.device | str | None
 
 
 class _Loss(torch.autograd.Function):
@@ -85,16 +65,22 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, loss: Tensor, gradient: Tensor, head: Any, pending: Pending
+        ctx: Any,
+        embeddings: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        head: "CenterHead",
+        passed: ForwardPass,
     ) -> Tensor:
         ctx.save_for_backward(gradient)
-        ctx.head, ctx.pending, ctx.dtype = head, pending, embeddings.dtype
+        ctx.head, ctx.passed, ctx.dtype = head, passed, embeddings.dtype
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
         (gradient,) = ctx.saved_tensors
-        ctx.head._note_backward(ctx.pending, upstream[0].detach())
+        ctx.head._note_backward(ctx.passed, upstream[0].detach())
         return (gradient * upstream[0]).to(ctx.dtype), None, None, None, None
 
 
@@ -129,11 +115,8 @@ class CenterHead(nn.Module, ABC):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 < scale < float("inf"):
-            raise ConfigError(f"scale must be a number above 0, got {scale}")
-        if chunk_size < 1:
-            raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
-        self.num_classes, self.dim = num_classes, dim
+        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.centers = CenterTable(
             num_classes,
@@ -143,11 +126,10 @@ class CenterHead(nn.Module, ABC):
             dtype=dtype,
             device=device,
         )
+        self.num_steps = 0
         self._pending: list[Pending] = []
         self._gradients: RowGradients | None = None
-        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
-            lambda module, keys: module.zero_grad()
-        )
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def select(self, labels: Tensor) -> Selection:
@@ -164,29 +146,41 @@ class CenterHead(nn.Module, ABC):
             LabelError: a label is no integer or out of range.
             NonFiniteError: an embedding holds NaN or infinity.
         """
+        check_one_process()
+        check_table(self.centers.weight)
         check_labels(labels, num_classes=self.num_classes, batch=embeddings.shape[0])
-        check_embeddings(embeddings, dim=self.dim)
-        if embeddings.shape[0] == 0:
-            return embeddings.sum().to(self.centers.weight.dtype)
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return self._loss(embeddings, labels.to(torch.int64))
+        with self._full_precision():
+            values = embeddings.detach().to(self.centers.weight.dtype)
+            check_embeddings(values, dim=self.dim)
+            return self._loss(embeddings, values, labels.to(torch.int64))
 
-    def step(self, lr: float) -> None:
-        """Move the rows that took part since the last step; raises if none did."""
-        with torch.no_grad(), torch.autocast(self.centers.weight.device.type, enabled=False):
+    def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
+        """Move the rows that took part since the last step; raises if none did.
+
+        Args:
+            lr: learning rate.
+            grad_scale: factor by which the loss was scaled up before `backward` (the scale of a
+                GradScaler); it is taken out of the row gradients.
+        """
+        if not (0.0 <= lr < float("inf") and 0.0 < grad_scale < float("inf")):
+            raise ValueError(f"expected lr >= 0 and grad_scale > 0, got {lr} and {grad_scale}")
+        with torch.no_grad(), self._full_precision():
             if len(self._pending) == 1 and self._gradients is None:
-                self._fused_step(self._pending.pop(), lr)
+                self._fused_step(self._pending[0], lr, 1.0 / grad_scale)
             else:
-                self._unfused_step(lr)
+                self._unfused_step(lr, 1.0 / grad_scale)
+        self.num_steps += 1
+        self.zero_grad()
 
     def row_gradients(self) -> RowGradients:
-        """Sum of the row gradients since the last step, made real: [K, D] of memory."""
-        with torch.no_grad():
+        """Sum of the row gradients since the last step, made real: [K, D] of memory.
+
+        `clip_grad_norm_` and `step` write into what this returns: clone it to keep it.
+        """
+        with torch.no_grad(), self._full_precision():
             while self._pending:
-                gradients = self._pending.pop(0).gradients()
-                self._gradients = (
-                    gradients if self._gradients is None else self._gradients + gradients
-                )
+                found = self._pending.pop(0).gradients()
+                self._gradients = found if self._gradients is None else self._gradients.merge(found)
         if self._gradients is None:
             raise RuntimeError("the head has no gradient: call loss.backward() before head.step()")
         return self._gradients
@@ -211,42 +205,75 @@ class CenterHead(nn.Module, ABC):
         """Arguments as they would be written."""
         return f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
 
-    def _loss(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+    def get_extra_state(self) -> Tensor:
+        """int64 [2]: seed and number of steps, on which the draws of a step depend."""
+        return torch.tensor([self.seed, self.num_steps])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
+        self.seed, self.num_steps = (int(value) for value in state)
+
+    def _loss(self, embeddings: Tensor, values: Tensor, labels: Tensor) -> Tensor:
+        if labels.shape[0] == 0:
+            nobody = self.centers.active(labels)
+            empty = ForwardPass(nobody, residual=None)
+            return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
         selection = self.select(labels)
         rows = self.centers.active(selection.ids)
         with torch.no_grad():
             result = streamed_forward(
-                embeddings.detach().to(self.centers.weight.dtype),
+                values,
                 rows,
                 selection.targets,
                 margin=self.margin,
                 scale=self.scale,
                 chunk_size=self.chunk_size,
             )
+        passed = ForwardPass(rows, result.residual)
+        return self._attach(embeddings, result.loss, result.embedding_gradient, passed)
+
+    def _attach(
+        self, embeddings: Tensor, loss: Tensor, gradient: Tensor, passed: ForwardPass
+    ) -> Tensor:
         if not torch.is_grad_enabled():
-            return result.loss
+            return loss
         if not embeddings.requires_grad:  # a frozen backbone: the centers still learn
-            embeddings = embeddings.detach().requires_grad_()
-        pending = Pending(rows, result.residual, torch.zeros_like(result.loss))
-        loss: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
-            embeddings, result.loss, result.embedding_gradient, self, pending
+            with torch.inference_mode(False):
+                embeddings = embeddings.detach().clone().requires_grad_()
+        attached: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
+            embeddings, loss, gradient, self, passed
         )
-        return loss
+        return attached
 
-    def _note_backward(self, pending: Pending, upstream: Tensor) -> None:
-        # A second backward through the same graph adds, as everywhere in torch.
-        pending.upstream = pending.upstream + upstream
-        if not any(each is pending for each in self._pending):
-            self._pending.append(pending)
+    def _full_precision(self) -> torch.autocast:
+        # The softmax is a full-precision island: see softmax/streamed.py on what bf16 would cost.
+        return torch.autocast(self.centers.weight.device.type, enabled=False)
 
-    def _fused_step(self, pending: Pending, lr: float) -> None:
-        for start, stop, chunk in row_gradients(pending.residual, pending.rows):
-            pending.rows.update(start, stop, chunk.mul_(pending.upstream), lr=lr)
+    def _note_backward(self, passed: ForwardPass, upstream: Tensor) -> None:
+        passed.check_fresh()
+        for each in self._pending:
+            if each.forward is passed:  # one graph, two backwards: they add, as always in torch
+                each.upstream = each.upstream + upstream
+                return
+        self._pending.append(Pending(passed, upstream))
+        if len(self._pending) == _MANY_PENDING:
+            warnings.warn(
+                f"{_MANY_PENDING} backward passes without head.step(lr): the centers do not learn",
+                stacklevel=2,
+            )
 
-    def _unfused_step(self, lr: float) -> None:
+    def _fused_step(self, pending: Pending, lr: float, factor: float) -> None:
+        upstream = pending.upstream * factor
+        for start, stop, chunk in pending.forward.chunks():
+            pending.forward.rows.update(start, stop, chunk.mul_(upstream), lr=lr)
+
+    def _unfused_step(self, lr: float, factor: float) -> None:
         gradients = self.row_gradients()
         rows = self.centers.active(gradients.ids)
-        for start in range(0, len(rows), self.chunk_size):
-            stop = min(start + self.chunk_size, len(rows))
-            rows.update(start, stop, gradients.values[start:stop], lr=lr)
-        self.zero_grad()
+        for start, stop in chunk_borders(len(rows), self.chunk_size):
+            rows.update(start, stop, gradients.values[start:stop].mul_(factor), lr=lr)
+
+
+def _forget(module: nn.Module, incompatible_keys: object) -> None:
+    """After a load: gradients of the centers that were there before mean nothing."""
+    module.zero_grad()

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from manyface.base.errors import LabelError, NonFiniteError
+from manyface.base.errors import ConfigError, LabelError, NonFiniteError
 
 
 def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
@@ -18,6 +18,7 @@ def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
         raise LabelError(
             f"expected one label per embedding, shape ({batch},), got {tuple(labels.shape)}"
         )
+    labels = labels.to(torch.int64)  # in a narrow dtype num_classes itself could wrap
     wrong = (labels < 0) | (labels >= num_classes)
     if bool(wrong.any()):
         place = int(wrong.nonzero()[0])
@@ -28,20 +29,51 @@ def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
 
 
 def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
-    """Embeddings must be [B, dim] and finite."""
+    """Embeddings must be [B, dim], and finite in length too (1e20 overflows in float32)."""
     if embeddings.dim() != 2 or embeddings.shape[1] != dim:
         raise ValueError(f"embeddings must be [B, {dim}], got {list(embeddings.shape)}")
-    if not embeddings.is_floating_point():
-        raise ValueError(f"embeddings must be floating point, got {embeddings.dtype}")
-    values = embeddings.detach()
-    finite = torch.isfinite(values)
+    finite = torch.isfinite(torch.linalg.vector_norm(embeddings, dim=1))
     if not bool(finite.all()):
-        place, column = (int(index) for index in (~finite).nonzero()[0])
+        place = int((~finite).nonzero()[0])
+        column = int(embeddings[place].abs().nan_to_num(torch.inf, torch.inf).argmax())
         raise NonFiniteError(
-            f"embedding {place} of the batch{_on_rank()} holds {float(values[place, column])} "
+            f"embedding {place} of the batch{_on_rank()} holds {float(embeddings[place, column])} "
             f"at column {column}: look at the learning rate, the input images and the precision"
         )
 
 
+def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: torch.dtype) -> None:
+    """The arguments of a head that no other room checks."""
+    if isinstance(margin, type) or not callable(margin):
+        raise ConfigError(f"margin must be a margin such as CosFace(0.4), got {margin!r}")
+    if not 0.0 < scale < float("inf"):
+        raise ConfigError(f"scale must be a number above 0, got {scale}")
+    if chunk_size < 1:
+        raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
+    _check_dtype(dtype)
+
+
+def check_table(weight: Tensor) -> None:
+    """The centers may have been moved to another dtype by `module.half()` or the like."""
+    _check_dtype(weight.dtype)
+
+
+def check_one_process() -> None:
+    """Centers are not sharded yet; each process would train a table of its own."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ConfigError(
+            f"class centers live in one process so far, and there are {dist.get_world_size()}: "
+            "start training without torchrun"
+        )
+
+
+def _check_dtype(dtype: torch.dtype) -> None:
+    if dtype not in (torch.float32, torch.float64):
+        raise ConfigError(
+            f"class centers must be float32 or float64, got {dtype}; embeddings may have any "
+            "floating dtype, so keep the head out of .half() and of pure 16-bit precision plugins"
+        )
+
+
 def _on_rank() -> str:
-    return f" on rank {dist.get_rank()}" if dist.is_initialized() else ""
+    return f" on rank {dist.get_rank()}" if dist.is_available() and dist.is_initialized() else ""

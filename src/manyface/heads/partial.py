@@ -10,12 +10,12 @@ At sample_rate 1 it takes the same path (index list, gather, write-back) and equ
 bit. At 0 only the classes of the batch take part.
 """
 
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from manyface.heads.base import CenterHead, Selection
+from manyface.heads.base import CenterHead, HeadOptions, Selection
 from manyface.heads.sampling import sample_classes, sample_size
 from manyface.margins import Margin
 
@@ -38,35 +38,22 @@ class PartialFC(CenterHead):
         dim: int,
         margin: Margin,
         sample_rate: float = 0.1,
-        seed: int = 0,
-        **options: Any,
+        **options: Unpack[HeadOptions],
     ) -> None:
         self.sample_rate = sample_rate
         self.sample_size = sample_size(num_classes, sample_rate)
-        super().__init__(num_classes=num_classes, dim=dim, margin=margin, seed=seed, **options)
-        self.seed = seed
-        self.num_draws = 0
+        super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
 
     def select(self, labels: Tensor) -> Selection:
-        """Positives and this draw's negatives; a draw is used up only by a step that learns."""
+        """Positives and this step's negatives: every forward before a step has the same ones."""
         ids = sample_classes(
             labels,
             num_classes=self.num_classes,
             size=self.sample_size,
             seed=self.seed,
-            step=self.num_draws,
+            step=self.num_steps,
         )
-        if torch.is_grad_enabled():
-            self.num_draws += 1
         return Selection(ids=ids, targets=torch.searchsorted(ids, labels))
-
-    def get_extra_state(self) -> Tensor:
-        """The number of draws, so that a resumed run draws what the first would have drawn."""
-        return torch.tensor(self.num_draws)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Inverse of `get_extra_state`."""
-        self.num_draws = int(state)
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""

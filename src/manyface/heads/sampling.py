@@ -24,7 +24,7 @@ def sample_size(num_classes: int, sample_rate: float) -> int:
     """Number of classes that take part: int(sample_rate * num_classes)."""
     if not 0.0 <= sample_rate <= 1.0:
         raise ConfigError(f"sample_rate must be in [0, 1], got {sample_rate}")
-    return int(sample_rate * num_classes)
+    return int(sample_rate * num_classes + 1e-9)  # 0.29 * 100 is 28.999999999999996
 
 
 def sample_classes(labels: Tensor, *, num_classes: int, size: int, seed: int, step: int) -> Tensor:

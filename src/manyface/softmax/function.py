@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manyface.base.errors import LabelError
+from manyface.base.numeric import refuse_double_backward
 from manyface.margins import Margin
 from manyface.softmax.streamed import (
     DEFAULT_CHUNK_SIZE,
@@ -26,26 +28,29 @@ class _StreamedMarginSoftmax(torch.autograd.Function):
         scale: float,
         chunk_size: int,
     ) -> Tensor:
-        result = streamed_forward(
-            embeddings,
-            TensorRows(rows),
-            targets,
-            margin=margin,
-            scale=scale,
-            chunk_size=chunk_size,
-        )
+        with torch.autocast(rows.device.type, enabled=False):
+            result = streamed_forward(
+                embeddings.to(rows.dtype),
+                TensorRows(rows),
+                targets,
+                margin=margin,
+                scale=scale,
+                chunk_size=chunk_size,
+            )
         ctx.save_for_backward(rows, result.embedding_gradient)
-        ctx.residual = result.residual
+        ctx.residual, ctx.dtype = result.residual, embeddings.dtype
         return result.loss
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_double_backward()
         rows, embedding_gradient = ctx.saved_tensors
         gradient = torch.empty_like(rows) if ctx.needs_input_grad[1] else None
         if gradient is not None:
-            for start, stop, chunk in row_gradients(ctx.residual, TensorRows(rows)):
-                torch.mul(chunk, upstream[0], out=gradient[start:stop])
-        return upstream[0] * embedding_gradient, gradient, None, None, None, None
+            with torch.autocast(rows.device.type, enabled=False):
+                for start, stop, chunk in row_gradients(ctx.residual, TensorRows(rows)):
+                    torch.mul(chunk, upstream[0], out=gradient[start:stop])
+        return (upstream[0] * embedding_gradient).to(ctx.dtype), gradient, None, None, None, None
 
 
 def streamed_margin_softmax(
@@ -61,6 +66,11 @@ def streamed_margin_softmax(
 
     Memory beyond the inputs and their gradients: O(B D + (B + D) chunk_size).
     """
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < rows.shape[0]:
+        raise LabelError(
+            f"targets must be in [0, {rows.shape[0]}), "
+            f"got {int(targets.min())} to {int(targets.max())}"
+        )
     if embeddings.shape[0] == 0:
         return embeddings.sum() + 0.0 * rows.sum()
     loss: Tensor = _StreamedMarginSoftmax.apply(  # type: ignore[no-untyped-call]

@@ -140,11 +140,10 @@ class StreamedLoss:
 
 
 def needs_shift(scale: float, *, num_rows: int, dtype: torch.dtype) -> bool:
-    """Whether exp(+-scale), or its sum over `num_rows`, leaves the range of `dtype`."""
+    """Whether exp(scale) * num_rows, or scale / exp(-scale), leaves the range of `dtype`."""
     limits = torch.finfo(dtype)
-    return scale + math.log(max(num_rows, 1)) > math.log(limits.max) or -scale < math.log(
-        limits.tiny
-    )
+    largest = scale + math.log(max(num_rows, scale, 1.0))
+    return largest > min(math.log(limits.max), -math.log(limits.tiny))
 
 
 def chunk_borders(num_rows: int, chunk_size: int) -> Iterator[tuple[int, int]]:
@@ -187,8 +186,8 @@ def streamed_forward(
     losses = torch.logaddexp(
         (torch.log2(negatives) - own_exponent) * math.log(2.0), negatives.new_zeros(1)
     )  # [B, 1]
-    inverse_partition = torch.exp2(-(own_exponent + losses / math.log(2.0)))
-    row_weight = inverse_partition * (scale / embeddings.shape[0])  # [B, 1]
+    # Not by way of the logarithm above, which would cost |s psi| roundings.
+    row_weight = (scale / embeddings.shape[0]) / (negatives + torch.exp2(own_exponent))  # [B, 1]
     row_weight.clamp_max_(torch.finfo(unit.dtype).max)  # N = 0: nothing to weigh, but no inf * 0
     target_pull = row_weight * negatives * slope  # [B, 1]
     gradient = pull.mul_(row_weight).addcmul_(target_pull, own_unit, value=-1.0)  # [B, D]
@@ -215,9 +214,10 @@ def _target_path(
     unit: Tensor, own_unit: Tensor, inverse: Tensor, margin: Margin
 ) -> tuple[Tensor, Tensor]:
     """psi(c_iy) and psi'(c_iy), [B, 1] each, the slope by autograd through the margin."""
-    with torch.enable_grad():
-        cosine = (unit * own_unit).sum(dim=1).detach().requires_grad_()  # [B]
-        norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
+    norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
+    cosine = (unit * own_unit).sum(dim=1)  # [B]
+    with torch.inference_mode(False), torch.enable_grad():
+        cosine, norms = cosine.clone().requires_grad_(), norms.clone()
         logit = margin(cosine, norms)
         (slope,) = torch.autograd.grad(logit.sum(), cosine)
     return logit.detach()[:, None], slope[:, None]
