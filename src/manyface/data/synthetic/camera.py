@@ -10,11 +10,11 @@ _BLUR_PASSES_PER_PIXEL = 1 / 48  # so that softness is about the same share of t
 
 
 def expose(canvas: Canvas, scene: Scene) -> Tensor:
-    """Colours as the sensor sees them, float32 `[3, B, S, S]` about [0, 1]; reuses the albedo."""
+    """Colours as the sensor sees them, float32 `[3, B, S, S]` about [0, 255]; reuses the albedo."""
     pictures = scene.pictures
-    level = pictures.exposure * pictures.contrast
+    level = pictures.exposure * pictures.contrast * 255.0
     shade = at_least(canvas.shade, 0.05)
-    lift = (1.0 - pictures.contrast) * 0.5
+    lift = (1.0 - pictures.contrast) * 127.5
     gains = torch.stack((pictures.warmth, pictures.green, -pictures.warmth)) + 1.0
     return canvas.albedo.mul_(shade).mul_(gains * level).add_(lift)
 
@@ -33,7 +33,7 @@ def soften(planes: Tensor, scene: Scene) -> None:
 
 
 def develop(planes: Tensor, noise: Tensor, scene: Scene) -> Tensor:
-    """Add sensor noise `[3, B, S, S]` (unit variance) and round: uint8 `[B, S, S, 3]`."""
+    """Add sensor noise `[3, B, S, S]` (unit variance, reused) and round: uint8 `[B, S, S, 3]`."""
     amount = at_least(scene.pictures.noise, 0.0) * 255.0
-    planes.mul_(255.0).add_(noise * amount).add_(0.5).clamp_(0.0, 255.0)
+    planes.add_(noise.mul_(amount)).add_(0.5).clamp_(0.0, 255.0)  # truncated below: so rounded
     return planes.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
