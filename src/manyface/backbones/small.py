@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from manyface.backbones.base import SIZE_STEP, Backbone, check_share, final_batch_norm, run_block
+from manyface.backbones.base import Backbone, check_share, final_batch_norm, run_block
 from manyface.backbones.initialise import FirstValues, fan_in_uniform, fan_out_normal
 from manyface.base.errors import ConfigError
 
-NUM_STAGES = 3
+MAX_STAGES = 3
 Activation = Callable[[int], nn.Module]
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
     {"prelu": nn.PReLU, "relu": lambda width: nn.ReLU()}
@@ -25,7 +25,7 @@ ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
 
 
 class SmallNet(Backbone):
-    """Stem at S/2, then three stages at S/4, S/8, S/16.
+    """Stem at S/2, then one to three stages at S/4, S/8, S/16.
 
     A stage is a strided convolution to `widths[i]` channels and `depths[i]` residual blocks, so the
     net has 1 + sum(1 + 2 depth) convolutions. `activation` is "prelu" or "relu" (the backward pass
@@ -47,10 +47,10 @@ class SmallNet(Backbone):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(embedding_size=embedding_size, image_size=image_size)
-        if len(widths) != NUM_STAGES or len(depths) != NUM_STAGES:
+        if len(widths) != len(depths) or not 1 <= len(widths) <= MAX_STAGES:
             raise ConfigError(
-                f"a small net has {NUM_STAGES} stages: give {NUM_STAGES} widths and depths, "
-                f"got {list(widths)} and {list(depths)}"
+                f"a small net has 1 to {MAX_STAGES} stages, each with a width and a depth, "
+                f"got widths {list(widths)} and depths {list(depths)}"
             )
         if activation not in ACTIVATIONS:
             raise ConfigError(
@@ -64,7 +64,7 @@ class SmallNet(Backbone):
         for num_in, width, depth in zip(inputs, widths, depths, strict=True):
             self.stages.append(_stage(num_in, width, depth, act))
         self.dropout = nn.Dropout(check_share("dropout", dropout))
-        num_features = widths[-1] * (image_size // SIZE_STEP) ** 2
+        num_features = widths[-1] * (image_size >> (1 + len(widths))) ** 2
         self.fc = nn.Linear(num_features, embedding_size, bias=False)
         self.features = final_batch_norm(embedding_size)
 
@@ -79,7 +79,7 @@ class SmallNet(Backbone):
         for stage in self.stages.children():
             for unit in stage.children():
                 x = run_block(unit, x, recompute=recompute)
-        return x  # [B, widths[-1], S/16, S/16]
+        return x  # [B, widths[-1], S/2^(1+stages), same]
 
     def project(self, features: Tensor) -> Tensor:
         embeddings: Tensor = self.features(self.fc(self.dropout(features.flatten(1))))
