@@ -42,7 +42,8 @@ class Difficulty:
                 raise DataError(f"difficulty: {field} must be within [0, 2], got {value}")
 
 
-DIFFICULTIES: Final = MappingProxyType({"faces-1": Difficulty(name="faces-1")})
+_FACES_1 = Difficulty(name="faces-1", people=1.2, pose=0.9, light=0.9)
+DIFFICULTIES: Final = MappingProxyType({_FACES_1.name: _FACES_1})
 
 
 def find_difficulty(name: str) -> Difficulty:
