@@ -183,7 +183,7 @@ def test_faces_1_never_changes():
         ({"num_identities": 0}, "num_identities must be within"),
         ({"first_identity": -1}, "first_identity must be within"),
         ({"first_identity": 2**32 - 10}, "num_identities must be within"),
-        ({"difficulty": "faces-9"}, "expected one of faces-1; got 'faces-9'"),
+        ({"difficulty": "faces-9"}, "expected one of faces-1, demo-1; got 'faces-9'"),
     ],
 )
 def test_bad_arguments(changes: dict[str, object], message: str):
