@@ -370,6 +370,14 @@ def test_state_dict_continues_the_run_bit_for_bit() -> None:
     assert torch.equal(second.centers.velocity, straight.centers.velocity)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
+def test_any_64_bit_seed_is_saved(seed: int) -> None:
+    head, other = partial(seed=seed), partial(seed=5)
+    other.load_state_dict(head.state_dict())
+    assert other.seed == seed
+    assert torch.equal(other(*batches(1)[0]), head(*batches(1)[0]))
+
+
 def test_bf16_embeddings_under_autocast_keep_the_head_in_fp32() -> None:
     head = full(dtype=torch.float32)
     backbone = nn.Linear(DIM, DIM)

@@ -1,6 +1,7 @@
 """`manyface demo`: full FC against Partial FC on synthetic faces, and the floors both must beat."""
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -67,9 +68,13 @@ def _train_in_own_process(config: Config) -> dict[str, Any]:
     _write(recipe, config.to_toml())
     command = [sys.executable, "-m", "manyface", "train", str(recipe), "--force", "--no-summary"]
     with subprocess.Popen(command) as process:  # noqa: S603  ourselves
-        while process.poll() is None:
-            with suppress(KeyboardInterrupt):  # the run hears it too, saves, and says so
-                process.wait()
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while process.poll() is None:
+                with suppress(KeyboardInterrupt):  # the run hears it too, saves, and says so
+                    process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
     if process.returncode:
         raise typer.Exit(exit_code_of(process.returncode))
     result: dict[str, Any] = json.loads((config.run_directory / "result.json").read_text("utf-8"))

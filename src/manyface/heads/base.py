@@ -206,12 +206,13 @@ class CenterHead(nn.Module, ABC):
         return f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
 
     def get_extra_state(self) -> Tensor:
-        """int64 [2]: seed and number of steps, on which the draws of a step depend."""
-        return torch.tensor([self.seed, self.num_steps])
+        """int64 [2]: seed (its 64 bits) and number of steps, on which a step's draws depend."""
+        signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
+        return torch.tensor([signed, self.num_steps])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
-        self.seed, self.num_steps = (int(value) for value in state)
+        self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
 
     def _loss(self, embeddings: Tensor, values: Tensor, labels: Tensor) -> Tensor:
         if labels.shape[0] == 0:
