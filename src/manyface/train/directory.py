@@ -36,12 +36,8 @@ _FREE_KEYS = {
 }
 
 
-def prepare(directory: Path, config: Config, *, resume: bool, force: bool) -> None:
-    """Make the directory ready and write its config; the caller holds its lock.
-
-    A directory that holds a run is refused, unless `resume` (and the config agrees) or `force`
-    (the old run's files, and only those, are deleted).
-    """
+def check_start(directory: Path, config: Config, *, resume: bool, force: bool) -> None:
+    """Raise if a run may not begin, or go on, in `directory`; changes nothing."""
     exists = (directory / CONFIG).exists()
     if resume:
         if not exists:
@@ -54,7 +50,19 @@ def prepare(directory: Path, config: Config, *, resume: bool, force: bool) -> No
             f"{directory} holds a run already; resume it with --resume, "
             "overwrite it with --force, or give this one another run.name"
         )
-    elif force:
+    elif not exists and (found := [name for name in _OURS if (directory / name).exists()]):
+        raise ConfigError(
+            f"{directory} is no run (it has no {CONFIG}) but holds {found[0]}, which training "
+            "would overwrite; give the run another run.name, or move that away"
+        )
+
+
+def begin(directory: Path, config: Config, *, resume: bool) -> None:
+    """Delete the files of an old run, and only those, unless `resume`; write the config.
+
+    Called when everything that can be wrong with the new run has been found right.
+    """
+    if not resume:
         _clear(directory)
     write_text(directory / CONFIG, config.to_toml())
 

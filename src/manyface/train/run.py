@@ -65,10 +65,11 @@ def train(
     """
     directory, notices = config.run_directory, Notices()
     with run_lock(directory), MemoryMeter() as meter, cpu_threads(config.run.threads):
-        places.prepare(directory, config, resume=resume, force=force)
-        sweep(directory / places.CHECKPOINTS)
+        places.check_start(directory, config, resume=resume, force=force)
         training = build_training(config, warn=notices)
         start = _start(directory, training, resume=resume, notices=notices)
+        places.begin(directory, config, resume=resume)
+        sweep(directory / places.CHECKPOINTS)
         with ExitStack() as open_things:
             recorder = _open_recorder(
                 config, training, start, meter=meter, progress=progress, stack=open_things

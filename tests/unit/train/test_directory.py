@@ -1,12 +1,28 @@
+from pathlib import Path
+
 import pytest
 
 from manyface.base.errors import CheckpointError, ConfigError
-from manyface.config import load_config, parse_config
-from manyface.train.directory import prepare
+from manyface.config import Config, load_config, parse_config
+from manyface.train.directory import begin, check_start
 
 
 def config(*overrides: str):
     return parse_config("", list(overrides))
+
+
+def prepare(directory: Path, config: Config, *, resume: bool, force: bool) -> None:
+    check_start(directory, config, resume=resume, force=force)
+    begin(directory, config, resume=resume)
+
+
+def test_files_of_nobodys_run_are_left_alone(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/mine").write_text("x")
+    for force in (False, True):
+        with pytest.raises(ConfigError, match=r"is no run .* holds checkpoints"):
+            prepare(tmp_path, config(), resume=False, force=force)
+    assert (tmp_path / "checkpoints/mine").read_text() == "x"
 
 
 def test_the_resolved_config_is_written_and_reads_back(tmp_path):

@@ -48,11 +48,11 @@ _FACES_1 = Difficulty(name="faces-1", people=1.2, pose=0.9, light=0.9)
 _DEMO_1 = Difficulty(
     name="demo-1",
     people=1.2,
-    pose=0.6,
+    pose=0.5,
     light=1.2,
-    expression=0.5,
-    disguise=0.3,
-    occlusion=0.2,
+    expression=0.4,
+    disguise=0.1,
+    occlusion=0.05,
     camera=1.4,
 )
 DIFFICULTIES: Final = MappingProxyType({each.name: each for each in (_FACES_1, _DEMO_1)})
