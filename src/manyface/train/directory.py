@@ -62,7 +62,7 @@ def begin(directory: Path, config: Config, *, resume: bool) -> None:
 
     Called when everything that can be wrong with the new run has been found right.
     """
-    if not resume:
+    if not resume and (directory / CONFIG).exists():
         _clear(directory)
     write_text(directory / CONFIG, config.to_toml())
 
