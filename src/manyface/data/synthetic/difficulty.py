@@ -1,8 +1,8 @@
 """How hard the synthetic faces are: one record, with named versions whose pixels never change.
 
-The numbers come from training runs, listed in `docs/synthetic.md`: unseen people are told apart by a
-small net within about 100,000 images, while whitened pixels and an untrained net stay below 0.75.
-Same and different pairs draw their conditions alike.
+The numbers come from training runs, listed in `docs/synthetic.md`: unseen people are told apart
+by a small net within about 100,000 images, while whitened pixels and an untrained net stay below
+0.75. Same and different pairs draw their conditions alike.
 """
 
 from dataclasses import dataclass
