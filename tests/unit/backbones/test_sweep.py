@@ -79,7 +79,9 @@ def test_eval_is_deterministic_and_independent_of_batch_mates(name: str) -> None
     with torch.no_grad():
         together, again, alone = net(batch), net(batch), net(batch[:1])
     assert torch.equal(together, again)
-    torch.testing.assert_close(alone, together[:1], rtol=1e-4, atol=1e-4)
+    # Another batch size may take another convolution algorithm: rounding, relative to the largest.
+    largest = float(together.abs().max())
+    torch.testing.assert_close(alone, together[:1], rtol=1e-4, atol=1e-3 * largest)
 
 
 @pytest.mark.parametrize("name", NAMES)
