@@ -154,7 +154,8 @@ def test_names_that_the_terminal_cannot_show(folder: Path) -> None:
 @pytest.mark.slow
 def test_demo_in_small(folder: Path) -> None:
     overrides = ["data.synthetic.num_identities=100", "data.synthetic.images_per_identity=4"]
-    overrides += ["schedule.epochs=2", "evaluation.num_pairs=200", "evaluation.num_identities=100"]
+    overrides += ["schedule.steps=12", "schedule.warmup_steps=2"]
+    overrides += ["evaluation.num_pairs=200", "evaluation.num_identities=100"]
     done = run("demo", *(w for o in overrides for w in ("--set", o)), folder=folder, COLUMNS="60")
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
