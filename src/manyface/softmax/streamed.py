@@ -35,7 +35,7 @@ from torch import Tensor
 from manyface.base.numeric import tangent_gradient, unit_rows
 from manyface.margins import Margin
 
-# On 2 cores with 1 MiB of L2 each, B = D = 512: see benchmarks/results/head_step.json.
+# Fits caches of some MiB at B = D = 512; not yet tuned by measurement (docs/log.md).
 DEFAULT_CHUNK_SIZE = 2048
 
 
