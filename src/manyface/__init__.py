@@ -7,12 +7,17 @@ for images, labels in loader:
     loss = head(backbone(images), labels)
     loss.backward()
     backbone_optimizer.step(); head.step(lr)
+
+A name is imported when it is first used, torch with it: that takes seconds, which the command line
+does not spend before it can answer Ctrl-C or print its help.
 """
 
-from manyface.backbones import create_backbone
-from manyface.base.errors import ManyfaceError
-from manyface.heads import FullFC, PartialFC
-from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
+TYPE_CHECKING = False  # importing it takes longer than all else here; type checkers know the name
+if TYPE_CHECKING:
+    from manyface.backbones import create_backbone
+    from manyface.base.errors import ManyfaceError
+    from manyface.heads import FullFC, PartialFC
+    from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
 
 __version__ = "0.1.0"
 
@@ -27,3 +32,30 @@ __all__ = [
     "PartialFC",
     "create_backbone",
 ]
+
+_ROOM_OF = {
+    "ArcFace": "margins",
+    "CombinedMargin": "margins",
+    "CosFace": "margins",
+    "FullFC": "heads",
+    "ManyfaceError": "base.errors",
+    "Margin": "margins",
+    "NormFace": "margins",
+    "PartialFC": "heads",
+    "create_backbone": "backbones",
+}
+
+if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others
+
+    def __getattr__(name: str) -> object:
+        if name not in _ROOM_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        room = import_module(f"{__name__}.{_ROOM_OF[name]}")
+        globals()[name] = getattr(room, name)
+        return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

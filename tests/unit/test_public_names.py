@@ -5,6 +5,8 @@ import tomllib
 from itertools import chain
 from pathlib import Path
 
+import pytest
+
 import manyface
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,17 @@ PUBLIC = {
 def test_public_names() -> None:
     assert set(manyface.__all__) == PUBLIC
     assert all(getattr(manyface, name).__doc__ for name in PUBLIC)
+
+
+def test_names_are_found_when_they_are_used() -> None:
+    assert set(dir(manyface)) >= PUBLIC | {"__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'FullFc'"):
+        manyface.FullFc  # noqa: B018
+    scope: dict[str, object] = {}
+    exec("from manyface import *", scope)  # noqa: S102
+    assert scope.keys() >= PUBLIC
+    with pytest.raises(ImportError):
+        exec("from manyface import absent", {})  # noqa: S102
 
 
 def test_version_is_stated_once_and_has_a_changelog_entry() -> None:

@@ -6,7 +6,6 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
 from rich.table import Table
 
 import manyface
@@ -40,6 +39,8 @@ def _software() -> list[tuple[str, str]]:
 
 
 def _devices() -> list[tuple[str, str]]:
+    import torch
+
     rows = [
         ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
         ("threads", f"{torch.get_num_threads()} for torch (run.threads sets another number)"),

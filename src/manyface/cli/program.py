@@ -13,10 +13,10 @@ from contextlib import suppress
 import typer
 
 from manyface.base.errors import ManyfaceError
+from manyface.cli import INTERRUPTED
 from manyface.cli.app import app
 
 DEFECT = 70
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

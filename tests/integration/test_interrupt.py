@@ -1,0 +1,57 @@
+"""Ctrl-C at any moment of the start ends in one line: no traceback, exit code 130."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = "from manyface.cli import main; raise SystemExit(main())"  # what an installed script does
+PROGRAMS = {"module": ["-m", "manyface"], "script": ["-c", SCRIPT]}
+
+
+def start(*options: str, folder: Path) -> "subprocess.Popen[str]":
+    (folder / "x.toml").write_text("[data.synthetic]\nnum_identities = 2000\n")
+    words = [sys.executable, "-u", *options, "train", "x.toml"]
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("module", ["typer", "pydantic", "numpy", "torch._C", "torch.nn", "rich"])
+def test_interrupted_while_importing(program: str, module: str, tmp_path: Path) -> None:
+    """-X importtime names each module as its import ends, so the moment does not hang on speed."""
+    process = start("-X", "importtime", *PROGRAMS[program], folder=tmp_path)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.endswith(f" {module}\n"):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err[-2000:]
+    assert "Traceback" not in out + err
+    assert [line for line in err.splitlines() if "error: " in line] == ["error: interrupted"]
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 2.0])
+def test_interrupted_after(seconds: float, tmp_path: Path) -> None:
+    process = start(*PROGRAMS["module"], folder=tmp_path)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, ""), err
+    assert "Traceback" not in err
+
+
+def test_the_first_screen_does_without_torch() -> None:
+    program = "import sys, manyface.cli.app; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
