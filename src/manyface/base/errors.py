@@ -4,6 +4,8 @@ The command line prints `str(error)` in one line and exits with `exit_code`; a t
 a defect of ours, so anything a user can cause is raised as one of these classes.
 """
 
+from pathlib import Path
+
 
 class ManyfaceError(Exception):
     """Anything a user can cause or mend."""
@@ -23,6 +25,17 @@ class DataError(ManyfaceError):
 
 class CheckpointError(ManyfaceError):
     """A checkpoint that cannot be written, or must not be trusted."""
+
+
+class WriteError(ManyfaceError):
+    """A file that cannot be written: a full disk, a place that is forbidden or gone."""
+
+    def __init__(self, path: Path | str, error: OSError) -> None:
+        number = "" if error.errno is None else f" (errno {error.errno})"
+        super().__init__(
+            f"cannot write {path}: {error.strerror or error}{number}; "
+            "free space, or make the place writable"
+        )
 
 
 class NonFiniteError(ManyfaceError):

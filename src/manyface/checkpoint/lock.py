@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from manyface.base.errors import CheckpointError
+from manyface.base.errors import CheckpointError, WriteError
 
 LOCK_NAME = "run.lock"
 
@@ -25,9 +25,7 @@ def run_lock(directory: Path) -> Iterator[None]:
         directory.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write in the run directory {directory}: {error.strerror} (errno {error.errno})"
-        ) from error
+        raise WriteError(path, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -37,7 +35,14 @@ def run_lock(directory: Path) -> Iterator[None]:
                 f"{directory} is in use by another process ({file.read().strip() or 'unknown'}); "
                 "wait for it, stop it, or give this run another name"
             ) from error
-        file.truncate(0)
-        file.write(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
-        file.flush()
+        _sign(path, file.fileno())
         yield
+
+
+def _sign(path: Path, descriptor: int) -> None:
+    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+    try:  # past the file's buffer, from which closing it would write again
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
+    except OSError as error:
+        raise WriteError(path, error) from error

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from manyface.base.errors import DataError
+from manyface.base.errors import WriteError
 from manyface.cli.options import Overrides
 from manyface.config import Config, parse_config
 
@@ -91,4 +91,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from error
+        raise WriteError(path, error) from error

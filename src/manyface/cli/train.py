@@ -56,12 +56,6 @@ class Aborted(ManyfaceError):
     exit_code = 130
 
     def __init__(self, config: Config) -> None:
-        from manyface.checkpoint import newest
+        from manyface.train.directory import describe_kept
 
-        kept = newest(config.run_directory / "checkpoints")
-        recipe = config.run_directory / "config.toml"
-        super().__init__(
-            "interrupted; no checkpoint had been written"
-            if kept is None
-            else f"interrupted; {kept} is kept, go on with: manyface train {recipe} --resume"
-        )
+        super().__init__(f"interrupted; {describe_kept(config.run_directory)}")

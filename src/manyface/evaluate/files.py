@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError
+from manyface.base.errors import WriteError
 from manyface.evaluate.pairs import PairSet
 from manyface.evaluate.verification import Evaluation
 
@@ -68,4 +68,4 @@ def _save(path: Path, **arrays: Any) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+        raise WriteError(path, error) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from manyface.base.errors import DataError, ManyfaceError
+from manyface.base.errors import DataError, WriteError
 
 Event = dict[str, Any]
 
@@ -42,7 +42,7 @@ class EventLog:
             cut_torn_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise WriteError(self.path, error) from error
 
     @property
     def seconds(self) -> float:
@@ -57,15 +57,21 @@ class EventLog:
                 self._file.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
                 self._file.flush()
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise WriteError(self.path, error) from error
         return event
 
     def sync(self) -> None:
         """Force the log to the disk, so that no checkpoint outlives the events before it."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise WriteError(self.path, error) from error
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._file.close()  # which tries once more to write what could not be written
+        except OSError as error:
+            raise WriteError(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -129,10 +135,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
-
-
-def _cannot_write(path: Path, error: OSError) -> ManyfaceError:
-    return ManyfaceError(
-        f"cannot write the event log {path}: {error.strerror} (errno {error.errno}); "
-        "make the place writable or free space, then resume the run"
-    )

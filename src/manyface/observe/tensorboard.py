@@ -1,9 +1,11 @@
 """Scalars of a run as TensorBoard files; an optional extra, imported only when it is asked for."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manyface.base.errors import MissingExtraError
+from manyface.base.errors import MissingExtraError, WriteError
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -15,14 +17,25 @@ class TensorBoardLog:
     """Writes the numbers of step and evaluation events; `first_step` hides superseded ones."""
 
     def __init__(self, directory: Path, *, first_step: int = 0) -> None:
-        self._writer = _summary_writer()(str(directory), purge_step=first_step)
+        self._directory = directory
+        with self._writing():
+            self._writer = _summary_writer()(str(directory), purge_step=first_step)
 
     def write(self, event: dict[str, Any]) -> None:
-        for tag, value in scalars_of(event).items():
-            self._writer.add_scalar(tag, value, event["step"])
+        with self._writing():
+            for tag, value in scalars_of(event).items():
+                self._writer.add_scalar(tag, value, event["step"])
 
     def close(self) -> None:
-        self._writer.close()
+        with self._writing():
+            self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(self._directory, error) from error
 
 
 def scalars_of(event: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from manyface.base.errors import DataError
+from manyface.base.errors import WriteError
 from manyface.report import figures, results
 from manyface.report.rows import Row
 from manyface.report.runs import Run, read_runs
@@ -34,7 +34,7 @@ def write_report(
     except OSError as error:
         with suppress(OSError):
             beside.unlink()
-        raise DataError(f"cannot write the report {output}: {error.strerror or error}") from error
+        raise WriteError(output, error) from error
     return output
 
 

@@ -4,11 +4,13 @@ Specification: docs/formats/run.md.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from manyface.base.errors import CheckpointError, ConfigError
-from manyface.checkpoint import replace_file
+from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
+from manyface.checkpoint import newest, replace_file
 from manyface.config import Config, load_config
 
 CONFIG, EVENTS, RESULT = "config.toml", "events.jsonl", "result.json"
@@ -83,14 +85,28 @@ def check_same(old: Config, new: Config, *, directory: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Put a whole text in place; a failure names path and errno."""
+    """Put a whole text in place."""
     try:
         replace_file(path, text.encode())
     except OSError as error:
-        raise CheckpointError(
-            f"cannot write {path}: {error.strerror} (errno {error.errno}); "
-            "make the place writable or free space"
-        ) from error
+        raise WriteError(path, error) from error
+
+
+@contextmanager
+def naming_kept(directory: Path) -> Iterator[None]:
+    """A write that fails inside also says which checkpoint is kept."""
+    try:
+        yield
+    except WriteError as error:
+        raise ManyfaceError(f"{error}; {describe_kept(directory)}") from error
+
+
+def describe_kept(directory: Path) -> str:
+    """Which checkpoint a run that ended early can go on from, and how."""
+    kept = newest(directory / CHECKPOINTS)
+    if kept is None:
+        return "no checkpoint had been written"
+    return f"{kept} is kept, go on with: manyface train {directory / CONFIG} --resume"
 
 
 def _clear(directory: Path) -> None:

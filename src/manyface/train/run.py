@@ -64,7 +64,12 @@ def train(
     Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
     """
     directory, notices = config.run_directory, Notices()
-    with run_lock(directory), MemoryMeter() as meter, cpu_threads(config.run.threads):
+    with (
+        places.naming_kept(directory),
+        run_lock(directory),
+        MemoryMeter() as meter,
+        cpu_threads(config.run.threads),
+    ):
         places.check_start(directory, config, resume=resume, force=force)
         training = build_training(config, warn=notices)
         start = _start(directory, training, resume=resume, notices=notices)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from manyface.base.errors import CheckpointError
+from manyface.base.errors import CheckpointError, WriteError
 from manyface.checkpoint import (
     load,
     newest,
@@ -244,6 +244,19 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
         pass
     with run_lock(tmp_path):
         pass
+
+
+def test_a_lock_that_cannot_be_written_names_its_file(tmp_path, monkeypatch):
+    def full(descriptor, text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(WriteError, match=r"run\.lock: No space .*errno 28"), run_lock(tmp_path):
+        pass
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match=r"file/run/run\.lock: .*errno 20"):
+        run_lock(tmp_path / "file" / "run").__enter__()
 
 
 def save_for_ever(directory: Path, ready: "multiprocessing.synchronize.Event") -> None:

@@ -1,9 +1,10 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from manyface.base.errors import DataError, ManyfaceError
+from manyface.base.errors import DataError, WriteError
 from manyface.observe.events import EventLog, read_events
 
 
@@ -64,5 +65,20 @@ def test_seconds_go_on_after_a_resume_and_numbers_json_lacks_become_null(tmp_pat
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(ManyfaceError, match=r"missing.*errno 2"):
+    with pytest.raises(WriteError, match=r"missing.*errno 2"):
         EventLog(tmp_path / "missing" / "events.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("action", ["write", "sync", "leave unwritten"])
+def test_a_full_disk_is_named_with_path_and_errno(tmp_path, action):
+    actions = {
+        "write": lambda log: log.write("step", step=1),  # and closing the log tries it again
+        "sync": lambda log: log.sync(),  # which a device refuses
+        "leave unwritten": lambda log: log._file.write("x"),
+    }
+    log = EventLog(tmp_path / "events.jsonl")
+    log._file.close()
+    log._file = Path("/dev/full").open("a")  # noqa: SIM115  closed by the log
+    with pytest.raises(WriteError, match=r"cannot write .*events\.jsonl: .*errno \d+.*; free"), log:
+        actions[action](log)

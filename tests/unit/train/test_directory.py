@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from manyface.base.errors import CheckpointError, ConfigError
+from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.config import Config, load_config, parse_config
-from manyface.train.directory import begin, check_start
+from manyface.train.directory import begin, check_start, naming_kept
 
 
 def config(*overrides: str):
@@ -64,5 +64,16 @@ def test_a_resume_may_change_how_it_runs_but_not_what_it_computes(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match=r"file/config\.toml.*errno"):
+    with pytest.raises(WriteError, match=r"file/config\.toml.*errno"):
         prepare(tmp_path / "file", config(), resume=False, force=False)
+
+
+def test_a_failed_write_says_which_checkpoint_is_kept(tmp_path):
+    failed = WriteError(tmp_path / "events.jsonl", OSError(28, "No space left on device"))
+    said = r"events.jsonl.*errno 28.*no checkpoint had been"
+    with pytest.raises(ManyfaceError, match=said), naming_kept(tmp_path):
+        raise failed
+    (tmp_path / "checkpoints" / "step-00000012").mkdir(parents=True)
+    said = r"step-00000012 is kept.*/config.toml --resume"
+    with pytest.raises(ManyfaceError, match=said), naming_kept(tmp_path):
+        raise failed
