@@ -136,7 +136,7 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
         ("run.device=gpu", ["run.device", "'cuda:N'"]),
         ("run.name=a/b", ["run.name", "without slashes"]),
         ("run.name=..", ["run.name"]),
-        ("train.batch_size=0", ["train.batch_size", "got 0", "at least 1"]),
+        ("train.batch_size=1", ["train.batch_size", "got 1", "at least 2"]),
         ("train.batch_size=true", ["train.batch_size", "a whole number"]),
         ("head.sample_rate=1.5", ["head.sample_rate", "1.5", "[0, 1]"]),
         ("head.sample_rate=-0.1", ["head.sample_rate", "-0.1", "[0, 1]"]),

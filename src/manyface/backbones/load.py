@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -56,9 +55,13 @@ def _read(path: Path) -> Any:
             f"{path} is no torch file, or holds Python objects besides tensors, which are never "
             "executed; save the state_dict alone, best as .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"cannot read backbone weights from {path}: {reason}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # both readers raise whatever a damaged file leads them to
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
+        raise CheckpointError(
+            f"cannot read backbone weights from {path} ({reason}); is it whole? get it again"
+        ) from error
     raise CheckpointError(
         f"cannot read backbone weights from {path}: expected .safetensors, "
         f"{' or '.join(TORCH_SUFFIXES)}, got {path.suffix or 'no suffix'!r}"
@@ -74,11 +77,15 @@ def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
         raise CheckpointError(
             f"{path} holds {type(content).__name__}, expected a state_dict (name -> tensor)"
         )
-    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor))
+    ]
     if others:
         raise CheckpointError(
             f"{path} holds no state_dict: {len(others)} of {len(content)} entries are no tensors "
-            f"({_some(others)}); a state_dict is looked for at the top and under "
+            f"with a name ({_some(others)}); a state_dict is looked for at the top and under "
             f"{', '.join(map(repr, CONTAINERS))}"
         )
     return content

@@ -114,7 +114,9 @@ class AugmentationConfig(Section):
 class TrainConfig(Section):
     """The loop: batch, log lines, checkpoints."""
 
-    batch_size: Count = Field(128, description="Photos in a batch.")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        128, description="Photos in a batch; the nets' batch norm needs 2."
+    )
     log_every: Count = Field(20, description="Updates between two lines of the log.")
     ema: BelowOne = Field(
         0.0, description="Decay of an averaged copy of the backbone, used for evaluation; 0 is off."

@@ -1,6 +1,7 @@
 """Weights from files: what loads, and that everything else says clearly why not."""
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from manyface.backbones import Backbone, create_backbone, load_backbone_weights
 from manyface.base.errors import CheckpointError
+from manyface.base.random import numpy_generator
 
 State = dict[str, Tensor]
 
@@ -149,7 +151,26 @@ def test_a_truncated_file(tmp_path: Path, trained: State, suffix: str) -> None:
     assert "cannot read" in message(path)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, torch.zeros(2)])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_damaged_bytes(tmp_path: Path, trained: State, legacy: bool) -> None:
+    """They lead torch.load to raise KeyError, IndexError, AssertionError, TypeError and others."""
+    torch.save(trained, tmp_path / "good.pt", _use_new_zipfile_serialization=not legacy)
+    good = (tmp_path / "good.pt").read_bytes()
+    generator = numpy_generator(0, "damage")
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(good)
+        for place in generator.integers(6000, size=3):  # where the names and shapes are
+            damaged[place] = int(generator.integers(256))
+        (tmp_path / "bad.pt").write_bytes(damaged)
+        with suppress(CheckpointError):
+            load_backbone_weights(net(), tmp_path / "bad.pt")
+            continue
+        refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize("content", [[1, 2], {}, {"epoch": 3}, torch.zeros(2), {1: torch.zeros(2)}])
 def test_torch_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "model.pt")
     assert "state_dict" in message(tmp_path / "model.pt")

@@ -80,7 +80,7 @@ def test_config_prints_a_recipe(run: Callable[..., Outcome]) -> None:
         (["train", "--sett", "x"], 2, "--sett"),
         (["config", "--set"], 2, "--set"),
         (["config", "--set", "train.batchsize=3"], 2, "did you mean train.batch_size?"),
-        (["config", "--set", "train.batch_size=0"], 2, "at least 1"),
+        (["config", "--set", "train.batch_size=0"], 2, "at least 2"),
         (["train", "absent.toml"], 2, "absent.toml: cannot read the recipe"),
         (["train", "."], 2, "is a folder"),
         (["evaluate", "absent"], 1, "absent"),
