@@ -58,12 +58,13 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _room() -> list[tuple[str, str]]:
-    free, total = available_memory()
+    from manyface.observe.memory import machine_bytes
+
     here = Path.cwd()
     disk = shutil.disk_usage(here)
     writable = "" if os.access(here, os.W_OK) else ", but not writable: set run.directory"
     return [
-        ("memory", f"{format_bytes(free)} free of {format_bytes(total)}"),
+        ("memory", f"{format_bytes(free_memory())} free of {format_bytes(machine_bytes())}"),
         ("disk", f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, {here}{writable}"),
     ]
 
@@ -75,16 +76,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def available_memory() -> tuple[int, int]:
-    """Free and total bytes of the machine's memory."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total = page * os.sysconf("SC_PHYS_PAGES")
+def free_memory() -> int:
+    """Bytes of the machine's memory that a program may still ask for."""
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024, total
-    return page * os.sysconf("SC_AVPHYS_PAGES"), total
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _installed(package: str) -> str | None:

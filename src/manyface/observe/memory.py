@@ -6,6 +6,7 @@ RssAnon + RssShmem is what the program itself asked for. Sampling misses peaks s
 interval; one sample costs about 60 microseconds.
 """
 
+import os
 import resource
 import sys
 import threading
@@ -17,6 +18,11 @@ import torch
 
 _STATUS = Path("/proc/self/status")
 _FIELDS = ("RssAnon:", "RssShmem:")
+
+
+def machine_bytes() -> int:
+    """Memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def resident_bytes() -> int:

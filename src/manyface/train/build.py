@@ -39,6 +39,7 @@ from manyface.evaluate import (
 )
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
+from manyface.train.checks import check_batch_size
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
 from manyface.train.method import Classification
@@ -67,6 +68,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     autocast = build_precision(config, device, warn=warn)
     source = build_source(config, warn=warn)
     loader = build_loader(config, source)
+    check_batch_size(loader.batch_size, source)
     return Training(
         source=source,
         loader=loader,

@@ -1,0 +1,20 @@
+"""Whether a recipe and its data fit together: said before a run begins, not in its middle."""
+
+from manyface.base.errors import ConfigError
+from manyface.data import ImageSource
+from manyface.observe.memory import machine_bytes
+
+
+def check_batch_size(batch_size: int, source: ImageSource) -> None:
+    """Refuse a batch that would hold an image twice, or that no memory holds."""
+    if batch_size > len(source):
+        raise ConfigError(
+            f"train.batch_size is {batch_size}, but {source.name} has {len(source)} images; "
+            f"set train.batch_size to {len(source)} at most"
+        )
+    needed = batch_size * 3 * source.image_size**2 * 4  # float32 pixels, before any layer
+    if needed > machine_bytes():
+        raise ConfigError(
+            f"train.batch_size is {batch_size}: {needed / 2**30:.0f} GiB for the pixels alone are "
+            "more than this machine's memory; lower train.batch_size"
+        )

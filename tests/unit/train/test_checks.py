@@ -1,0 +1,29 @@
+import os
+
+import pytest
+
+from manyface.base.errors import ConfigError
+from manyface.data.synthetic import SyntheticFaces
+from manyface.train.checks import check_batch_size
+
+
+def faces(**options):
+    return SyntheticFaces(num_identities=options.pop("people", 10), image_size=32, **options)
+
+
+def test_a_batch_that_the_data_fill_is_fine():
+    check_batch_size(30, faces(images_per_identity=3))
+
+
+@pytest.mark.parametrize("batch_size", [31, 10**9, 10**30])
+def test_a_batch_larger_than_the_data_is_refused(batch_size):
+    with pytest.raises(ConfigError, match=rf"batch_size is {batch_size}, but .* 30 images.*30"):
+        check_batch_size(batch_size, faces(images_per_identity=3))
+
+
+def test_a_batch_larger_than_the_memory_is_refused():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    too_many = memory // (3 * 32 * 32 * 4) + 1
+    source = faces(people=too_many, images_per_identity=1)
+    with pytest.raises(ConfigError, match=r"batch_size is \d+: .* GiB .* memory; lower"):
+        check_batch_size(too_many, source)
