@@ -1,6 +1,6 @@
 """Checkpoints: directories that are whole or absent, and verified when read."""
 
-from manyface.checkpoint.layout import newest, read_pointer, step_of
+from manyface.checkpoint.layout import committed, newest, read_pointer, step_of
 from manyface.checkpoint.load import Checkpoint, load
 from manyface.checkpoint.lock import run_lock
 from manyface.checkpoint.retain import retain, set_aside, sweep
@@ -8,6 +8,7 @@ from manyface.checkpoint.save import replace_file, save, write_pointer
 
 __all__ = [
     "Checkpoint",
+    "committed",
     "load",
     "newest",
     "read_pointer",

@@ -4,7 +4,7 @@ Specification: docs/formats/run.md.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ _OURS = (CONFIG, EVENTS, RESULT, EVALUATION, CHECKPOINTS, TENSORBOARD)
 
 # What a resumed run may change: where and how fast it runs and what is written down, not what it
 # computes. Whole sections or single keys.
-_FREE_SECTIONS = {"evaluation"}
-_FREE_KEYS = {
+_FREE = {
+    "evaluation",
     "run.name",
     "run.directory",
     "run.threads",
@@ -71,17 +71,21 @@ def begin(directory: Path, config: Config, *, resume: bool) -> None:
 
 def check_same(old: Config, new: Config, *, directory: Path) -> None:
     """Refuse a resume with a config that would compute something else."""
-    before, after = _flat(old.model_dump()), _flat(new.model_dump())
-    changed = [
-        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _is_free(key)
-    ]
-    if changed:
+    if changed := changes(old, new, free=_FREE):
         raise ConfigError(
-            f"cannot resume {directory} with another config: {'; '.join(changed)}; resume with "
+            f"cannot resume {directory} with another config: {changed}; resume with "
             f"{directory / CONFIG}, or start a new run that begins with this one's backbone.weights"
         )
+
+
+def changes(old: Config, new: Config, *, free: Collection[str]) -> str:
+    """What differs beside the `free` keys and sections; empty if nothing does."""
+    before, after = _flat(old.model_dump()), _flat(new.model_dump())
+    return "; ".join(
+        f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not {key, key.split(".")[0]} & set(free)
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,10 +120,6 @@ def _clear(directory: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(f"cannot delete {path} of the old run: {error}") from error
-
-
-def _is_free(key: str) -> bool:
-    return key in _FREE_KEYS or key.split(".")[0] in _FREE_SECTIONS
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from manyface.base.errors import CheckpointError
-from manyface.checkpoint import Checkpoint, load, newest, read_pointer
+from manyface.base.errors import CheckpointError, ConfigError
+from manyface.checkpoint import Checkpoint, committed, load, newest, read_pointer
 from manyface.config import Config, load_config
 from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
 from manyface.train import directory as places
@@ -19,6 +19,20 @@ from manyface.train.build import (
 )
 from manyface.train.devices import choose_device, cpu_threads
 from manyface.train.state import unpack_groups
+
+# What an evaluation may change: what is verified, and how it is computed. Sections or single keys.
+_FREE = {
+    "evaluation",
+    "run.threads",
+    "run.device",
+    "run.precision",
+    "data.path",
+    "data.people",
+    "data.threads",
+    "data.max_bad_share",
+    "data.synthetic.difficulty",
+    "data.synthetic.images_per_identity",
+}
 
 
 def evaluate_run(
@@ -71,22 +85,31 @@ def load_embedder(config: Config, checkpoint: Checkpoint) -> nn.Module:
 
 
 def read_run_config(directory: Path, overrides: Sequence[str] = ()) -> Config:
-    """The config of a run; CheckpointError if the directory holds none."""
+    """The config of a run; `overrides` may say what to verify, not what was trained."""
     path = directory / places.CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{directory} is no run: it has no {places.CONFIG}")
-    return load_config(path, list(overrides))
+        raise CheckpointError(
+            f"{directory} is no run: it has no {places.CONFIG}; "
+            "name the folder that `manyface train` printed"
+        )
+    config = load_config(path, list(overrides))
+    if changed := places.changes(load_config(path), config, free=_FREE):
+        raise ConfigError(
+            f"{changed}: {directory} is trained with the former; take it out, "
+            "or train a run of its own with the latter"
+        )
+    return config
 
 
 def find_checkpoint(directory: Path, name: str) -> Path:
     """The checkpoint that `name` (last, best, or a directory's name) stands for."""
     checkpoints = directory / places.CHECKPOINTS
-    if name == "last":
-        path = newest(checkpoints)
-    elif name == "best":
+    named = {path.name: path for path in committed(checkpoints)}
+    if name == "best":
         path = read_pointer(checkpoints, "best")
     else:
-        path = checkpoints / name
+        path = newest(checkpoints) if name == "last" else named.get(name)
     if path is None or not path.is_dir():
-        raise CheckpointError(f"{directory} has no checkpoint {name!r} in {places.CHECKPOINTS}")
+        known = ", ".join(["last", *named]) if named else "none; train the run first"
+        raise CheckpointError(f"{directory} has no checkpoint {name!r}; there are {known}")
     return path
