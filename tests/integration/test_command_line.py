@@ -129,6 +129,32 @@ def test_closed_pipe_is_quiet(folder: Path, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("redirection", "said"),
+    [
+        (">&-", "standard output is closed; redirect it to a file, or to /dev/null"),
+        (">/dev/full", "cannot write standard output: No space left on device (errno 28); free"),
+    ],
+)
+@pytest.mark.parametrize("words", ["config", "doctor", "--version"])
+@pytest.mark.parametrize("options", ["", "-u"])
+def test_output_that_cannot_be_written(
+    folder: Path, options: str, words: str, redirection: str, said: str
+) -> None:
+    line = f"env -u PYTHONUNBUFFERED '{sys.executable}' {options} -m manyface {words} {redirection}"
+    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_closed_error_output_is_no_error(folder: Path) -> None:
+    line = f"'{sys.executable}' -m manyface train small.toml 2>&-"
+    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("method")
+
+
+@pytest.mark.parametrize(
     ("words", "code"),
     [
         (["--version"], 0),

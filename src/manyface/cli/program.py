@@ -4,19 +4,21 @@ Exit codes: 0 done; 1 something the user can mend; 2 a wrong recipe or command l
 ours (--debug or MANYFACE_DEBUG=1 shows its traceback); 128 + signal when stopped, 130 for Ctrl-C.
 """
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from pathlib import Path
 
 import typer
 
-from manyface.base.errors import ManyfaceError
+from manyface.base.errors import ManyfaceError, WriteError
 from manyface.cli import INTERRUPTED
 from manyface.cli.app import app
 
 DEFECT = 70
+_FAILED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,14 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "--debug" in words:
         words.remove("--debug")
         debug = True
-    _print_anything()
-    code = _run(words, debug=debug)
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        return code
-    # The reader of our output has gone; what is still buffered has nowhere to go.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
+    if not _prepare_streams():
+        return 1
+    return _finish_output(_run(words, debug=debug))
 
 
 def _run(words: list[str], *, debug: bool) -> int:
@@ -63,6 +60,9 @@ def explain(error: Exception) -> tuple[str, int]:
     if _is_out_of_memory(error):
         return f"out of memory: lower train.batch_size or data.image_size ({_short(error)})", 1
     if isinstance(error, OSError):
+        # Whatever else we write names its path.
+        if error.filename is None and error.errno in _FAILED_WRITES:
+            return str(WriteError("standard output", error)), 1
         place = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror or error}{place}", 1
     return (
@@ -87,9 +87,30 @@ def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0]
 
 
-def _print_anything() -> None:
-    """A name that the terminal cannot show is printed with escapes, not refused."""
+def _prepare_streams() -> bool:
+    """Whether there is an output; a name it cannot show is printed with escapes, not refused."""
+    if sys.stderr is None:  # closed by the shell: 2>&-
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  for the rest of the process
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+    if sys.stdout is None:
+        text = "error: standard output is closed; redirect it to a file, or to /dev/null"
+        typer.echo(text, err=True)
+    return sys.stdout is not None
+
+
+def _finish_output(code: int) -> int:
+    """Write what is still buffered; where that fails, give it up, and return the exit code."""
+    try:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        pass  # the reader has seen enough
+    except OSError as error:
+        if code == 0:  # else it has been said
+            text, code = explain(error)
+            typer.echo(f"error: {text}", err=True)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
