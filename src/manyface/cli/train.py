@@ -7,7 +7,7 @@ import typer
 
 from manyface.base.errors import ManyfaceError
 from manyface.cli.options import Overrides
-from manyface.config import Config, load_config
+from manyface.config import Config
 
 
 def train(
@@ -30,13 +30,15 @@ def train(
       manyface train recipes/lfw.toml --set head.sample_rate=0.1 --set run.name=partial
       manyface train runs/partial/config.toml --resume
 
-    Everything goes to <run.directory>/<run.name>. Ctrl-C saves a checkpoint and stops.
+    Everything goes to <run.directory>/<run.name>; given the config.toml of a run, to the folder
+    it lies in, so a run may be copied or moved. Ctrl-C saves a checkpoint and stops.
     """
     from manyface.cli.tables import print_methods
     from manyface.observe.progress import SilentProgress, make_progress
+    from manyface.train.directory import load_recipe
     from manyface.train.run import train as run_training
 
-    config = load_config(recipe, overrides or [])
+    config = load_recipe(recipe, overrides or [])
     if resume and force:
         raise ManyfaceError("--resume goes on with a run and --force overwrites it; choose one")
     progress = (lambda name, *, num_steps: SilentProgress()) if quiet else make_progress

@@ -5,7 +5,7 @@ A leaf: it describes and checks, imports nothing above `base`, and builds nothin
 
 from manyface.config.learning import BackboneConfig, HeadConfig, OptimizerConfig, ScheduleConfig
 from manyface.config.load import load_config, parse_config
-from manyface.config.render import render_page
+from manyface.config.render import render_page, toml_value
 from manyface.config.running import (
     AugmentationConfig,
     DataConfig,
@@ -31,4 +31,5 @@ __all__ = [
     "load_config",
     "parse_config",
     "render_page",
+    "toml_value",
 ]

@@ -4,14 +4,14 @@ Specification: docs/formats/run.md.
 """
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.checkpoint import newest, replace_file
-from manyface.config import Config, load_config
+from manyface.config import Config, load_config, toml_value
 
 CONFIG, EVENTS, RESULT = "config.toml", "events.jsonl", "result.json"
 EVALUATION, CHECKPOINTS, TENSORBOARD = "evaluation", "checkpoints", "tensorboard"
@@ -36,6 +36,23 @@ _FREE = {
     "train.keep",
     "train.tensorboard",
 }
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The recipe at `path`; a run's own config.toml means the run in whose folder it lies.
+
+    So a run that was copied or moved is gone on with where it is, wherever it was begun.
+    """
+    path = Path(path)
+    if path.name != CONFIG or not _holds_progress(path.parent):
+        return load_config(path, overrides)
+    home = path.parent if path.parent.name not in ("", "..") else path.parent.resolve()
+    place = [f"run.directory={toml_value(home.parent)}", f"run.name={toml_value(home.name)}"]
+    return load_config(path, [*place, *overrides])
+
+
+def _holds_progress(directory: Path) -> bool:
+    return (directory / EVENTS).is_file() or newest(directory / CHECKPOINTS) is not None
 
 
 def check_start(directory: Path, config: Config, *, resume: bool, force: bool) -> None:

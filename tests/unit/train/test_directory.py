@@ -1,10 +1,11 @@
+import shutil
 from pathlib import Path
 
 import pytest
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.config import Config, load_config, parse_config
-from manyface.train.directory import begin, check_start, naming_kept
+from manyface.train.directory import begin, check_start, load_recipe, naming_kept
 
 
 def config(*overrides: str):
@@ -77,3 +78,32 @@ def test_a_failed_write_says_which_checkpoint_is_kept(tmp_path):
     said = r"step-00000012 is kept.*/config.toml --resume"
     with pytest.raises(ManyfaceError, match=said), naming_kept(tmp_path):
         raise failed
+
+
+def test_the_config_of_a_run_means_the_folder_it_lies_in(tmp_path, monkeypatch):
+    """Copied or moved, a run is where its files are, not where it was begun."""
+    monkeypatch.chdir(tmp_path)
+    begun = config("run.directory=runs", "run.name=first")
+    begun.run_directory.mkdir(parents=True)
+    prepare(begun.run_directory, begun, resume=False, force=False)
+    (begun.run_directory / "events.jsonl").touch()
+    shutil.copytree("runs/first", 'moved/an [odd] "1.5"')
+    own = Path("runs/first/config.toml")
+    assert load_recipe(own) == begun
+    copied = load_recipe('moved/an [odd] "1.5"/config.toml')
+    assert copied.run_directory == Path('moved/an [odd] "1.5"')
+    assert load_recipe(own, ["run.name=other"]).run_directory == Path("runs/other")
+    monkeypatch.chdir('moved/an [odd] "1.5"')
+    assert load_recipe("config.toml").run_directory == tmp_path / 'moved/an [odd] "1.5"'
+
+
+@pytest.mark.parametrize("beside", [[], ["checkpoints/mine"], ["run.log"]])
+def test_a_recipe_that_is_called_config_is_a_recipe(tmp_path, beside):
+    for name in beside:
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "config.toml").write_text(config("run.name=a").to_toml())
+    assert load_recipe(tmp_path / "config.toml").run_directory == Path("runs/a")
+    (tmp_path / "checkpoints" / "step-00000010").mkdir(parents=True)
+    assert load_recipe(tmp_path / "config.toml").run_directory == tmp_path
+    (tmp_path / "config.toml").rename(tmp_path / "other.toml")
+    assert load_recipe(tmp_path / "other.toml").run_directory == Path("runs/a")
