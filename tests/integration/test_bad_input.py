@@ -155,7 +155,9 @@ def test_pngs_with_alpha_palette_and_16_bits(train: Train, tmp_path: Path) -> No
 
 
 def test_one_photo_per_person(train: Train, tmp_path: Path) -> None:
-    assert_trained(train(make_faces(tmp_path / "faces", people=12, photos=1)))
+    outcome = train(make_faces(tmp_path / "faces", people=12, photos=1))
+    assert_trained(outcome, "nobody", "more than one image")
+    assert sum("more than one image" in line for line in outcome[1]) == 1
 
 
 def test_files_beside_the_photos(train: Train, tmp_path: Path) -> None:

@@ -136,6 +136,12 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
         ("run.device=gpu", ["run.device", "'cuda:N'"]),
         ("run.name=a/b", ["run.name", "without slashes"]),
         ("run.name=..", ["run.name"]),
+        ("run.name= ", ["run.name", "a folder name"]),
+        ("run.name=. .", ["run.name"]),
+        (
+            "data.min_images_per_identity=2",
+            ["data.min_images_per_identity is 2", "'synthetic'", "images_per_identity"],
+        ),
         ("train.batch_size=1", ["train.batch_size", "got 1", "at least 2"]),
         ("train.batch_size=true", ["train.batch_size", "a whole number"]),
         ("head.sample_rate=1.5", ["head.sample_rate", "1.5", "[0, 1]"]),

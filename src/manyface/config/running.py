@@ -22,7 +22,7 @@ class RunConfig(Section):
     name: Annotated[
         str,
         Field(
-            pattern=r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.][^/\\\x00-\x1f]*$",
+            pattern=r"^[^/\\\x00-\x1f]*[^/\\\x00-\x1f.\s][^/\\\x00-\x1f]*$",
             json_schema_extra={"expected": "a folder name, without slashes"},
         ),
     ] = Field(
@@ -77,7 +77,7 @@ class DataConfig(Section):
     max_bad_share: Fraction = Field(
         0.01,
         description="Unreadable photos are counted and replaced up to this share; above it, an "
-        "error.",
+        "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none.",
     )
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'

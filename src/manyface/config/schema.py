@@ -43,6 +43,12 @@ class Config(Section):
                 "data.people names people of a real data set, but data.path is 'synthetic'; "
                 "set data.path or take data.people out"
             )
+        if synthetic and self.data.min_images_per_identity > 1:
+            raise ValueError(
+                f"data.min_images_per_identity is {self.data.min_images_per_identity}, but "
+                "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
+                "set data.path or take data.min_images_per_identity out"
+            )
         listed = self.evaluation.pairs not in (None, "synthetic")
         if synthetic and listed and self.evaluation.path is None:
             raise ValueError(

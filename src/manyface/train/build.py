@@ -6,7 +6,8 @@ here can be built by hand in a user's own loop just as well.
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from manyface.backbones import AveragedNet, create_backbone, load_backbone_weights
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, DataError
 from manyface.base.random import stream_seed
 from manyface.config import Config
 from manyface.data import (
@@ -39,7 +40,7 @@ from manyface.evaluate import (
 )
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
-from manyface.train.checks import check_batch_size
+from manyface.train.checks import check_batch_size, single_images_warning
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
 from manyface.train.method import Classification
@@ -69,6 +70,8 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     source = build_source(config, warn=warn)
     loader = build_loader(config, source)
     check_batch_size(loader.batch_size, source)
+    if text := single_images_warning(source):
+        warn(text)
     return Training(
         source=source,
         loader=loader,
@@ -119,14 +122,24 @@ def build_loader(config: Config, source: ImageSource) -> Loader:
 
 def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int) -> SyntheticFaces:
     chosen = config.data.synthetic
-    return SyntheticFaces(
-        num_identities=num_identities,
-        images_per_identity=chosen.images_per_identity,
-        image_size=config.data.image_size,
-        seed=chosen.seed,
-        first_identity=first_identity,
-        difficulty=chosen.difficulty,
-    )
+    with _blaming_the_recipe():
+        return SyntheticFaces(
+            num_identities=num_identities,
+            images_per_identity=chosen.images_per_identity,
+            image_size=config.data.image_size,
+            seed=chosen.seed,
+            first_identity=first_identity,
+            difficulty=chosen.difficulty,
+        )
+
+
+@contextmanager
+def _blaming_the_recipe() -> Iterator[None]:
+    """Where data are made up, it is the recipe that asks for what cannot be had."""
+    try:
+        yield
+    except DataError as error:
+        raise ConfigError(str(error)) from error
 
 
 # --- model ----------------------------------------------------------------------------------------
@@ -318,5 +331,6 @@ def _synthetic_pairs(config: Config) -> PairSet:
     trained = config.data.synthetic.num_identities if config.data.path == SYNTHETIC else 0
     faces = _synthetic_faces(config, first_identity=trained, num_identities=chosen.num_identities)
     seed = stream_seed(config.data.synthetic.seed, "evaluation pairs")
-    pairs = synthetic_pairs(faces, num_pairs=chosen.num_pairs, folds=chosen.folds, seed=seed)
+    with _blaming_the_recipe():
+        pairs = synthetic_pairs(faces, num_pairs=chosen.num_pairs, folds=chosen.folds, seed=seed)
     return replace(pairs, name=SYNTHETIC)

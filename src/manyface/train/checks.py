@@ -18,3 +18,13 @@ def check_batch_size(batch_size: int, source: ImageSource) -> None:
             f"train.batch_size is {batch_size}: {needed / 2**30:.0f} GiB for the pixels alone are "
             "more than this machine's memory; lower train.batch_size"
         )
+
+
+def single_images_warning(source: ImageSource) -> str | None:
+    """One line where every person has a single image, else None."""
+    if len(source) > source.num_identities:  # everybody has one at least
+        return None
+    return (
+        f"nobody in {source.name} has more than one image: nothing shows the net how photos of one "
+        "person differ, so expect little; give people 2 or more images each"
+    )

@@ -145,6 +145,24 @@ def test_synthetic_pairs_are_of_people_nobody_trains_on():
     assert "are in the training data too" in seen[0]
 
 
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("data.synthetic.difficulty=hard", "difficulty: expected one of faces-1"),
+        ("data.synthetic.num_identities=5000000000", "num_identities must be within"),
+        ("data.synthetic.images_per_identity=5000000", "images_per_identity must be within"),
+        ("data.image_size=16", "image_size must be within"),
+        ("evaluation.num_identities=5000000000", "num_identities must be within"),
+        ("evaluation.num_pairs=42", "num_pairs must be a multiple"),
+        ("evaluation.num_pairs=400000", "use fewer pairs, or more people"),
+    ],
+)
+def test_made_up_faces_that_cannot_be_had_are_a_wrong_recipe(override, words):
+    config = tiny(override)
+    with pytest.raises(ConfigError, match=words):
+        build_evaluators(config, build_source(config, warn=no_warning), warn=no_warning)
+
+
 def test_start_weights(tmp_path):
     donor = build_backbone(tiny("run.seed=9"))
     path = tmp_path / "start here.safetensors"

@@ -4,7 +4,7 @@ import pytest
 
 from manyface.base.errors import ConfigError
 from manyface.data.synthetic import SyntheticFaces
-from manyface.train.checks import check_batch_size
+from manyface.train.checks import check_batch_size, single_images_warning
 
 
 def faces(**options):
@@ -27,3 +27,8 @@ def test_a_batch_larger_than_the_memory_is_refused():
     source = faces(people=too_many, images_per_identity=1)
     with pytest.raises(ConfigError, match=r"batch_size is \d+: .* GiB .* memory; lower"):
         check_batch_size(too_many, source)
+
+
+def test_people_with_one_image_each_are_warned_of():
+    assert "2 or more" in (single_images_warning(faces(images_per_identity=1)) or "")
+    assert single_images_warning(faces(images_per_identity=2)) is None
