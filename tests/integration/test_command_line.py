@@ -1,10 +1,13 @@
 """The program as a process: exit codes, signals, pipes, and the whole way from photos to a page."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -94,6 +97,35 @@ def start_long_run(folder: Path) -> "subprocess.Popen[str]":
     return process
 
 
+DEMO = ["demo", "--set", "data.synthetic.num_identities=40", "--set", "schedule.steps=100000"]
+
+
+@pytest.mark.parametrize(
+    ("words", "place"), [(["train", "long.toml"], "runs/long"), (DEMO, "runs/demo/full-fc")]
+)
+def test_closed_terminal_saves(folder: Path, words: list[str], place: str) -> None:
+    """The terminal hangs up, and what is written to it from then on fails."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=folder,
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    os.close(inside)
+    events = folder / place / "events.jsonl"
+    while not (events.exists() and '"step"' in events.read_text()):
+        os.read(terminal, 1000)
+    os.close(terminal)
+    with process:
+        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert list((folder / place / "checkpoints").glob("step-*"))
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_and_says_how_to_resume(folder: Path, number: signal.Signals) -> None:
     process = start_long_run(folder)
@@ -102,6 +134,7 @@ def test_signal_saves_and_says_how_to_resume(folder: Path, number: signal.Signal
     assert process.returncode == 128 + number
     last = err.splitlines()[-1]
     assert last.startswith("error: stopped by ")
+    assert "long: stopping after this step and saving; another Ctrl-C stops at once" in err
     assert "Traceback" not in err + out
     checkpoints = list((folder / "runs/long/checkpoints").glob("step-*"))
     assert checkpoints

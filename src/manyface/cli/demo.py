@@ -68,13 +68,18 @@ def _train_in_own_process(config: Config) -> dict[str, Any]:
     _write(recipe, config.to_toml())
     command = [sys.executable, "-m", "manyface", "train", str(recipe), "--force", "--no-summary"]
     with subprocess.Popen(command) as process:  # noqa: S603  ourselves
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        before = {
+            number: signal.signal(number, lambda number, frame: process.send_signal(number))
+            for number in (signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) != signal.SIG_IGN
+        }
         try:
             while process.poll() is None:
                 with suppress(KeyboardInterrupt):  # the run hears it too, saves, and says so
                     process.wait()
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if process.returncode:
         raise typer.Exit(exit_code_of(process.returncode))
     result: dict[str, Any] = json.loads((config.run_directory / "result.json").read_text("utf-8"))

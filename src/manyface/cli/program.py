@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import typer
@@ -41,12 +42,17 @@ def _run(words: list[str], *, debug: bool) -> int:
             traceback.print_exc()
         text, code = explain(error)
         for line in text.splitlines() or [type(error).__name__]:
-            typer.echo(f"error: {line}", err=True)
+            _complain(line)
         return code
     # typer swallows a KeyboardInterrupt and gives its exit code back instead.
     if code == INTERRUPTED:
-        typer.echo("error: interrupted", err=True)
+        _complain("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _complain(line: str) -> None:
+    with suppress(OSError):  # the terminal may have been closed; the exit code stays
+        typer.echo(f"error: {line}", err=True)
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -96,8 +102,7 @@ def _prepare_streams() -> bool:
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     if sys.stdout is None:
-        text = "error: standard output is closed; redirect it to a file, or to /dev/null"
-        typer.echo(text, err=True)
+        _complain("standard output is closed; redirect it to a file, or to /dev/null")
     return sys.stdout is not None
 
 
@@ -111,6 +116,6 @@ def _finish_output(code: int) -> int:
     except OSError as error:
         if code == 0:  # else it has been said
             text, code = explain(error)
-            typer.echo(f"error: {text}", err=True)
+            _complain(text)
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code

@@ -4,12 +4,14 @@ The display must survive narrow terminals, so its columns are chosen by width, a
 a bar would be thousands of carriage returns: there one line is printed every few seconds.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import IO, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
@@ -40,6 +42,12 @@ class Progress(Protocol):
     ) -> None: ...
     def update(self, snapshot: Snapshot) -> None: ...
     def message(self, text: str) -> None: ...
+
+    def activity(self, text: str | None) -> None:
+        """Show what goes on beside the steps; None: it is over."""
+
+    def alert(self, text: str) -> None:
+        """Show a message from within a signal handler, which may come in the middle of a print."""
 
 
 def make_progress(
@@ -76,6 +84,12 @@ class SilentProgress:
     def message(self, text: str) -> None:
         return None
 
+    def activity(self, text: str | None) -> None:
+        return None
+
+    def alert(self, text: str) -> None:
+        return None
+
 
 class LineProgress(SilentProgress):
     """One plain line every `interval_seconds`, for log files and pipes."""
@@ -100,7 +114,15 @@ class LineProgress(SilentProgress):
             self.message(f"step {snapshot.step}/{self._num_steps}  {describe(snapshot)}")
 
     def message(self, text: str) -> None:
-        print(f"{self._name}: {text}", file=self._stream, flush=True)
+        with suppress(OSError):  # as below: what cannot be shown ends no run
+            print(f"{self._name}: {text}", file=self._stream, flush=True)
+
+    def activity(self, text: str | None) -> None:
+        if text is not None:
+            self.message(text)
+
+    def alert(self, text: str) -> None:
+        _write_at_once(self._stream, f"{self._name}: {text}\n")
 
 
 class BarProgress:
@@ -109,6 +131,7 @@ class BarProgress:
     def __init__(self, name: str, *, num_steps: int, console: Console) -> None:
         self._bar = RichBar(*_columns(console.width), console=console, refresh_per_second=4)
         self._task = self._bar.add_task(name, total=num_steps, status="")
+        self._status = ""
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -120,17 +143,30 @@ class BarProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        with suppress(OSError):  # the terminal may have been closed
+            self._bar.stop()
 
     def update(self, snapshot: Snapshot) -> None:
-        short = self._bar.console.width < _WIDE
-        self._bar.update(
-            self._task, completed=snapshot.step, status=describe(snapshot, short=short)
-        )
+        self._status = describe(snapshot, short=self._bar.console.width < _WIDE)
+        self._bar.update(self._task, completed=snapshot.step, status=self._status)
 
     def message(self, text: str) -> None:
-        # markup off: a path like [old]/run is text, not a style.
-        self._bar.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):
+            # markup off: a path like [old]/run is text, not a style.
+            self._bar.console.print(text, markup=False, highlight=False)
+
+    def activity(self, text: str | None) -> None:
+        self._bar.update(self._task, status=self._status if text is None else text)
+
+    def alert(self, text: str) -> None:
+        # Over the bar, which is drawn again below it.
+        _write_at_once(self._bar.console.file, f"\r\x1b[2K{text}\n")
+
+
+def _write_at_once(stream: IO[str], text: str) -> None:
+    """Past the buffers, one of which may just be in use."""
+    with suppress(OSError):  # a stream without a file, too
+        os.write(stream.fileno(), text.encode())
 
 
 _WIDE, _MEDIUM = 90, 60

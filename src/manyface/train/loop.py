@@ -2,8 +2,9 @@
 
 What the words mean: `method` has the net, the head and their optimizers (method.py); a step is one
 update (step.py); `position` is where the run stands (state.py); `saver` commits checkpoints
-(saving.py); `recorder` writes events and shows progress (recording.py); `stop` is set by Ctrl-C or
-SIGTERM (stop.py). Step numbers count finished updates: at `position.step == 0` nothing is trained.
+(saving.py); `recorder` writes events and shows progress (recording.py); `stop` is set by Ctrl-C and
+other signals (stop.py). Step numbers count finished updates: at `position.step == 0` nothing is
+trained.
 """
 
 from collections.abc import Callable, Generator, Iterator

@@ -1,5 +1,7 @@
 """What a run leaves for people and for the report: events, TensorBoard, display, figures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +79,8 @@ class Recorder:
                 step=step,
                 loss=self._loss,
                 images_per_second=self.throughput.images_per_second,
-                seconds_left=seconds_per_step * (self._num_steps - step),
+                # After the last step an evaluation is still to come: no 0 s left.
+                seconds_left=seconds_per_step * (self._num_steps - step) or None,
             )
         )
 
@@ -100,6 +103,19 @@ class Recorder:
     def say(self, text: str) -> None:
         """A message for the person who watches."""
         self._progress.message(text)
+
+    def alert(self, text: str) -> None:
+        """The same from within a signal handler."""
+        self._progress.alert(text)
+
+    @contextmanager
+    def doing(self, text: str) -> Iterator[None]:
+        """The display says what goes on inside the block."""
+        self._progress.activity(text)
+        try:
+            yield
+        finally:
+            self._progress.activity(None)
 
     def saved(self, path: Path) -> None:
         """Note a new checkpoint, and force the events so far to the disk."""

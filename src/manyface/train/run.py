@@ -59,7 +59,7 @@ def train(
         resume: go on from the newest good checkpoint of the run that is there.
         force: overwrite a run that is there.
         progress: makes the display; `observe.progress.SilentProgress` shows nothing.
-        stop: ends the run early, after saving; by default one that Ctrl-C and SIGTERM set.
+        stop: ends the run early, after saving; by default one that signals set (stop.py).
 
     Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
     """
@@ -81,7 +81,7 @@ def train(
             )
             _begin(config, training, start, recorder)
             notices.connect(recorder)
-            stop = open_things.enter_context(stop or StopFlag())
+            stop = open_things.enter_context(stop or StopFlag(notify=recorder.alert))
             return _run(config, training, start, recorder=recorder, stop=stop)
 
 

@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM: a handler sets a flag, the loop finishes its step, saves and says so."""
+"""Ctrl-C, SIGTERM, a closed terminal: a handler sets a flag; the loop ends its step and saves."""
 
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -9,7 +10,8 @@ from typing import Any, Self
 
 from manyface.base.errors import ManyfaceError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_NOTICE = "stopping after this step and saving; another Ctrl-C stops at once, without saving"
 
 
 class Interrupted(ManyfaceError):
@@ -29,11 +31,15 @@ class Interrupted(ManyfaceError):
 class StopFlag:
     """Inside the `with` block the first signal sets `received`; a second one acts as usual.
 
+    But a hang-up: a terminal closes once, and several processes may pass it on.
+    `notify` is told so within the signal handler, where little is safe (`Progress.alert` is).
+
     Python runs signal handlers in the main thread only; elsewhere this does nothing, and whoever
     owns the main thread stops the run by `request`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, notify: Callable[[str], None] = lambda text: None) -> None:
+        self._notify = notify
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -43,7 +49,7 @@ class StopFlag:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in _heard()}
         return self
 
     def __exit__(
@@ -52,14 +58,20 @@ class StopFlag:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._restore()
+        self._restore(*_SIGNALS)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number))
-        self._restore()
+        self._restore(signal.SIGINT, signal.SIGTERM)
+        self._notify(_NOTICE)
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in self._before.keys() & numbers:
             with suppress(TypeError):  # a handler that Python did not install cannot be put back
-                signal.signal(number, handler)
-        self._before = {}
+                signal.signal(number, self._before.pop(number))
+
+
+def _heard() -> list[signal.Signals]:
+    """Not a hang-up that is ignored: nohup says that the run outlives its terminal."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in _SIGNALS if number != signal.SIGHUP or not ignored]

@@ -51,7 +51,8 @@ class Validation:
 
     def _evaluate(self, evaluator: PairEvaluator, step: int) -> None:
         name = evaluator.pairs.name
-        found = self.results[name] = evaluator(self._embed)
+        with self._recorder.doing(f"evaluating {name}"):
+            found = self.results[name] = evaluator(self._embed)
         write_evaluation(self._directory, evaluator.pairs, found)
         self._recorder.write("evaluation", step=step, set=name, scores=scores_of(found))
         self._recorder.say(f"step {step}: {summary_line(name, found)}")

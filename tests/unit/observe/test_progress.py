@@ -1,4 +1,6 @@
+import errno
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -74,3 +76,50 @@ def test_before_the_first_loss_only_what_is_known_is_said():
 )
 def test_durations(seconds, text):
     assert format_duration(seconds) == text
+
+
+@pytest.mark.parametrize("width", [40, 100])
+def test_the_bar_says_what_goes_on_beside_the_steps(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    with BarProgress("run", num_steps=412, console=console) as progress:
+        progress.update(replace(SNAPSHOT, seconds_left=None))
+        progress.activity("evaluating lfw")
+        progress._bar.refresh()
+        progress.activity(None)
+    lines = console.file.getvalue().replace("\r", "\n").splitlines()
+    shown = [line for line in lines if "412/412" in line]
+    assert any("412/412 evaluating lfw" in line for line in shown)
+    assert "evaluating" not in shown[-1]
+    assert "12.346" in shown[-1]
+
+
+def test_without_a_terminal_an_activity_is_a_line():
+    stream = io.StringIO()
+    progress = LineProgress("run", num_steps=3, stream=stream)
+    progress.activity("evaluating lfw")
+    progress.activity(None)
+    assert stream.getvalue() == "run: evaluating lfw\n"
+
+
+def test_an_alert_passes_by_every_buffer(tmp_path):
+    """As it must in a signal handler, which may come in the middle of a print."""
+    with (tmp_path / "log").open("w") as stream:
+        stream.write("half a li")
+        LineProgress("run", num_steps=3, stream=stream).alert("stopping")
+        assert (tmp_path / "log").read_text() == "run: stopping\n"
+        console = Console(file=stream, force_terminal=True)
+        BarProgress("run", num_steps=3, console=console).alert("again")
+        assert (tmp_path / "log").read_bytes().endswith(b"\r\x1b[2Kagain\n")
+    LineProgress("run", num_steps=3, stream=io.StringIO()).alert("no file: nothing to write to")
+
+
+def test_a_display_that_is_gone_does_not_end_a_run():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    LineProgress("run", num_steps=3, stream=Gone()).message("x")
+    console = Console(file=Gone(), force_terminal=True, width=80)
+    progress = BarProgress("run", num_steps=3, console=console)
+    progress.message("x")
+    progress.__exit__(None, None, None)

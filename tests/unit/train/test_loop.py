@@ -69,7 +69,7 @@ class FakeLoader:
             self.closed = True
 
 
-def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, **plan):
+def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, stream=None, **plan):
     diary = []
     method, loader = FakeMethod(diary), loader or FakeLoader()
     stop = StopFlag()
@@ -87,7 +87,7 @@ def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, *
     with EventLog(tmp_path / "events.jsonl") as events, MemoryMeter() as meter:
         recorder = Recorder(
             events,
-            LineProgress("run", num_steps=num_steps, stream=io.StringIO()),
+            LineProgress("run", num_steps=num_steps, stream=stream or io.StringIO()),
             num_steps=num_steps,
             throughput=throughput,
             meter=meter,
@@ -120,6 +120,13 @@ def test_evaluate_then_save_then_step_and_everything_at_the_end(tmp_path):
 def test_only_the_end_without_intervals(tmp_path):
     diary, _, _ = start(tmp_path, num_steps=2)
     assert diary == [("update", 1), ("update", 2), ("evaluate", 2), ("save", 2)]
+
+
+def test_the_display_promises_no_time_left_while_the_last_evaluation_is_still_to_come(tmp_path):
+    stream = io.StringIO()
+    start(tmp_path, num_steps=2, stream=stream)
+    assert "step 2/2" in stream.getvalue()
+    assert "left" not in stream.getvalue()
 
 
 def test_logged_steps(tmp_path):

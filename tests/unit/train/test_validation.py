@@ -54,6 +54,7 @@ def test_scores_events_and_files(tmp_path, recorder):
     assert on_the_way["scores"][0]["low"] is None
     assert at_the_end["scores"][0]["low"] is not None
     (name,) = validation.results
+    assert recorder._progress._stream.getvalue().count(f"run: evaluating {name}\n") == 2
     with np.load(tmp_path / "evaluation" / f"{name}.npz", allow_pickle=False) as found:
         assert found["similarity"].shape == (20,)
 
