@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyface.data import Augmentation, EpochSampler, Loader, augment
-from manyface.data.records.headers import iterate_members
+from manyface.data.records.headers import Member, iterate_members
 
 SEEDS = st.integers(0, 2**63 - 1)
 EVERYTHING = Augmentation(
@@ -124,16 +124,22 @@ def test_tar_headers_agree_with_tarfile(names, form, data):
             for name in names:
                 info = tarfile.TarInfo(name)
                 info.type = data.draw(
-                    st.sampled_from([tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE])
+                    st.sampled_from(
+                        [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE]
+                    )
                 )
                 content = data.draw(st.binary(max_size=1500)) if info.isreg() else b""
                 info.size, info.linkname = len(content), "x" * data.draw(st.integers(1, 150))
                 tar.addfile(info, io.BytesIO(content))
         with tarfile.open(path) as tar:
-            expected = [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
+            expected = [
+                Member(m.name, m.offset_data, m.size, None if m.isreg() else m.linkname * m.islnk())
+                for m in tar
+                if not m.isdir()
+            ]
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            found = [(m.name, m.offset, m.size) for m in iterate_members(descriptor, path)]
+            found = list(iterate_members(descriptor, path))
         finally:
             os.close(descriptor)
     assert found == expected

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from manyface.base.errors import DataError
-from manyface.data.records import FolderRecords, open_records
+from manyface.data.records import FolderRecords, folder, open_records
 
 
 def test_people_and_images_are_sorted_and_grouped(write_faces):
@@ -129,3 +129,18 @@ def test_lists_beside_the_people_can_be_read(write_faces):
 def test_index_is_compact(write_faces):
     records = open_records(write_faces({"Ann": 20, "Bob": 20}))
     assert records.index_bytes <= 40 * (8 + len("0001.jpg")) + 100
+
+
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names)[::-1]])
+def test_names_do_not_depend_on_the_order_that_a_disk_gives(write_faces, monkeypatch, order):
+    root = write_faces({"people/Bob": 1, "people/Zoe": 2})
+    (root / "alias").symlink_to(root / "people" / "Zoe")
+    (root / "zebra").symlink_to(root / "people" / "Bob")
+    found = folder._list_folder
+
+    def listed(path):
+        files, folders = found(path)
+        return order(files), order(folders)
+
+    monkeypatch.setattr(folder, "_list_folder", listed)
+    assert list(open_records(root).identity_names) == ["alias", "people/Bob"]

@@ -62,9 +62,48 @@ def test_dangerous_and_stray_members_are_ignored(tmp_path):
         info = tarfile.TarInfo("./a/1.jpg")
         info.size = 4
         tar.addfile(info, io.BytesIO(b"good"))
-    records = open_records(path)
+    warnings: list[str] = []
+    records = TarRecords(path, warn=warnings.append)
     assert len(records) == 1
     assert records.read(0) == b"good"
+    assert "2 linked images" in warnings[0]
+    assert "tar --dereference" in warnings[0]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_hard_links_are_the_file_they_share(tmp_path, form):
+    """As tarfile reads them: long names, chains, and a path that is stored again after the link."""
+    folder = f"{'f' * 90}/.store"
+    first = f"{folder}/{'n' * 70}.jpg" if form != tarfile.USTAR_FORMAT else ".store/n.jpg"
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+
+        def add(name: str, data: bytes = b"", link: str | None = None) -> None:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            if link is not None:
+                info.type, info.linkname = tarfile.LNKTYPE, link
+            tar.addfile(info, io.BytesIO(data))
+
+        add(first, b"content")
+        add("Ann/1.jpg", link=f"./{first}")
+        add("Ann/2.jpg", link="Ann/1.jpg")
+        add("Bob/1.jpg", b"old")
+        add("Bob/2.jpg", link="Bob/1.jpg")
+        add("Bob/1.jpg", b"new")
+        add("Bob/3.jpg", link="Bob/4.jpg")
+        add("Bob/4.jpg", b"four")
+        add("lists/pairs.txt", link=first)
+    warnings: list[str] = []
+    records = TarRecords(path, warn=warnings.append)
+    assert [records.describe(i).rpartition(":")[2] for i in range(len(records))] == [
+        *("Ann/1.jpg", "Ann/2.jpg", "Bob/1.jpg", "Bob/2.jpg", "Bob/4.jpg")
+    ]
+    contents = [records.read(i) for i in range(len(records))]
+    assert contents == [b"content", b"content", b"new", b"old", b"four"]
+    assert records.read_text("lists/pairs.txt") == "content"
+    assert len(warnings) == 1
+    assert warnings[0].startswith("1 linked images")
 
 
 def test_loose_images_are_left_out_with_a_warning(tmp_path):

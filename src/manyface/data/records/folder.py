@@ -85,7 +85,8 @@ def sorted_image_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
             continue
         seen.add(real)
         files, folders = _list_folder(root / relative)
-        pending += [f"{relative}/{name}".lstrip("/") for name in folders]
+        # Sorted: of a folder and links to it, the first one gives the name.
+        pending += [f"{relative}/{name}".lstrip("/") for name in sorted(folders, reverse=True)]
         if files:
             found.append((relative, sorted(files)))
     yield from sorted(found, key=lambda item: item[0])

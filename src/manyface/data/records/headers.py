@@ -3,8 +3,8 @@
 Written here because `tarfile` takes three times as long (56 against 18 microseconds of processor
 time per member of LFW: of 17 million images, 16 minutes against 5) and keeps an object for each
 member; it remains the oracle in the tests. Understands v7, ustar, GNU (long names, base-256 sizes)
-and pax (path, size). Links, devices and folders carry no data and are passed over. Sparse members
-are refused.
+and pax (path, linkpath, size). Devices and folders carry no data and are passed over; links come
+with what they share. Sparse members are refused.
 """
 
 import os
@@ -16,20 +16,26 @@ from manyface.base.errors import DataError
 
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
+_HARD_LINK, _SYMBOLIC_LINK = b"1", b"2"
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file in the archive; `offset` and `size` of its content in bytes."""
+    """A file in the archive; `offset` and `size` of its content in bytes.
+
+    A link has no content: `shares` names the member whose content a hard link shares ("" in a
+    symbolic link, which is not followed).
+    """
 
     name: str
     offset: int
     size: int
+    shares: str | None = None
 
 
 def iterate_members(descriptor: int, path: Path) -> Iterator[Member]:
-    """Regular files of the open tar `descriptor`, in archive order; DataError if it is damaged."""
+    """Files and links of the open tar `descriptor`, in archive order; DataError if damaged."""
     end = os.fstat(descriptor).st_size
     position = 0
     extended: dict[str, str] = {}
@@ -46,12 +52,16 @@ def iterate_members(descriptor: int, path: Path) -> Iterator[Member]:
         if content + size > end:
             raise DataError(f"{path} is cut off: a member at byte {position} ends past its end")
         position = content + -(-size // BLOCK) * BLOCK
-        if kind in (b"L", b"x"):
+        if kind in (b"L", b"K", b"x"):
             extended.update(_read_extension(kind, os.pread(descriptor, size, content), path))
-        elif kind not in (b"K", b"g"):
+        elif kind != b"g":
             name = extended.get("path") or _plain_name(header)
             if kind in _REGULAR and not name.endswith("/"):
                 yield Member(name, content, size)
+            elif kind == _HARD_LINK:
+                yield Member(name, content, 0, extended.get("linkpath") or _text(header[157:257]))
+            elif kind == _SYMBOLIC_LINK:
+                yield Member(name, content, 0, "")
             extended = {}
 
 
@@ -89,14 +99,18 @@ def _number(field: bytes) -> int:
 
 
 def _plain_name(header: bytes) -> str:
-    name = header[:100].split(b"\0", 1)[0]
-    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
-    return os.fsdecode(prefix + b"/" + name if prefix else name)
+    name = _text(header[:100])
+    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(field: bytes) -> str:
+    return os.fsdecode(field.split(b"\0", 1)[0])
 
 
 def _read_extension(kind: bytes, content: bytes, path: Path) -> dict[str, str]:
-    if kind == b"L":
-        return {"path": os.fsdecode(content.split(b"\0", 1)[0])}
+    if kind != b"x":
+        return {"path" if kind == b"L" else "linkpath": _text(content)}
     values: dict[str, str] = {}
     while content.strip(b"\0"):
         length_text, _, _ = content.partition(b" ")
@@ -106,7 +120,7 @@ def _read_extension(kind: bytes, content: bytes, path: Path) -> dict[str, str]:
         key, _, value = record.partition(b"=")
         if key.startswith(b"GNU.sparse"):
             raise DataError(f"{path} holds a sparse file; pack it without --sparse")
-        if key in (b"path", b"size"):
+        if key in (b"path", b"linkpath", b"size"):
             values[key.decode()] = os.fsdecode(value)
         content = content[int(length_text) :]
     return values

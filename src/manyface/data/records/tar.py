@@ -2,8 +2,9 @@
 
 One pass over the headers gives the place of every image; after that an image is one `pread`, which
 needs no lock, so any number of threads read at once. Nothing is extracted: links, absolute paths
-and ".." can do no harm (links carry no data, the others are ignored or taken as relative). A path
-that is stored twice counts once, the later one, as tar itself does. Text files can be read
+and ".." can do no harm: a hard link stands for the file before it that it shares (which takes a
+second pass), other links are left out with a warning, the rest is ignored or taken as relative. A
+path that is stored twice counts once, the later one, as tar itself does. Text files can be read
 (`read_text`), so that lists may travel with the images. Memory of the index: 24 bytes and the file
 name per image, a few hundred bytes per person.
 """
@@ -12,6 +13,7 @@ import logging
 import os
 import weakref
 from array import array
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +40,18 @@ class TarRecords(GroupedRecords):
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
         self.close = weakref.finalize(self, os.close, self._descriptor)
-        draft = _Draft()
-        for member in iterate_members(self._descriptor, path):
-            draft.add(member)
+        draft = _Draft.of(self._descriptor, path)
+        if draft.shared:
+            draft = _Draft.of(self._descriptor, path, shared=draft.shared)
         if not draft.folders:
             raise DataError(f"no images in {path}: expected folders of persons inside the archive")
         if draft.loose:
             warn(f"{draft.loose} images at the top of {path} belong to no person and are left out")
+        if draft.unfollowed:
+            warn(
+                f"{draft.unfollowed} linked images in {path} are left out: only hard links to "
+                "files before them in it are followed; pack it with tar --dereference"
+            )
         self._texts = draft.texts
         folders, counts = self._arrange(draft)
         names = people_of_folders(folders)
@@ -100,9 +107,16 @@ class TarRecords(GroupedRecords):
 
 
 class _Draft:
-    """What one pass over the headers collects, in archive order."""
+    """What one pass over the headers collects, in archive order.
 
-    def __init__(self) -> None:
+    `shared` has the paths that hard links share. A pass that is given those of an earlier one
+    follows the links.
+    """
+
+    def __init__(self, shared: Collection[str]) -> None:
+        self.shared: set[str] = set()
+        self.unfollowed = 0
+        self._contents: dict[str, Member | None] = dict.fromkeys(shared)
         self.folders: dict[str, int] = {}
         self.owners, self.offsets, self.sizes = array("q"), array("q"), array("q")
         self.texts: dict[str, Member] = {}
@@ -110,8 +124,24 @@ class _Draft:
         self._names = bytearray()
         self._ends = array("q", [0])
 
+    @classmethod
+    def of(cls, descriptor: int, path: Path, *, shared: Collection[str] = ()) -> "_Draft":
+        """The draft of a whole archive."""
+        draft = cls(shared)
+        for member in iterate_members(descriptor, path):
+            draft.add(member)
+        return draft
+
     def add(self, member: Member) -> None:
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        parts = _parts(member.name)
+        if member.shares is not None:
+            content = self._follow(member.shares)
+            if content is None:
+                self.unfollowed += bool(parts) and is_image_name(parts[-1])
+                return
+            member = content
+        if "/".join(parts) in self._contents:
+            self._contents["/".join(parts)] = member
         if not parts or ".." in parts or any(is_hidden(part) for part in parts):
             return
         if not is_image_name(parts[-1]):
@@ -120,6 +150,12 @@ class _Draft:
             self.loose += 1
         else:
             self._add_image("/".join(parts[:-1]), parts[-1], member)
+
+    def _follow(self, shares: str) -> Member | None:
+        target = "/".join(_parts(shares))
+        if target:
+            self.shared.add(target)
+        return self._contents.get(target)
 
     def _add_image(self, folder: str, file_name: str, member: Member) -> None:
         self.owners.append(self.folders.setdefault(folder, len(self.folders)))
@@ -130,3 +166,7 @@ class _Draft:
 
     def file_names(self) -> StringTable:
         return StringTable.from_parts(bytes(self._names), np.array(self._ends, dtype=np.int64))
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
