@@ -3,8 +3,7 @@
 import time
 from typing import Any
 
-import typer
-
+from manyface.cli.console import warn
 from manyface.config import Config
 from manyface.evaluate import Evaluation, fit_whitened_pixels, make_embed_function
 from manyface.train.build import build_backbone, build_evaluators, build_source
@@ -15,9 +14,9 @@ Row = dict[str, Any]
 
 def measure_baselines(config: Config) -> list[Row]:
     """Rows like those of result.json for whitened pixels and for the backbone before training."""
-    source = build_source(config, warn=_warn)
+    source = build_source(config, warn=warn)
     rows = []
-    for evaluator in build_evaluators(config, source, warn=_warn)[:1]:
+    for evaluator in build_evaluators(config, source, warn=warn)[:1]:
         began = time.perf_counter()
         pixels = fit_whitened_pixels(source, seed=config.run.seed)
         seconds = time.perf_counter() - began
@@ -42,7 +41,3 @@ def _row(name: str, pairs: str, found: Evaluation, *, train_seconds: float) -> R
         "steps": 0,
         "sets": {pairs: {"scores": scores_of(found)}},
     }
-
-
-def _warn(text: str) -> None:
-    typer.echo(f"warning: {text}", err=True)

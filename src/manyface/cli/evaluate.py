@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from manyface.base.errors import ConfigError
+from manyface.cli.console import warn
 from manyface.cli.options import Overrides
 
 
@@ -26,9 +27,6 @@ def evaluate(
     """
     from manyface.cli.tables import print_scores
     from manyface.train.scoring import evaluate_run
-
-    def warn(text: str) -> None:
-        typer.echo(f"warning: {text}", err=True)
 
     found = evaluate_run(run, checkpoint=checkpoint, overrides=overrides or [], warn=warn)
     if not found:

@@ -6,6 +6,7 @@ before it appends, and `read_events` leaves out what a later resume has supersed
 """
 
 import json
+import logging
 import math
 import os
 import threading
@@ -15,7 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from manyface.base.errors import DataError, WriteError
+from manyface.base.errors import WriteError
+
+log = logging.getLogger(__name__)
 
 Event = dict[str, Any]
 
@@ -85,14 +88,23 @@ class EventLog:
         self.close()
 
 
-def read_events(path: Path | str, *, superseded: bool = False) -> list[Event]:
-    """The events of a run in order, without a torn last line.
+def read_events(
+    path: Path | str,
+    *,
+    superseded: bool = False,
+    warn: Callable[[str], None] = log.warning,
+) -> list[Event]:
+    """The events of a run in order, without a torn last line; `warn` is told of damaged ones.
 
     `superseded=True` also gives the events that a resumed run has gone back behind.
     """
     lines = Path(path).read_bytes().split(b"\n")
     # What follows the last newline is empty, or a line whose writer died in the middle of it.
-    events = [_parse(line, path, number) for number, line in enumerate(lines[:-1], 1) if line]
+    found = {number: _parse(line) for number, line in enumerate(lines[:-1], 1) if line}
+    if damaged := [number for number, event in found.items() if event is None]:
+        first = f"{path}, line {damaged[0]}: {lines[damaged[0] - 1][:40]!r} is no event"
+        warn(f"{first}; {len(damaged)} damaged lines of {len(lines) - 1} are left out")
+    events = [event for event in found.values() if event is not None]
     return events if superseded else _current(events)
 
 
@@ -115,16 +127,12 @@ def _current(events: list[Event]) -> list[Event]:
     return kept
 
 
-def _parse(line: bytes, path: Path | str, number: int) -> Event:
+def _parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError as error:
-        raise DataError(
-            f"{path}, line {number}: expected a JSON object, got {line[:60]!r}"
-        ) from error
-    if not isinstance(event, dict) or "kind" not in event:
-        raise DataError(f'{path}, line {number}: expected an object with "kind", got {line[:60]!r}')
-    return event
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
 
 
 def _finite(value: Any) -> Any:

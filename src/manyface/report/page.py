@@ -1,5 +1,6 @@
 """One self-contained HTML page for one or several runs: no script, no network, no other file."""
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
@@ -9,21 +10,27 @@ from pathlib import Path
 from manyface.base.errors import WriteError
 from manyface.report import figures, results
 from manyface.report.rows import Row
-from manyface.report.runs import Run, read_runs
+from manyface.report.runs import Run, Warn, read_runs
+
+log = logging.getLogger(__name__)
 
 # The browser itself refuses to fetch anything: styles and pictures come with the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(
-    run_directories: Sequence[Path | str], output: Path | str, *, title: str | None = None
+    run_directories: Sequence[Path | str],
+    output: Path | str,
+    *,
+    title: str | None = None,
+    warn: Warn = log.warning,
 ) -> Path:
     """Write the page of these runs to `output` and return its path.
 
-    A directory is a run, or a folder of runs with a results.json (see `runs.py`). A missing or
-    broken one is a DataError, and a page that was there before stays as it was.
+    A directory is a run, or a folder of runs (see `runs.py`). A missing or broken one is a
+    DataError, and a page that was there before stays as it was.
     """
-    runs, baselines = read_runs(run_directories)
+    runs, baselines = read_runs(run_directories, warn=warn)
     page = render_page(runs, baselines, title=title)
     output = Path(output)
     beside = output.with_name(f".{output.name}.tmp")

@@ -3,12 +3,13 @@
     config.toml  events.jsonl  result.json  evaluation/<set>.npz  evaluation/<set>-errors.npz
 
 A run that is still going, or was stopped, has no result.json yet: what there is gets shown. A
-folder of several runs with a results.json (`manyface demo`) is read as its runs plus the methods
-listed there that have no folder of their own (the baselines).
+folder that holds runs stands for all of them. Where it has a results.json (`manyface demo`), the
+methods listed there that have no folder of their own (the baselines) are shown too.
 """
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,11 @@ from manyface.base.errors import DataError
 from manyface.evaluate.metrics import FoldAccuracy, kfold_accuracy
 from manyface.observe import read_events
 
+log = logging.getLogger(__name__)
+
 Row = dict[str, Any]
+Warn = Callable[[str], None]
+_RESULT, _EVENTS, _LISTING = "result.json", "events.jsonl", "results.json"
 _ERRORS = "-errors"
 
 
@@ -68,40 +73,60 @@ class Run:
         return [event for event in self.events if event.get("kind") == kind]
 
 
-def read_runs(directories: Sequence[Path | str]) -> tuple[list[Run], list[Row]]:
+def read_runs(
+    directories: Sequence[Path | str], *, warn: Warn = log.warning
+) -> tuple[list[Run], list[Row]]:
     """The runs in `directories`, and rows of methods that have no run of their own (baselines)."""
     if not directories:
         raise DataError("no run to report: name at least one run directory")
     runs: list[Run] = []
     rows: list[Row] = []
     for directory in map(Path, directories):
-        if (directory / "results.json").is_file() and not (directory / "result.json").exists():
-            inside = [read_run(path.parent) for path in sorted(directory.glob("*/result.json"))]
-            listed = _read_json(directory / "results.json").get("methods", [])
-            names = [row.get("name") for row in listed]
-            inside.sort(key=lambda run: names.index(run.name) if run.name in names else len(names))
-            rows += [row for row in listed if row.get("name") not in {run.name for run in inside}]
-            runs += inside
-        else:
-            runs.append(read_run(directory))
+        for place in [directory] if _is_one(directory) else _inside(directory) or [directory]:
+            found, listed = _read_place(place, warn)
+            runs += found
+            rows += listed
     return _distinct_names(runs), rows
 
 
-def read_run(directory: Path | str) -> Run:
+def _read_place(directory: Path, warn: Warn) -> tuple[list[Run], list[Row]]:
+    """A run, or what a demo has left."""
+    if _is_run(directory) or not (directory / _LISTING).is_file():
+        return [read_run(directory, warn=warn)], []
+    runs = [read_run(path, warn=warn) for path in _inside(directory)]
+    listed = _read_json(directory / _LISTING).get("methods", [])
+    names = [row.get("name") for row in listed]
+    runs.sort(key=lambda run: names.index(run.name) if run.name in names else len(names))
+    return runs, [row for row in listed if row.get("name") not in {run.name for run in runs}]
+
+
+def _inside(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*/") if _is_one(path))
+
+
+def _is_one(directory: Path) -> bool:
+    return _is_run(directory) or (directory / _LISTING).is_file()
+
+
+def _is_run(directory: Path) -> bool:
+    return (directory / _RESULT).exists() or (directory / _EVENTS).exists()
+
+
+def read_run(directory: Path | str, *, warn: Warn = log.warning) -> Run:
     """Read one run; what is missing or broken is a DataError that names the file."""
     directory = Path(directory)
     if not directory.is_dir():
         raise DataError(f"{directory} is not a run: there is no such directory")
-    result, log = directory / "result.json", directory / "events.jsonl"
-    if not result.exists() and not log.exists():
+    if not _is_run(directory):
         raise DataError(
-            f"{directory} is not a run: it holds neither result.json nor events.jsonl; "
-            "name the directory that `manyface train` printed"
+            f"{directory} is not a run: it holds neither result.json nor events.jsonl, nor folders "
+            "that do; name the directory that `manyface train` printed"
         )
+    result, events_path = directory / _RESULT, directory / _EVENTS
     row = _read_json(result) if result.exists() else {}
     config = directory / "config.toml"
     try:
-        events = read_events(log) if log.exists() else []
+        events = read_events(events_path, warn=warn) if events_path.exists() else []
         text = config.read_text(encoding="utf-8") if config.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the run {directory}: {error}") from error

@@ -193,5 +193,15 @@ def test_device_out_of_memory_is_known_by_name() -> None:
     assert explain(OutOfMemoryError("CUDA out of memory"))[1] == 1
 
 
+def test_report_of_a_folder_of_runs_warns_of_damage(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runs/a/events.jsonl").write_text('{"kind": "start", "step": 0}\n?\n')
+    code, out, err = run("report", tmp_path / "runs")
+    assert (code, out) == (0, f"Wrote {tmp_path / 'runs/report.html'}\n")
+    assert err.startswith(f"warning: {tmp_path / 'runs/a/events.jsonl'}, line 2: ")
+
+
 def test_help_names_every_verb_once() -> None:
     assert [command.name for command in app.registered_commands] == list(VERBS)

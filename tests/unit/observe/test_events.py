@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from manyface.base.errors import DataError, WriteError
+from manyface.base.errors import WriteError
 from manyface.observe.events import EventLog, read_events
 
 
@@ -25,11 +25,16 @@ def test_torn_last_line_is_skipped_and_cut_by_the_next_writer(tmp_path):
     assert [event["step"] for event in read_events(path)] == [1, 2]
 
 
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
+@pytest.mark.parametrize("damage", [b"[3]", b'{"kind": "st', b"\0\0\xff", b"{}"])
+def test_damaged_lines_are_left_out_and_named(tmp_path, damage):
     path = tmp_path / "events.jsonl"
-    path.write_text('{"kind": "step", "step": 1}\n[3]\n{"kind": "end", "step": 1}\n')
-    with pytest.raises(DataError, match="line 2"):
-        read_events(path)
+    good = [b'{"kind": "step", "step": 1}', b'{"kind": "end", "step": 1}']
+    path.write_bytes(b"\n".join([good[0], damage, good[1], damage, b""]))
+    warnings = []
+    assert [event["kind"] for event in read_events(path, warn=warnings.append)] == ["step", "end"]
+    (text,) = warnings
+    assert text.startswith(f"{path}, line 2: ")
+    assert "2 damaged lines" in text
 
 
 def test_a_resume_supersedes_what_came_after_its_step(tmp_path):

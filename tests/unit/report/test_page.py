@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -86,6 +87,37 @@ def test_runs_and_demo_can_be_mixed_and_order_is_kept(demo: Path) -> None:
     assert [row["name"] for row in baselines] == ["whitened pixels", "untrained backbone"]
 
 
+def test_a_folder_of_runs_stands_for_all_in_it(demo: Path, tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        make_run(tmp_path / "runs" / name, name, num_pairs=100)
+    (tmp_path / "runs/a/result.json").unlink()  # still going
+    (tmp_path / "runs/notes").mkdir()
+    (tmp_path / "runs/report.html").touch()
+    shutil.copytree(demo, tmp_path / "runs/demo")
+    runs, baselines = read_runs([tmp_path / "runs"])
+    assert [run.name for run in runs] == ["a", "b", "Full FC", "Partial FC"]
+    assert len(baselines) == 2
+    assert "a has not finished" in parsed(
+        write_report([tmp_path / "runs"], tmp_path / "page.html").read_text()
+    )
+
+
+def test_a_demo_that_is_still_going_shows_what_it_has(demo: Path, tmp_path: Path) -> None:
+    shutil.copytree(demo, tmp_path / "demo")
+    (tmp_path / "demo/partial/result.json").unlink()
+    assert len(read_runs([tmp_path / "demo"])[0]) == 2
+
+
+def test_damaged_events_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", "run", num_pairs=100)
+    with (run / "events.jsonl").open("a") as log:
+        log.write('not json\n{"kind": "warning", "text": "after it"}\n')
+    warnings: list[str] = []
+    page = write_report([run], tmp_path / "report.html", warn=warnings.append)
+    assert "after it" in parsed(page.read_text())
+    assert str(run / "events.jsonl") in warnings[0]
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [make_run(tmp_path / place, "lfw", num_pairs=100) for place in ("a", "b")]
     names = [run.name for run in read_runs(runs)[0]]
@@ -154,7 +186,6 @@ def test_missing_and_empty_directories_are_said(tmp_path: Path) -> None:
         ("result.json", b"{"),
         ("result.json", b"[1, 2]"),
         ("result.json", b"\xff\xfe"),
-        ("events.jsonl", b"not json\n"),
         ("config.toml", b"\xff\xfe"),
         ("evaluation/synthetic.npz", b"PK not a zip"),
         ("evaluation/synthetic.npz", b""),
