@@ -144,7 +144,7 @@ class EvaluationConfig(Section):
     every_epochs: NotNegative | None = Field(
         None,
         description="Epochs between evaluations; 0: only at the end. Default 1, unless every_steps "
-        "is given.",
+        "is given. One that is due less than half an interval before the end is left to the end.",
     )
     every_steps: CountOrOff | None = Field(
         None, description="Updates between evaluations, instead of every_epochs; 0 is off."

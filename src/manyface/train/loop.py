@@ -42,8 +42,14 @@ class Plan:
     evaluate_every: int = 0
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the net after `step` updates is evaluated."""
-        return is_due(step, every=self.evaluate_every, last=self.schedule.num_steps)
+        """Whether the net after `step` updates is evaluated.
+
+        Not less than half an interval before the end, whose evaluation says the same.
+        """
+        last = self.schedule.num_steps
+        if 0 < last - step < self.evaluate_every / 2:
+            return False
+        return is_due(step, every=self.evaluate_every, last=last)
 
     def logs_at(self, step: int) -> bool:
         """Whether the update that ends at `step` is logged; the first one shows that all works."""

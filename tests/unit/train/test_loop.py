@@ -117,6 +117,22 @@ def test_evaluate_then_save_then_step_and_everything_at_the_end(tmp_path):
     assert throughput.images == 24
 
 
+@pytest.mark.parametrize(
+    "every, last, steps",
+    [
+        (8, 18, [8, 18]),  # 16 is so near the end that the end speaks for it
+        (8, 20, [8, 16, 20]),
+        (8, 16, [8, 16]),
+        (10, 6, [6]),
+        (1, 3, [1, 2, 3]),
+        (0, 5, [5]),
+    ],
+)
+def test_an_evaluation_close_to_the_end_is_left_to_it(every, last, steps):
+    plan = Plan(schedule=Schedule(num_steps=last), seed=0, evaluate_every=every)
+    assert [step for step in range(last + 1) if plan.evaluates_at(step)] == steps
+
+
 def test_only_the_end_without_intervals(tmp_path):
     diary, _, _ = start(tmp_path, num_steps=2)
     assert diary == [("update", 1), ("update", 2), ("evaluate", 2), ("save", 2)]
