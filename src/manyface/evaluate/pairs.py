@@ -174,7 +174,8 @@ def _folds_in_order(same: BoolArray, folds: int) -> IntArray:
         members = np.flatnonzero(same == kind)
         if len(members) < folds:
             raise DataError(
-                f"{len(members)} {'same' if kind else 'different'} pairs cannot fill {folds} folds"
+                f"{len(members)} {'same' if kind else 'different'} pairs cannot fill {folds} "
+                "folds; use fewer folds"
             )
         fold[members] = np.arange(len(members)) * folds // len(members)
     return fold

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from manyface.backbones import AveragedNet, create_backbone, load_backbone_weights
-from manyface.base.errors import ConfigError, DataError
+from manyface.base.errors import ConfigError, DataError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.config import Config
 from manyface.data import (
@@ -93,8 +93,10 @@ def build_source(config: Config, *, warn: Warn) -> ImageSource:
         return _synthetic_faces(
             config, first_identity=0, num_identities=data.synthetic.num_identities
         )
-    records = open_records(data.path)
-    people = None if data.people is None else read_people(find_text(records, data.people))
+    with _naming("data.path"):
+        records = open_records(data.path)
+    with _naming("data.people"):
+        people = None if data.people is None else read_people(find_text(records, data.people))
     if people is not None or data.min_images_per_identity > 1:
         records = select_records(records, people=people, min_images=data.min_images_per_identity)
     return DecodedImages(
@@ -122,7 +124,7 @@ def build_loader(config: Config, source: ImageSource) -> Loader:
 
 def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int) -> SyntheticFaces:
     chosen = config.data.synthetic
-    with _blaming_the_recipe():
+    with _naming("data.synthetic", kind=ConfigError):
         return SyntheticFaces(
             num_identities=num_identities,
             images_per_identity=chosen.images_per_identity,
@@ -134,12 +136,12 @@ def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int
 
 
 @contextmanager
-def _blaming_the_recipe() -> Iterator[None]:
-    """Where data are made up, it is the recipe that asks for what cannot be had."""
+def _naming(key: str, *, kind: type[ManyfaceError] = DataError) -> Iterator[None]:
+    """Data that cannot be used are named by their key; where they are made up, it is to blame."""
     try:
         yield
     except DataError as error:
-        raise ConfigError(str(error)) from error
+        raise kind(f"{key}: {error}") from error
 
 
 # --- model ----------------------------------------------------------------------------------------
@@ -313,7 +315,8 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         return None
     if wanted == SYNTHETIC:
         return _synthetic_pairs(config)
-    records = open_records(chosen.path or config.data.path)
+    with _naming("evaluation.path" if chosen.path else "data.path"):
+        records = open_records(chosen.path or config.data.path)
     images = DecodedImages(
         records,
         image_size=config.data.image_size,
@@ -321,8 +324,9 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         max_bad_share=config.data.max_bad_share,
         warn=warn,
     )
-    text = find_text(records, wanted)
-    return lfw_pairs(images, text, folds=chosen.folds, name=Path(wanted).stem)
+    with _naming("evaluation.pairs"):
+        text = find_text(records, wanted)
+        return lfw_pairs(images, text, folds=chosen.folds, name=Path(wanted).stem)
 
 
 def _synthetic_pairs(config: Config) -> PairSet:
@@ -331,6 +335,6 @@ def _synthetic_pairs(config: Config) -> PairSet:
     trained = config.data.synthetic.num_identities if config.data.path == SYNTHETIC else 0
     faces = _synthetic_faces(config, first_identity=trained, num_identities=chosen.num_identities)
     seed = stream_seed(config.data.synthetic.seed, "evaluation pairs")
-    with _blaming_the_recipe():
+    with _naming("evaluation", kind=ConfigError):
         pairs = synthetic_pairs(faces, num_pairs=chosen.num_pairs, folds=chosen.folds, seed=seed)
     return replace(pairs, name=SYNTHETIC)

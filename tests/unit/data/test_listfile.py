@@ -75,5 +75,5 @@ def test_texts_are_found_beside_the_data_and_on_disk(write_list, tmp_path):
     assert find_text(records, "people.txt") == "in"
     assert find_text(records, tmp_path / "more.txt") == "on disk"
     assert find_text(open_records(path.parent), "more.txt") == "on disk"
-    with pytest.raises(DataError, match="not on disk either"):
+    with pytest.raises(DataError, match=r"not on disk either \(.*\); give the path"):
         find_text(records, "none.txt")

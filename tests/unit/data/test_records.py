@@ -9,7 +9,7 @@ from manyface.data.records.table import StringTable
 
 
 def test_paths_that_are_no_data(tmp_path):
-    with pytest.raises(DataError, match=r"no such data: .*nowhere"):
+    with pytest.raises(DataError, match=r"no such data: .*nowhere.*; give the path of a folder"):
         open_records(tmp_path / "nowhere")
     for name, content in (("a.rec", b"\0\1\2"), ("b.txt", b""), ("c.tar", b"text")):
         (tmp_path / name).write_bytes(content)

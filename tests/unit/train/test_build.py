@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, DataError
 from manyface.config import parse_config
 from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import FullFC, PartialFC
@@ -153,7 +153,7 @@ def test_synthetic_pairs_are_of_people_nobody_trains_on():
         ("data.synthetic.images_per_identity=5000000", "images_per_identity must be within"),
         ("data.image_size=16", "image_size must be within"),
         ("evaluation.num_identities=5000000000", "num_identities must be within"),
-        ("evaluation.num_pairs=42", "num_pairs must be a multiple"),
+        ("evaluation.num_pairs=42", "evaluation: num_pairs must be a multiple"),
         ("evaluation.num_pairs=400000", "use fewer pairs, or more people"),
     ],
 )
@@ -161,6 +161,32 @@ def test_made_up_faces_that_cannot_be_had_are_a_wrong_recipe(override, words):
     config = tiny(override)
     with pytest.raises(ConfigError, match=words):
         build_evaluators(config, build_source(config, warn=no_warning), warn=no_warning)
+
+
+@pytest.mark.parametrize(
+    "override, begins, says",
+    [
+        ("data.path=/nowhere", "data.path: no such data", "give the path"),
+        ("data.people=nobody.txt", "data.people: cannot read", "give the path"),
+        ("data.people=empty.txt", "data.people: the list of people is empty", "one name per line"),
+        ("evaluation.path=/nowhere", "evaluation.path: no such data", "give the path"),
+        ("evaluation.pairs=absent.txt", "evaluation.pairs: cannot read", "give the path"),
+        ("evaluation.pairs=empty.txt", "evaluation.pairs: the list of pairs is empty", "expected"),
+        ("evaluation.pairs=strangers.txt", "evaluation.pairs: no person 'X'", "is the list for"),
+        ("evaluation.folds=3", "evaluation.pairs: 2 same pairs cannot fill 3", "use fewer folds"),
+    ],
+)
+def test_data_that_cannot_be_used_are_named_by_their_key(tmp_path, override, begins, says):
+    for person in ("Ann", "Bob"):
+        (tmp_path / "faces" / person).mkdir(parents=True)
+        (tmp_path / "faces" / person / "1.jpg").touch()
+    (tmp_path / "faces/empty.txt").touch()
+    (tmp_path / "faces/strangers.txt").write_text("2\nX 1 2\nX 1 3\nX 1 Ann 1\nX 2 Ann 1\n")
+    config = tiny(f"data.path={tmp_path / 'faces'}", "evaluation.pairs=strangers.txt", override)
+    with pytest.raises(DataError) as caught:
+        build_evaluators(config, build_source(config, warn=no_warning), warn=no_warning)
+    assert str(caught.value).startswith(begins)
+    assert says in str(caught.value)
 
 
 def test_start_weights(tmp_path):

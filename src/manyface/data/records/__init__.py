@@ -40,7 +40,10 @@ def open_records(path: str | Path) -> Records:
         with path.open("rb") as file:
             head = file.read(BLOCK)
     except FileNotFoundError:
-        raise DataError(f"no such data: {path} (looked in {Path.cwd()})") from None
+        raise DataError(
+            f"no such data: {path} (looked in {Path.cwd()}); give the path of a folder of persons, "
+            "of a tar file of one, or of a list"
+        ) from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     return _reader_for(head, path)(path)
@@ -65,11 +68,14 @@ def _reader_for(head: bytes, path: Path) -> Callable[[Path], Records]:
 
 def find_text(records: Records, name: str | Path) -> str:
     """The text of a list: from inside the data, from beside it, or from anywhere on disk."""
-    places = [records.path.parent / name, Path(name).expanduser()]
+    places = [records.path.parent / name, Path.cwd() / Path(name).expanduser()]
     try:
         return records.read_text(str(name))
     except DataError as error:
         for place in places:
             if place.is_file():
                 return read_text_file(place)
-        raise DataError(f"{error}; it is not on disk either ({places[0]}, {places[1]})") from None
+        looked = " or ".join(dict.fromkeys(map(str, places)))
+        raise DataError(
+            f"{error}; it is not on disk either ({looked}); give the path of one that is there"
+        ) from None
