@@ -13,7 +13,7 @@ FLOORS = {
     0: ("base", "config"),
     1: ("margins", "backbones", "parallel", "kernels", "observe"),
     2: ("softmax", "centers", "data"),
-    3: ("heads",),
+    3: ("heads", "testing"),
     4: ("evaluate", "checkpoint", "plan"),
     5: ("train", "export"),
     6: ("report",),
