@@ -6,19 +6,23 @@ three ahead of training. Record and augmentation of a sample are pure functions 
 so the data part of a checkpoint is one integer: the step.
 """
 
+from manyface.data.dual import DualBatch, DualLoader
 from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
 from manyface.data.loader import Batch, Loader
 from manyface.data.records import Records, find_text, open_records, select_records
 from manyface.data.samplers import EpochSampler
-from manyface.data.source import ImageSource
+from manyface.data.source import GroupedSource, ImageSource
 from manyface.data.transforms import Augmentation, augment, normalise
 
 __all__ = [
     "Augmentation",
     "Batch",
     "DecodedImages",
+    "DualBatch",
+    "DualLoader",
     "EpochSampler",
+    "GroupedSource",
     "ImageSource",
     "Loader",
     "PairList",

@@ -96,6 +96,11 @@ class DecodedImages:
         """int64 [B] -> int64 [B], in [0, num_identities)."""
         return labels_of(self.records.first_images, indices)
 
+    def images_of(self, identities: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """First record and number of images of each identity, int64 [B] each."""
+        first = self.records.first_images[identities]
+        return first, self.records.first_images[identities + 1] - first
+
     def load(self, indices: Int64Array) -> torch.Tensor:
         """int64 [B] -> uint8 [B, S, S, 3], RGB. Safe from many threads."""
         indices = np.asarray(indices, dtype=np.int64)

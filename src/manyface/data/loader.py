@@ -10,10 +10,11 @@ error, Ctrl-C) cancels what has not begun and waits for what has: no thread outl
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from manyface.data.samplers import EpochSampler
 from manyface.data.source import ImageSource
 from manyface.data.threads import use_one_core
 from manyface.data.transforms import Augmentation, augment
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Loader:
                 f"expected batch_size >= 1, prefetch >= 0, workers >= 1, got {batch_size}, "
                 f"{prefetch}, {workers}"
             )
-        _check_trainable(source)
+        check_trainable(source)
         self.source = source
         self.batch_size = batch_size
         self.augmentation = augmentation
@@ -93,28 +96,44 @@ class Loader:
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
         """Batches [start_step, stop_step), or without end."""
-        if start_step < 0:
-            raise ValueError(f"start_step must be >= 0, got {start_step}")
-        steps = iter(count(start_step) if stop_step is None else range(start_step, stop_step))
-        return map(self.batch, steps) if self.prefetch == 0 else self._made_ahead(steps)
-
-    def _made_ahead(self, steps: Iterator[int]) -> Iterator[Batch]:
-        pending: deque[Future[Batch]] = deque()
-        with ThreadPoolExecutor(
-            self.workers, thread_name_prefix="loader", initializer=use_one_core
-        ) as pool:
-            try:
-                pending.extend(pool.submit(self.batch, k) for k in islice(steps, self.prefetch))
-                while pending:
-                    ready = pending.popleft().result()
-                    pending.extend(pool.submit(self.batch, k) for k in islice(steps, 1))
-                    yield ready
-            finally:
-                for future in pending:
-                    future.cancel()
+        steps = step_numbers(start_step, stop_step)
+        return made_ahead(self.batch, steps, prefetch=self.prefetch, workers=self.workers)
 
 
-def _check_trainable(source: ImageSource) -> None:
+def step_numbers(start: int, stop: int | None) -> Iterator[int]:
+    """The steps [start, stop), or without end."""
+    if start < 0:
+        raise ValueError(f"start_step must be >= 0, got {start}")
+    return iter(count(start) if stop is None else range(start, stop))
+
+
+def made_ahead(
+    make: Callable[[int], T], steps: Iterator[int], *, prefetch: int, workers: int
+) -> Iterator[T]:
+    """make(k) of every step in order, begun up to `prefetch` steps early by `workers` threads."""
+    if prefetch == 0:
+        return map(make, steps)
+    return _in_threads(make, steps, prefetch=prefetch, workers=workers)
+
+
+def _in_threads(
+    make: Callable[[int], T], steps: Iterator[int], *, prefetch: int, workers: int
+) -> Generator[T, None, None]:
+    pending: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader", initializer=use_one_core) as pool:
+        try:
+            pending.extend(pool.submit(make, k) for k in islice(steps, prefetch))
+            while pending:
+                ready = pending.popleft().result()
+                pending.extend(pool.submit(make, k) for k in islice(steps, 1))
+                yield ready
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def check_trainable(source: ImageSource) -> None:
+    """At least one image and two people; DataError otherwise."""
     if len(source) < 1:
         raise DataError(f"{source.name} holds no image; expected at least one per person")
     if source.num_identities < 2:

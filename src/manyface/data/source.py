@@ -41,3 +41,11 @@ class ImageSource(Protocol):
     def load(self, indices: Int64Array) -> torch.Tensor:
         """Pixels of each record: int64 [B] -> uint8 [B, S, S, 3], RGB."""
         ...
+
+
+class GroupedSource(ImageSource, Protocol):
+    """An ImageSource whose images of one identity are neighbours."""
+
+    def images_of(self, identities: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """First record and number of images of each identity: int64 [B] -> int64 [B] twice."""
+        ...

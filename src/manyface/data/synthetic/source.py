@@ -96,6 +96,13 @@ class SyntheticFaces:
         """Which person each record shows, int64 `[B]`."""
         return self._checked(indices) // self.images_per_identity
 
+    def images_of(
+        self, identities: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First record and number of images of each identity, int64 `[B]` each."""
+        count = self.images_per_identity
+        return identities * count, np.full(len(identities), count, np.int64)
+
     def load(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """The pictures of these records, uint8 `[B, S, S, 3]`."""
         indices = self._checked(indices)

@@ -1,0 +1,188 @@
+"""Batches for F2C: pairs of images of one identity, and ordinary images, in a stated mix.
+
+A step of B images has two half batches x and y that stand face to face:
+
+    x = [first images of I identities | an ordinary image sample, first half ]
+    y = [second images of the same    | an ordinary image sample, second half]
+
+The identity part (2 I images) sees to it that there are positives in the pool and that all
+identities come by; the instance part follows the distribution of the data (arXiv 2105.10375). With
+`identity_share` 1/2 they are equal, as the paper draws them; 2/3 is what its code runs.
+
+Identities are shuffled anew on every pass over them, images likewise. Of an identity's images two
+different ones are drawn; one that has a single image shows it twice, augmented each time on its
+own. Batch k is a pure function of (seed, k), so a resume needs k alone.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from manyface.base.errors import ConfigError, DataError
+from manyface.base.random import hash_uniform, stream_seed
+from manyface.data.loader import Batch, check_trainable, made_ahead, step_numbers
+from manyface.data.samplers import EpochSampler
+from manyface.data.source import GroupedSource, Int64Array
+from manyface.data.transforms import Augmentation, augment
+
+PlanT = TypeVar("PlanT")
+PlanCo = TypeVar("PlanCo", covariant=True)
+
+
+class Planner(Protocol[PlanCo]):
+    """Plans the steps of training, in order, from their labels."""
+
+    def plan(self, x_labels: Int64Array, y_labels: Int64Array) -> PlanCo: ...
+
+
+@dataclass(frozen=True)
+class DualBatch(Batch, Generic[PlanT]):
+    """Attributes:
+    images, labels: as of Batch, half batch x, then half batch y.
+    plan: what a planner made of the labels, None without one.
+    """
+
+    plan: PlanT | None
+
+
+class DualSampler:
+    """Which records make batch k: x, then y.
+
+    Args:
+        source: the images.
+        batch_size: B, even.
+        identity_share: of the images that come as pairs of an identity, in [0, 1].
+        seed: of both orders and of the choice among an identity's images.
+    """
+
+    def __init__(
+        self, source: GroupedSource, *, batch_size: int, identity_share: float, seed: int
+    ) -> None:
+        if batch_size < 2 or batch_size % 2:
+            raise ConfigError(f"a dual batch needs an even number of images, got {batch_size}")
+        if not 0 <= identity_share <= 1:
+            raise ConfigError(f"identity_share must be in [0, 1], got {identity_share}")
+        self._source = source
+        self.num_pairs = round(identity_share * batch_size / 2)
+        self.num_singles = batch_size - 2 * self.num_pairs
+        self._pair_seed = stream_seed(seed, "pairs")
+        self._identities = EpochSampler(source.num_identities, seed=stream_seed(seed, "identities"))
+        self._images = EpochSampler(len(source), seed=stream_seed(seed, "order"))
+
+    def indices(self, step: int) -> Int64Array:
+        """Records of batch `step`, int64 [B]."""
+        first, second = self._pairs(_positions(step, self.num_pairs))
+        one, two = np.split(self._images.indices(_positions(step, self.num_singles)), 2)
+        return np.concatenate([first, one, second, two])
+
+    def _pairs(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
+        """Two records of the identity at each position; the same one if it has no other."""
+        first, count = self._source.images_of(self._identities.indices(positions))
+        one = np.floor(hash_uniform(self._pair_seed, positions) * count).astype(np.int64)
+        others = np.maximum(count - 1, 1)
+        ahead = np.floor(hash_uniform(self._pair_seed, positions, lane=1) * others)
+        two = (one + 1 + ahead.astype(np.int64)) % count
+        return first + one, first + two
+
+
+class DualLoader(Generic[PlanT]):
+    """Shuffled, augmented, prefetched dual batches of `source`, each with its plan.
+
+    Args:
+        source, batch_size, augmentation, prefetch, workers: as in Loader.
+        seed: of orders, pairs and augmentation.
+        identity_share: as in DualSampler.
+        make_planner: called when `batches` begins; its planner is given the labels of every batch
+            in order, in a thread of its own, up to `prefetch` steps ahead.
+    """
+
+    def __init__(
+        self,
+        source: GroupedSource,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        identity_share: float = 0.5,
+        make_planner: Callable[[], Planner[PlanT]] | None = None,
+        prefetch: int = 2,
+        workers: int = 1,
+    ) -> None:
+        check_trainable(source)
+        _check_everyone_has_images(source)
+        self.source, self.batch_size, self.augmentation = source, batch_size, augmentation
+        self.prefetch, self.workers = prefetch, workers
+        self._make_planner = make_planner
+        self._augmentation_seed = stream_seed(seed, "data", "augmentation")
+        self._sampler = DualSampler(
+            source,
+            batch_size=batch_size,
+            identity_share=identity_share,
+            seed=stream_seed(seed, "data", "dual"),
+        )
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """An epoch is as many images as the source has, of both parts together."""
+        return len(self.source) / self.batch_size
+
+    def labels(self, step: int) -> Int64Array:
+        """Labels of batch `step`, int64 [B], without decoding an image."""
+        return self.source.labels(self._sampler.indices(step))
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`, made here and now, without a plan."""
+        positions = _positions(step, self.batch_size)
+        indices = self._sampler.indices(step)
+        images = augment(
+            self.source.load(indices),
+            positions=positions,
+            seed=self._augmentation_seed,
+            options=self.augmentation,
+        )
+        return Batch(images, torch.from_numpy(self.source.labels(indices)), int(positions[0]))
+
+    def batches(
+        self, start_step: int = 0, stop_step: int | None = None
+    ) -> Iterator[DualBatch[PlanT]]:
+        """Batches [start_step, stop_step), or without end."""
+        steps = step_numbers(start_step, stop_step)
+        planner = None if self._make_planner is None else self._make_planner()
+        if planner is None:
+            return (DualBatch(**vars(batch), plan=None) for batch in self._images(steps))
+        return self._planned(planner, steps, step_numbers(start_step, stop_step))
+
+    def _planned(
+        self, planner: Planner[PlanT], steps: Iterator[int], same_steps: Iterator[int]
+    ) -> Generator[DualBatch[PlanT], None, None]:
+        def plan(step: int) -> PlanT:
+            x_labels, y_labels = np.split(self.labels(step), 2)
+            return planner.plan(x_labels, y_labels)
+
+        with ExitStack() as threads:
+            # One thread makes the plans, since each starts from the one before.
+            plans = made_ahead(plan, same_steps, prefetch=self.prefetch, workers=1)
+            batches = self._images(steps)
+            for made in (plans, batches):
+                if isinstance(made, Generator):
+                    threads.enter_context(closing(made))
+            for batch, planned in zip(batches, plans, strict=True):
+                yield DualBatch(**vars(batch), plan=planned)
+
+    def _images(self, steps: Iterator[int]) -> Iterator[Batch]:
+        return made_ahead(self.batch, steps, prefetch=self.prefetch, workers=self.workers)
+
+
+def _positions(step: int, count: int) -> Int64Array:
+    return np.arange(step * count, (step + 1) * count, dtype=np.int64)
+
+
+def _check_everyone_has_images(source: GroupedSource) -> None:
+    _, counts = source.images_of(np.arange(source.num_identities))
+    if counts.min() < 1:
+        name = source.identity_names[int(counts.argmin())]
+        raise DataError(f"{source.name}: {name!r} has no image; leave such people out")
