@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # importing it takes longer than all else here; type chec
 if TYPE_CHECKING:
     from manyface.backbones import create_backbone
     from manyface.base.errors import ManyfaceError
-    from manyface.heads import FullFC, PartialFC
+    from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC
     from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
 
 __version__ = "0.1.0"
@@ -25,6 +25,8 @@ __all__ = [
     "ArcFace",
     "CombinedMargin",
     "CosFace",
+    "DynamicClassPool",
+    "F2C",
     "FullFC",
     "ManyfaceError",
     "Margin",
@@ -37,6 +39,8 @@ _ROOM_OF = {
     "ArcFace": "margins",
     "CombinedMargin": "margins",
     "CosFace": "margins",
+    "DynamicClassPool": "heads",
+    "F2C": "heads",
     "FullFC": "heads",
     "ManyfaceError": "base.errors",
     "Margin": "margins",

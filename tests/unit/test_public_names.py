@@ -14,6 +14,8 @@ PUBLIC = {
     "ArcFace",
     "CombinedMargin",
     "CosFace",
+    "DynamicClassPool",
+    "F2C",
     "FullFC",
     "ManyfaceError",
     "Margin",

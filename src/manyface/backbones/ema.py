@@ -2,9 +2,9 @@
 
 The copy is what one evaluates. Parameters p follow  a <- d a + (1 - d) p  with
 d = min(decay, (1 + n) / (10 + n))  at update n = 0, 1, ...: this warm-up forgets the first values
-within a few dozen steps, so that short runs gain too. Buffers: batch-norm running statistics are
-averaged with the same d, so that they belong to the averaged weights, or copied as they are;
-integers (batches seen) are always copied.
+within a few dozen steps, so that short runs gain too; it can be left out. Buffers: batch-norm
+running statistics are averaged with the same d, so that they belong to the averaged weights, or
+copied as they are; integers (batches seen) are always copied.
 """
 
 import copy
@@ -27,19 +27,27 @@ class AveragedNet:
     """
 
     def __init__(
-        self, source: nn.Module, *, decay: float, buffers: Literal["average", "copy"] = "average"
+        self,
+        source: nn.Module,
+        *,
+        decay: float,
+        buffers: Literal["average", "copy"] = "average",
+        warmup: bool = True,
     ) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f"the decay of an averaged net must be in [0, 1), got {decay}")
         self.decay = decay
-        self.buffers = buffers
+        self.buffers, self.warmup = buffers, warmup
         self.num_updates = 0
         self.net = copy.deepcopy(source).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, source: nn.Module) -> None:
         """Move the average towards `source`, in place."""
-        weight = 1 - min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        decay = self.decay
+        if self.warmup:
+            decay = min(decay, (1 + self.num_updates) / (10 + self.num_updates))
+        weight = 1 - decay
         mine: list[Tensor] = list(self.net.parameters())
         theirs: list[Tensor] = list(source.parameters())
         copied = []

@@ -1,0 +1,161 @@
+"""F2C: a probe net that learns, a gallery net that follows it, a pool of the gallery's features.
+
+    f2c = F2C(net, DynamicClassPool(100_000, 512, margin=CosFace(0.4)), num_identities=1_000_000)
+    for batch in dual_loader:  # two half batches; pairs of one identity stand face to face
+        loss = f2c(batch)
+        loss.backward()
+        optimizer.step()  # of net.parameters()
+
+Source: Wang et al., "An Efficient Training Approach for Very Large Scale Face Recognition", CVPR
+2022, arXiv 2105.10375. Nothing of the size (identities x dim) exists; the index of the slots takes
+4 bytes per identity. docs/f2c.md lists what differs from the authors' code, and why.
+"""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from manyface.backbones import AveragedNet
+from manyface.base.errors import ConfigError
+from manyface.heads.checks import check_one_process
+from manyface.heads.pool import DynamicClassPool
+from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
+from manyface.heads.slots import Rule, Slots, SlotState
+
+GalleryNorm = Literal["batch", "average", "copy"]
+
+
+class DualBatch(Protocol):
+    """What F2C needs of a batch.
+
+    Attributes:
+        images: [2 n, 3, S, S], half batch x, then half batch y.
+        labels: int64 [2 n], on the CPU.
+        plan: of the step, made ahead by a planner of this F2C; None: it is made when needed.
+    """
+
+    @property
+    def images(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def plan(self) -> StepPlan | None: ...
+
+
+class F2C(nn.Module):
+    """Loss of dual-loader batches; moves gallery net and pool as it goes.
+
+    Args:
+        probe_net: images [B, 3, S, S] -> embeddings [B, D]; the net that is trained.
+        pool: rows and loss.
+        num_identities: labels are in [0, num_identities).
+        decay: of the gallery net's moving average (m in the paper's code: 0.99).
+        warmup: begin with a smaller decay (backbones/ema.py); the official code does not.
+        gallery_norm: batch norm of the gallery net: of its own batch (official), or its averaged,
+            or the probe net's running statistics.
+        num_passes: 2 with roles swapped (pool_plan.py), or 1, which is half the work.
+        rule: for several mentions of an identity, and evictions within a batch (slots.py).
+        reduction: of the passes' losses; the official code sums.
+    """
+
+    def __init__(
+        self,
+        probe_net: nn.Module,
+        pool: DynamicClassPool,
+        *,
+        num_identities: int,
+        decay: float = 0.99,
+        warmup: bool = True,
+        gallery_norm: GalleryNorm = "batch",
+        num_passes: int = 2,
+        rule: Rule = "hits_first",
+        reduction: Literal["mean", "sum"] = "mean",
+    ) -> None:
+        super().__init__()
+        if gallery_norm not in ("batch", "average", "copy") or reduction not in ("mean", "sum"):
+            raise ConfigError(
+                "expected gallery_norm 'batch', 'average' or 'copy' and reduction 'mean' or 'sum', "
+                f"got {gallery_norm!r} and {reduction!r}"
+            )
+        self.probe_net, self.pool, self.num_identities = probe_net, pool, num_identities
+        buffers: Literal["average", "copy"] = "copy" if gallery_norm == "copy" else "average"
+        self._average = AveragedNet(probe_net, decay=decay, buffers=buffers, warmup=warmup)
+        self.gallery_net = self._average.net
+        self.gallery_norm, self.num_passes, self.rule = gallery_norm, num_passes, rule
+        self.reduction = reduction
+        self._ledger = SlotLedger(pool.num_slots)
+        self._planner: PoolPlanner | None = self.planner()
+
+    def planner(self) -> PoolPlanner:
+        """A planner of the steps that follow the last one trained."""
+        slots = Slots(self.pool.num_slots, num_identities=self.num_identities, rule=self.rule)
+        slots.restore(self._ledger.state())
+        return PoolPlanner(slots, features=self.pool.features, num_passes=self.num_passes)
+
+    def forward(self, batch: DualBatch, *, follow: bool = True) -> Tensor:
+        """Loss of a step, scalar.
+
+        Args:
+            batch: of the dual loader.
+            follow: move the gallery net first; once per step, so not for further micro-batches.
+
+        Raises:
+            LabelError: a label is out of range.
+            ConfigError: the batch has an odd number of images, or more identities than slots.
+        """
+        check_one_process()
+        plan = self._plan(batch)
+        halves = _halves(batch.images)
+        losses: list[Tensor] = []
+        for each, (probe, gallery) in zip(plan.passes, (halves, halves[::-1]), strict=False):
+            embeddings = self.probe_net(probe)
+            if follow and not losses:
+                self._average.update(self.probe_net)
+            losses.append(self._pass(each, embeddings, gallery, keep=each is plan.passes[-1]))
+        self._ledger.apply(plan.change)
+        total = torch.stack(losses).sum()
+        return total / len(losses) if self.reduction == "mean" else total
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """State of the slots after the last step trained; number of the gallery's updates."""
+        state = self._ledger.state()
+        return {
+            "identities": torch.from_numpy(state.identities),
+            "order": torch.from_numpy(state.order),
+            "next_rows": torch.from_numpy(state.next_rows),
+            "num_updates": torch.tensor(self._average.num_updates),
+        }
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `get_extra_state`."""
+        names = ("identities", "order", "next_rows")
+        self._ledger.restore(SlotState(*(state[name].numpy() for name in names)))
+        self._average.num_updates = int(state["num_updates"])
+        self._planner = None
+
+    def _plan(self, batch: DualBatch) -> StepPlan:
+        if batch.plan is not None:
+            self._planner = None  # it does not know of this step
+            return batch.plan
+        if self._planner is None:
+            self._planner = self.planner()
+        x, y = _halves(batch.labels.cpu())
+        return self._planner.plan(x.numpy(), y.numpy())
+
+    def _pass(self, plan: PassPlan, embeddings: Tensor, gallery: Tensor, *, keep: bool) -> Tensor:
+        with torch.no_grad():
+            self.gallery_net.train(self.gallery_norm == "batch")
+            features = self.gallery_net(gallery)
+        overwritten = self.pool.write(plan, features)
+        loss = self.pool.loss(embeddings, plan)
+        if not keep:
+            self.pool.take_back(overwritten)
+        return loss
+
+
+def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
+    size = values.shape[0]
+    if size % 2 or size == 0:
+        raise ConfigError(f"a dual batch is two half batches of equal size, got {size} images")
+    return values[: size // 2], values[size // 2 :]

@@ -1,0 +1,214 @@
+r"""The dynamic class pool: features of a gallery net in place of class centers (arXiv 2105.10375).
+
+A slot of the pool holds the newest feature of one identity (or the newest two). Nothing in it is
+trained: rows come from `write`, and the loss has a gradient in the embeddings alone, finished in
+the forward pass like that of the other heads. So rows may be overwritten at once, which the
+official code survives only under autocast.
+
+    inside   identities in the pool: margin softmax over the pool's rows, mean over the samples
+    outside  the others: mean over the samples and over their k largest cosines c with the pool of
+             max(c - clip, 0), times `outlier_weight`
+
+Which identity has which slot is not this file's concern (`slots`, `pool_plan`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from manyface.base.errors import ConfigError
+from manyface.base.numeric import unit_rows
+from manyface.base.random import torch_generator
+from manyface.heads.checks import check_arguments, check_embeddings
+from manyface.heads.pool_plan import PassPlan
+from manyface.heads.slots import FEATURES
+from manyface.margins import Margin
+from manyface.softmax.function import finished_loss
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, chunk_borders, streamed_forward
+
+
+@dataclass(frozen=True)
+class Overwritten:
+    """What a write has replaced: `values` [W, D] at (`rows`, `slots`) int64 [W]."""
+
+    rows: Tensor
+    slots: Tensor
+    values: Tensor
+
+
+class DynamicClassPool(nn.Module):
+    """Rows of Q slots, and the loss of embeddings against them.
+
+    Args:
+        num_slots: Q.
+        dim: D, length of an embedding.
+        margin: target cosine -> target logit.
+        scale: s of the softmax.
+        features: newest features kept per identity, 1 or 2. With 2 the loss is the sum of two:
+            against the first row of every slot, and against the second where the pass's gallery
+            batch has met an identity again.
+        outlier_weight: factor of the loss of identities outside the pool; 0 leaves it out.
+        hard_negatives: k; None is the official min(max(0.0002 Q, 3), 10).
+        outlier_clip: cosines up to here cost nothing.
+        count_empty: rows that were never written count as negatives, as in the official code.
+        seed, chunk_size, dtype, device: as in the other heads.
+    """
+
+    rows: Tensor
+
+    def __init__(
+        self,
+        num_slots: int,
+        dim: int,
+        *,
+        margin: Margin,
+        scale: float = 32.0,
+        features: int = 1,
+        outlier_weight: float = 1.0,
+        hard_negatives: int | None = None,
+        outlier_clip: float = 0.0,
+        count_empty: bool = False,
+        seed: int = 0,
+        chunk_size: int = DEFAULT_CHUNK_SIZE,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        _check_pool(num_slots, dim, features, outlier_weight, hard_negatives)
+        self.num_slots, self.dim, self.features = num_slots, dim, features
+        self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
+        self.outlier_weight, self.outlier_clip = outlier_weight, outlier_clip
+        self.hard_negatives = hard_negatives or min(max(int(0.0002 * num_slots), 3), 10)
+        self.count_empty = count_empty
+        generator = torch_generator(seed, "pool")
+        first, _ = unit_rows(torch.randn(num_slots, dim, generator=generator, dtype=dtype))
+        self.register_buffer("rows", first.to(device).repeat(features, 1, 1))  # [F, Q, D]
+
+    @torch.no_grad()
+    def write(self, plan: PassPlan, features: Tensor) -> Overwritten:
+        """Put a gallery batch's features [n, D], any length, where the plan says."""
+        check_embeddings(features, dim=self.dim)
+        rows = plan.rows if self.features == FEATURES else torch.zeros_like(plan.rows)
+        rows, slots = rows.to(self.rows.device), plan.slots.to(self.rows.device)
+        before = Overwritten(rows, slots, self.rows[rows, slots])
+        unit, _ = unit_rows(features[plan.kept.to(features.device)].to(self.rows.dtype))
+        self.rows[rows, slots] = unit
+        return before
+
+    @torch.no_grad()
+    def take_back(self, overwritten: Overwritten) -> None:
+        """Undo a write."""
+        self.rows[overwritten.rows, overwritten.slots] = overwritten.values
+
+    def loss(self, embeddings: Tensor, plan: PassPlan) -> Tensor:
+        """Loss of the probe batch's embeddings [n, D], scalar, after the plan's gallery is written.
+
+        Raises:
+            NonFiniteError: an embedding holds NaN or infinity.
+        """
+        check_embeddings(embeddings.detach(), dim=self.dim)
+        count = self.num_slots if self.count_empty else plan.num_filled
+        rows: list[Rows] = [_Slice(self.rows[0], count)]
+        if self.features == FEATURES:
+            again = plan.again.to(self.rows.device)
+            rows.append(_Replaced(self.rows, count, again))
+        with torch.autocast(self.rows.device.type, enabled=False):
+            values = embeddings.to(self.rows.dtype)
+            parts = [part for each in rows for part in self._parts(values, each, plan)]
+        return sum(parts, values.sum() * 0.0)
+
+    def _parts(self, embeddings: Tensor, rows: Rows, plan: PassPlan) -> list[Tensor]:
+        """The losses of samples inside and outside the pool, each where there are any."""
+        parts = []
+        device = embeddings.device
+        if len(plan.inside):
+            inside = embeddings[plan.inside.to(device)]
+            parts.append(self._softmax(inside, rows, plan.targets.to(device)))
+        if len(plan.outside) and self.outlier_weight > 0:
+            outside = embeddings[plan.outside.to(device)]
+            parts.append(self.outlier_weight * self._outlier_loss(outside, rows))
+        return parts
+
+    def _softmax(self, embeddings: Tensor, rows: Rows, targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            result = streamed_forward(
+                embeddings.detach(),
+                rows,
+                targets,
+                margin=self.margin,
+                scale=self.scale,
+                chunk_size=self.chunk_size,
+            )
+        return finished_loss(embeddings, result.loss, result.embedding_gradient)
+
+    def _outlier_loss(self, embeddings: Tensor, rows: Rows) -> Tensor:
+        unit, _ = unit_rows(embeddings)  # [n, D]
+        places = hardest(unit.detach(), rows, k=self.hard_negatives, chunk_size=self.chunk_size)
+        negatives = rows.take(places.flatten()).view(*places.shape, -1)  # [n, k, D], a copy
+        cosines = torch.einsum("nd,nkd->nk", unit, negatives)
+        return (cosines - self.outlier_clip).clamp_min(0).mean()
+
+    def extra_repr(self) -> str:
+        """Arguments as they would be written."""
+        return f"{self.num_slots}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
+
+
+@torch.no_grad()
+def hardest(unit: Tensor, rows: Rows, *, k: int, chunk_size: int) -> Tensor:
+    """Places of the k rows nearest to each of `unit` [n, D]: int64 [n, min(k, rows)]."""
+    best, places = unit.new_empty(len(unit), 0), torch.empty_like(unit[:, :0], dtype=torch.int64)
+    for start, stop in chunk_borders(len(rows), chunk_size):
+        cosines = torch.cat([best, unit @ rows.read(start, stop).T], dim=1)  # [n, k + chunk]
+        here = torch.arange(start, stop, device=unit.device).expand(len(unit), -1)
+        best, chosen = cosines.topk(min(k, cosines.shape[1]), dim=1)
+        places = torch.cat([places, here], dim=1).gather(1, chosen)
+    return places
+
+
+class _Slice:
+    """The first `count` rows of a tensor [Q, D]."""
+
+    def __init__(self, tensor: Tensor, count: int) -> None:
+        self._tensor, self._count = tensor, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, start: int, stop: int) -> Tensor:
+        return self._tensor[start:stop]
+
+    def take(self, places: Tensor) -> Tensor:
+        return self._tensor[places]
+
+
+class _Replaced(_Slice):
+    """The first rows of all slots, but the second rows of `slots`, int64 [A] sorted."""
+
+    def __init__(self, tensor: Tensor, count: int, slots: Tensor) -> None:
+        super().__init__(tensor[0], count)
+        self._second, self._slots = tensor[1], slots
+
+    def read(self, start: int, stop: int) -> Tensor:
+        chunk = self._tensor[start:stop].clone()
+        here = self._slots[(self._slots >= start) & (self._slots < stop)]
+        chunk[here - start] = self._second[here]
+        return chunk
+
+    def take(self, places: Tensor) -> Tensor:
+        replaced = torch.isin(places, self._slots)[:, None]
+        return torch.where(replaced, self._second[places], self._tensor[places])
+
+
+def _check_pool(
+    num_slots: int, dim: int, features: int, outlier_weight: float, hard_negatives: int | None
+) -> None:
+    if num_slots < 1 or dim < 1:
+        raise ConfigError(f"a pool needs slots >= 1 and dim >= 1, got {num_slots} and {dim}")
+    if features not in (1, FEATURES):
+        raise ConfigError(f"a pool keeps 1 or 2 features per identity, got {features}")
+    if not 0 <= outlier_weight < float("inf"):
+        raise ConfigError(f"outlier_weight must be a number of at least 0, got {outlier_weight}")
+    if hard_negatives is not None and hard_negatives < 1:
+        raise ConfigError(f"hard_negatives must be at least 1, got {hard_negatives}")

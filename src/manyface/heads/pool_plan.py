@@ -1,0 +1,122 @@
+"""A step of F2C planned on the host, from labels alone: who is written where, who is inside.
+
+    x, y         the two half batches of a step
+    pass 1       gallery y is written, probe x is scored, y is taken back
+    pass 2       gallery x is written and stays, probe y is scored
+
+so every image is probe once and gallery once, against a pool that differs by the gallery of the
+pass alone (the official code's roll-back). The single pass is the first one, and y stays.
+Planning needs nothing of the device, so a loader's thread can run steps ahead of training.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyface.base.errors import ConfigError
+from manyface.heads.slots import FEATURES, Int64Array, Placement, Slots, SlotState
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """One pass; all tensors int64 on the CPU.
+
+    Attributes:
+        kept: [W], samples of the gallery batch whose features are written.
+        slots, rows: [W], where to; no pair twice.
+        num_filled: slots in use once they are written.
+        again: [A], sorted: slots of identities that the gallery batch has met again.
+        inside, targets: [I], samples of the probe batch in the pool, and their slots.
+        outside: [O], the other samples.
+    """
+
+    kept: Tensor
+    slots: Tensor
+    rows: Tensor
+    num_filled: int
+    again: Tensor
+    inside: Tensor
+    targets: Tensor
+    outside: Tensor
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The passes of a step (the last one's writes stay) and how it moves the bookkeeping."""
+
+    passes: tuple[PassPlan, ...]
+    change: Placement
+
+
+class PoolPlanner:
+    """Plans the steps that follow a state, in order; `slots` runs ahead with it."""
+
+    def __init__(self, slots: Slots, *, features: int = 1, num_passes: int = 2) -> None:
+        if num_passes not in (1, 2):
+            raise ConfigError(f"a step of F2C has 1 or 2 passes, got {num_passes}")
+        self.slots, self.features, self.num_passes = slots, features, num_passes
+
+    def plan(self, x_labels: Int64Array, y_labels: Int64Array) -> StepPlan:
+        """The next step, for labels [n] of the half batches x and y."""
+        if self.num_passes == 1:
+            plan, change = self._pass(gallery=y_labels, probe=x_labels)
+            return StepPlan((plan,), change)
+        with self.slots.rolled_back():
+            first, _ = self._pass(gallery=y_labels, probe=x_labels)
+        second, change = self._pass(gallery=x_labels, probe=y_labels)
+        return StepPlan((first, second), change)
+
+    def _pass(self, *, gallery: Int64Array, probe: Int64Array) -> tuple[PassPlan, Placement]:
+        placed = self.slots.insert(gallery)
+        targets = self.slots.find(probe)
+        kept = placed.kept if self.features == FEATURES else placed.newest
+        inside = np.flatnonzero(targets >= 0)
+        plan = PassPlan(
+            kept=_tensor(kept),
+            slots=_tensor(placed.slots[kept]),
+            rows=_tensor(placed.rows[kept]),
+            num_filled=self.slots.num_filled,
+            again=_tensor(np.unique(placed.slots[placed.again])),
+            inside=_tensor(inside),
+            targets=_tensor(targets[inside]),
+            outside=_tensor(np.flatnonzero(targets < 0)),
+        )
+        return plan, placed
+
+
+class SlotLedger:
+    """State of the slots after the last step that was trained, however far a planner is ahead."""
+
+    def __init__(self, num_slots: int) -> None:
+        self._identities = np.full(num_slots, -1, np.int64)
+        self._next_rows = np.zeros(num_slots, np.int64)
+        self._used = np.full(num_slots, -1, np.int64)  # time of the last use
+        self._time = 0
+
+    def apply(self, change: Placement) -> None:
+        """A step has been trained."""
+        slots = change.used
+        self._identities[slots] = change.identities
+        self._next_rows[slots] = change.next_rows
+        self._used[slots] = self._time + np.arange(len(slots))
+        self._time += len(slots)
+
+    def state(self) -> SlotState:
+        """What a planner of the next step starts from."""
+        filled = int((self._used >= 0).sum())
+        order = np.argsort(self._used[:filled])
+        return SlotState(self._identities[:filled].copy(), order, self._next_rows[:filled].copy())
+
+    def restore(self, state: SlotState) -> None:
+        """Inverse of `state`."""
+        filled = len(state.order)
+        self._used.fill(-1)
+        self._used[state.order] = np.arange(filled)
+        self._identities[:filled], self._next_rows[:filled] = state.identities, state.next_rows
+        self._time = filled
+
+
+def _tensor(values: Int64Array) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64, copy=False))

@@ -1,0 +1,221 @@
+"""F2C against the restated official step: losses, gradients, pool and bookkeeping."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from manyface.backbones import AveragedNet
+from manyface.base.errors import ConfigError, LabelError, NonFiniteError
+from manyface.base.random import numpy_generator, torch_generator
+from manyface.heads import F2C, DynamicClassPool
+from manyface.heads.pool import hardest
+from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan
+from manyface.heads.slots import Slots
+from manyface.margins import ArcFace, CosFace, Margin
+from manyface.softmax.dense import dense_margin_softmax
+from manyface.softmax.streamed import TensorRows
+from manyface.testing.official_f2c import OfficialPool
+
+DIM = 8
+
+
+@dataclass(frozen=True)
+class Dual:
+    images: Tensor
+    labels: Tensor
+    plan: StepPlan | None = None
+
+
+def official_pool(num_slots: int, margin: Margin, dtype: torch.dtype) -> DynamicClassPool:
+    return DynamicClassPool(
+        num_slots,
+        DIM,
+        margin=margin,
+        features=2,
+        count_empty=True,
+        hard_negatives=min(3, num_slots),
+        chunk_size=6,
+        dtype=dtype,
+    )
+
+
+@pytest.mark.parametrize("margin", [CosFace(0.5), ArcFace(0.3)])
+@pytest.mark.parametrize("num_slots", [3, 7, 20, 100])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)], ids=["fp64", "fp32"]
+)
+def test_the_official_preset_equals_the_official_step(
+    margin: Margin, num_slots: int, dtype: torch.dtype, tolerance: float
+):
+    labels_from = numpy_generator(num_slots, "labels")
+    values_from = torch_generator(num_slots, "features")
+    num_identities = 2 * num_slots
+    pool = official_pool(num_slots, margin, dtype)
+    oracle = OfficialPool(
+        pool.rows, margin=margin, scale=pool.scale, hard_negatives=pool.hard_negatives
+    )
+    slots = Slots(num_slots, num_identities=num_identities, rule="sequential")
+    planner, ledger = PoolPlanner(slots, features=2), SlotLedger(num_slots)
+    for _ in range(40):
+        size = int(labels_from.integers(1, 12))
+        x, y = (labels_from.integers(0, num_identities, size) for _ in range(2))
+        features = torch.randn(4, size, DIM, generator=values_from, dtype=dtype)
+        probe = [each.clone().requires_grad_() for each in features[:2]]
+        expected = oracle.step(
+            (probe[0], probe[1]), (features[2], features[3]), (x.tolist(), y.tolist())
+        )
+        expected_gradients = torch.autograd.grad(expected, probe)
+        plan = planner.plan(x, y)
+        before = pool.write(plan.passes[0], features[3])
+        first = pool.loss(probe[0], plan.passes[0])
+        pool.take_back(before)
+        pool.write(plan.passes[1], features[2])
+        loss = first + pool.loss(probe[1], plan.passes[1])
+        ledger.apply(plan.change)
+        gradients = torch.autograd.grad(loss, probe)
+        torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
+        for found, wanted in zip(gradients, expected_gradients, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(pool.rows, oracle.rows, rtol=tolerance, atol=tolerance)
+        assert ledger.state().order.tolist() == slots.order().tolist()
+
+
+class Identity(nn.Module):
+    """A net whose output is its input times a weight, and which can be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(DIM, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.weight
+
+
+def small_f2c(num_slots: int, num_identities: int, **options: object) -> F2C:
+    pool = DynamicClassPool(
+        num_slots, DIM, margin=CosFace(0.2), scale=8, dtype=torch.float64, chunk_size=5
+    )
+    return F2C(Identity(), pool, num_identities=num_identities, **options)
+
+
+def random_batch(step: int, *, size: int, num_identities: int) -> Dual:
+    images = torch.randn(
+        2 * size, DIM, generator=torch_generator(step, "images"), dtype=torch.float64
+    )
+    labels = numpy_generator(step, "labels").integers(0, num_identities, 2 * size)
+    return Dual(images, torch.from_numpy(labels))
+
+
+def test_a_pool_of_everybody_is_a_softmax_against_the_latest_features():
+    """One slot per identity, no moving average (decay 0), one pass."""
+    f2c = small_f2c(9, 9, num_passes=1, decay=0.0)
+    latest: dict[int, Tensor] = {}  # in the order of first appearance, as slots are given out
+    for step in range(30):
+        batch = random_batch(step, size=5, num_identities=9)
+        with torch.no_grad():
+            f2c.probe_net.weight.copy_(torch.rand(DIM, generator=torch_generator(step, "w")) + 0.5)
+        loss = f2c(batch)
+        (gradient,) = torch.autograd.grad(loss, f2c.probe_net.parameters())
+        weight = f2c.probe_net.weight
+        for label, image in zip(batch.labels[5:].tolist(), batch.images[5:], strict=True):
+            latest[label] = (image * weight).detach()
+        inside = [i for i in range(5) if int(batch.labels[i]) in latest]
+        outside = [i for i in range(5) if i not in inside]
+        rows = torch.stack(list(latest.values()))
+        targets = torch.tensor([list(latest).index(int(batch.labels[i])) for i in inside])
+        embeddings = batch.images[:5] * weight
+        expected = dense_margin_softmax(
+            embeddings[inside], rows, targets, margin=CosFace(0.2), scale=8
+        )
+        if outside:
+            unit = embeddings[outside] / embeddings[outside].norm(dim=1, keepdim=True)
+            cosines = unit @ (rows / rows.norm(dim=1, keepdim=True)).T
+            expected = expected + cosines.topk(min(3, len(rows)), dim=1).values.clamp_min(0).mean()
+        (expected_gradient,) = torch.autograd.grad(expected, f2c.probe_net.parameters())
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-10)
+
+
+def test_the_gallery_net_follows_once_per_step():
+    f2c = small_f2c(9, 9, decay=0.9, warmup=False)
+    follower = AveragedNet(Identity(), decay=0.9, warmup=False)
+    for step in range(5):
+        with torch.no_grad():
+            f2c.probe_net.weight.add_(0.1)
+        f2c(random_batch(step, size=4, num_identities=9))
+        f2c(random_batch(step, size=4, num_identities=9), follow=False)
+        follower.update(f2c.probe_net)
+        assert torch.equal(f2c.gallery_net.weight, follower.net.weight)
+    assert not f2c.gallery_net.weight.requires_grad
+
+
+def test_y_is_taken_back_and_x_stays():
+    f2c = small_f2c(4, 20)
+    batch = Dual(torch.randn(4, DIM, dtype=torch.float64), torch.tensor([3, 5, 7, 11]), plan=None)
+    f2c(batch)
+    state = f2c.get_extra_state()
+    assert state["identities"].tolist() == [3, 5]
+    unit = batch.images[:2] / batch.images[:2].norm(dim=1, keepdim=True)
+    torch.testing.assert_close(f2c.pool.rows[0, :2], unit)
+
+
+def test_a_step_survives_in_float32_what_breaks_the_official_code():
+    """There the pool is overwritten in place between forward and backward."""
+    pool = DynamicClassPool(6, DIM, margin=CosFace(0.4))
+    f2c = F2C(nn.Linear(DIM, DIM), pool, num_identities=30)
+    batch = random_batch(0, size=5, num_identities=30)
+    loss = f2c(Dual(batch.images.float(), batch.labels))
+    loss.backward()
+    assert torch.isfinite(f2c.probe_net.weight.grad).all()
+
+
+def test_plans_made_ahead_and_a_restored_state_go_on_alike():
+    """A planner may be many steps ahead: the state is that of the last step trained."""
+    steps = [random_batch(step, size=6, num_identities=40) for step in range(20)]
+    alone, ahead = small_f2c(12, 40), small_f2c(12, 40)
+    planner = ahead.planner()
+    plans = [planner.plan(*(half.numpy() for half in b.labels.split(6))) for b in steps]
+    losses = [alone(batch).item() for batch in steps]
+    for step, (batch, plan) in enumerate(zip(steps, plans, strict=True)):
+        assert ahead(Dual(batch.images, batch.labels, plan)).item() == losses[step]
+        if step == 9:
+            saved = ahead.state_dict()
+            saved = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}
+    resumed = small_f2c(12, 40)
+    resumed.load_state_dict(saved)
+    assert [resumed(batch).item() for batch in steps[10:]] == losses[10:]
+
+
+@pytest.mark.parametrize("num_rows", [1, 4, 23])
+def test_hardest_rows_by_chunks(num_rows: int):
+    generator = torch_generator(num_rows, "hardest")
+    unit, rows = (torch.randn(n, DIM, generator=generator) for n in (6, num_rows))
+    found = hardest(unit, TensorRows(rows), k=3, chunk_size=4)
+    expected = (unit @ rows.T).topk(min(3, num_rows), dim=1).values
+    torch.testing.assert_close((unit @ rows.T).gather(1, found), expected)
+
+
+def test_what_is_refused():
+    f2c = small_f2c(3, 20)
+    with pytest.raises(ConfigError, match="two half batches of equal size, got 3 images"):
+        f2c(Dual(torch.randn(3, DIM, dtype=torch.float64), torch.tensor([0, 1, 2])))
+    with pytest.raises(LabelError, match=r"in \[0, 20\)"):
+        f2c(Dual(torch.randn(2, DIM, dtype=torch.float64), torch.tensor([0, 20])))
+    with pytest.raises(ConfigError, match="4 identities, the pool 3 slots"):
+        f2c(Dual(torch.randn(8, DIM, dtype=torch.float64), torch.arange(8)))
+    with pytest.raises(NonFiniteError):
+        f2c(Dual(torch.full((2, DIM), torch.nan, dtype=torch.float64), torch.tensor([0, 1])))
+    with pytest.raises(ConfigError, match="1 or 2 passes"):
+        small_f2c(3, 20, num_passes=3)
+    for wrong in ({"features": 3}, {"outlier_weight": -1.0}, {"hard_negatives": 0}):
+        with pytest.raises(ConfigError):
+            DynamicClassPool(3, DIM, margin=CosFace(), **wrong)
+
+
+def test_a_batch_of_one_pair():
+    f2c = small_f2c(5, 20)
+    losses = [f2c(random_batch(s, size=1, num_identities=20)).item() for s in range(10)]
+    assert np.isfinite(losses).all()
