@@ -67,10 +67,11 @@ class BackboneConfig(Section):
 class HeadConfig(Section):
     """The classification head: which class centers take part, and with which margin."""
 
-    method: Literal["full", "partial"] = Field(
+    method: Literal["full", "partial", "f2c"] = Field(
         "full",
         description="full: all centers in each step; partial: positives and a random sample of "
-        "negatives. Left out, a sample_rate makes it partial.",
+        "negatives; f2c: no centers, a pool of features ([pool]). Left out, a sample_rate makes "
+        "it partial.",
     )
     sample_rate: Fraction = Field(
         1.0,
@@ -117,14 +118,100 @@ class HeadConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.method == "full" and self.sample_rate != 1:
+        if self.method != "partial" and self.sample_rate != 1:
             raise ValueError(
-                f"sample_rate is {self.sample_rate:g}, but method is 'full'; expected 1 or partial"
+                f"sample_rate is {self.sample_rate:g}, but method is '{self.method}'; "
+                "expected 1 or partial"
+            )
+        centers = (self.learning_rate, self.momentum, self.weight_decay)
+        if self.method == "f2c" and centers != (None, 0.9, 5e-4):
+            raise ValueError(
+                "learning_rate, momentum and weight_decay are those of class centers, but method "
+                "is 'f2c', which has none"
             )
         for key in ("m", "m1", "m2", "m3", "gradient"):
             if getattr(self, key) is not None and key not in MARGIN_KEYS[self.margin]:
                 owners = " and ".join(name for name, keys in MARGIN_KEYS.items() if key in keys)
                 raise ValueError(f"{key} belongs to margin {owners}, but margin is '{self.margin}'")
+        return self
+
+
+POOL_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "official": {
+        "identity_share": 2 / 3,
+        "features": 2,
+        "decay_warmup": False,
+        "rule": "sequential",
+        "reduction": "sum",
+        "count_empty": True,
+    },
+}
+
+
+class PoolConfig(Section):
+    """The dynamic class pool of method f2c, its gallery net, and the mix of its batches."""
+
+    preset: Literal["default", "official"] = Field(
+        "default",
+        description="official: what the authors' code does, for keys that are left out.",
+    )
+    ratio: Fraction | None = Field(
+        None, description="Slots of the pool, as a share of the identities; default 0.1."
+    )
+    slots: Count | None = Field(None, description="Slots of the pool, instead of ratio.")
+    identity_share: Fraction = Field(
+        0.5, description="Share of a batch's images that come as pairs of one identity."
+    )
+    features: Literal[1, 2] = Field(1, description="Newest features kept per identity.")
+    passes: Literal[1, 2] = Field(
+        2, description="2: every image is probe and gallery once; 1: half of them probe."
+    )
+    decay: BelowOne = Field(0.99, description="Of the gallery net, a moving average of the net.")
+    decay_warmup: bool = Field(True, description="Begin with a smaller decay.")
+    gallery_norm: Literal["batch", "average", "copy"] = Field(
+        "batch",
+        description="Batch norm of the gallery net: of its own batch, or running statistics, "
+        "averaged or copied from the net that learns.",
+    )
+    rule: Literal["hits_first", "sequential"] = Field(
+        "hits_first",
+        description="Use all of a batch that are in the pool before others make room, or label by "
+        "label.",
+    )
+    reduction: Literal["mean", "sum"] = Field("mean", description="Of the passes' losses.")
+    outlier_weight: NotNegative = Field(
+        1.0, description="Factor of the loss of identities outside the pool."
+    )
+    hard_negatives: Count | None = Field(
+        None,
+        description="Rows of the pool that an identity outside is pushed from; left out, 0.0002 "
+        "of the slots, 3 to 10.",
+    )
+    outlier_clip: Fraction = Field(0.0, description="Cosines up to here are not pushed down.")
+    count_empty: bool = Field(
+        False, description="Slots not filled yet count as negatives, with random rows."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        preset = given.get("preset", "default")
+        defaults = POOL_PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+        if given.get("ratio") is None and given.get("slots") is None:
+            defaults = {**defaults, "ratio": 0.1}
+        return {**defaults, **given}
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.ratio is not None and self.slots is not None:
+            raise ValueError(
+                f"ratio ({self.ratio:g}) and slots ({self.slots}) are both given; expected one"
+            )
+        if self.ratio == 0:
+            raise ValueError("ratio is 0; expected a share of the identities above 0")
         return self
 
 

@@ -11,7 +11,13 @@ from typing import Self
 from pydantic import model_validator
 
 from manyface.config.kinds import Section
-from manyface.config.learning import BackboneConfig, HeadConfig, OptimizerConfig, ScheduleConfig
+from manyface.config.learning import (
+    BackboneConfig,
+    HeadConfig,
+    OptimizerConfig,
+    PoolConfig,
+    ScheduleConfig,
+)
 from manyface.config.render import render_toml
 from manyface.config.running import (
     AugmentationConfig,
@@ -30,6 +36,7 @@ class Config(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
+    pool: PoolConfig = PoolConfig(ratio=0.1)
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -48,6 +55,11 @@ class Config(Section):
                 f"data.min_images_per_identity is {self.data.min_images_per_identity}, but "
                 "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
                 "set data.path or take data.min_images_per_identity out"
+            )
+        if self.head.method != "f2c" and self.pool != PoolConfig(ratio=0.1):
+            raise ValueError(
+                f"[pool] is for head.method 'f2c', but it is '{self.head.method}'; "
+                "set head.method, or take [pool] out"
             )
         listed = self.evaluation.pairs not in (None, "synthetic")
         if synthetic and listed and self.evaluation.path is None:

@@ -22,6 +22,8 @@ from manyface.config import Config
 from manyface.data import (
     Augmentation,
     DecodedImages,
+    DualLoader,
+    GroupedSource,
     ImageSource,
     Loader,
     find_text,
@@ -38,12 +40,13 @@ from manyface.evaluate import (
     overlap_warning,
     synthetic_pairs,
 )
-from manyface.heads import CenterHead, FullFC, PartialFC
+from manyface.heads import F2C, CenterHead, DynamicClassPool, FullFC, PartialFC
+from manyface.heads.pool_plan import StepPlan
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
 from manyface.train.checks import check_batch_size, single_images_warning
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
-from manyface.train.method import Classification
+from manyface.train.method import Classification, NetOptions, PoolTraining
 from manyface.train.schedule import Schedule
 
 SYNTHETIC = "synthetic"
@@ -54,9 +57,9 @@ Warn = Callable[[str], None]
 class Training:
     """Everything that a run needs, built and not yet started."""
 
-    source: ImageSource
-    loader: Loader
-    method: Classification
+    source: GroupedSource
+    loader: Loader | DualLoader[StepPlan]
+    method: Classification | PoolTraining
     plan: Plan
     evaluators: list[PairEvaluator]
     device: torch.device
@@ -68,14 +71,15 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     device = choose_device(config.run.device)
     autocast = build_precision(config, device, warn=warn)
     source = build_source(config, warn=warn)
-    loader = build_loader(config, source)
-    check_batch_size(loader.batch_size, source)
+    check_batch_size(config.train.batch_size, source)
     if text := single_images_warning(source):
         warn(text)
+    method = build_method(config, source.num_identities, device=device, autocast=autocast)
+    loader = build_loader(config, source, method)
     return Training(
         source=source,
         loader=loader,
-        method=build_method(config, source.num_identities, device=device, autocast=autocast),
+        method=method,
         plan=build_plan(config, loader.steps_per_epoch / config.optimizer.accumulation),
         evaluators=build_evaluators(config, source, warn=warn),
         device=device,
@@ -86,7 +90,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
 # --- data -----------------------------------------------------------------------------------------
 
 
-def build_source(config: Config, *, warn: Warn) -> ImageSource:
+def build_source(config: Config, *, warn: Warn) -> GroupedSource:
     """The images to train on."""
     data = config.data
     if data.path == SYNTHETIC:
@@ -108,17 +112,26 @@ def build_source(config: Config, *, warn: Warn) -> ImageSource:
     )
 
 
-def build_loader(config: Config, source: ImageSource) -> Loader:
-    """Shuffled, augmented batches of `source`."""
+def build_loader(
+    config: Config, source: GroupedSource, method: Classification | PoolTraining
+) -> Loader | DualLoader[StepPlan]:
+    """Shuffled, augmented batches of `source`, of the kind that `method` takes."""
     # A quarter of the cores makes batches; their number changes the speed, never the content.
     workers = max(1, len(os.sched_getaffinity(0)) // 4)
-    return Loader(
+    shared: dict[str, Any] = {
+        "batch_size": config.train.batch_size,
+        "seed": config.run.seed,
+        "augmentation": Augmentation(**config.augmentation.model_dump()),
+        "prefetch": workers + 1,
+        "workers": workers,
+    }
+    if isinstance(method, Classification):
+        return Loader(source, **shared)
+    return DualLoader(
         source,
-        batch_size=config.train.batch_size,
-        seed=config.run.seed,
-        augmentation=Augmentation(**config.augmentation.model_dump()),
-        prefetch=workers + 1,
-        workers=workers,
+        identity_share=config.pool.identity_share,
+        make_planner=method.f2c.planner,
+        **shared,
     )
 
 
@@ -149,24 +162,33 @@ def _naming(key: str, *, kind: type[ManyfaceError] = DataError) -> Iterator[None
 
 def build_method(
     config: Config, num_identities: int, *, device: torch.device, autocast: torch.dtype | None
-) -> Classification:
-    """Backbone, head and their optimizers on `device`."""
+) -> Classification | PoolTraining:
+    """Backbone, head or pool, and their optimizers on `device`."""
     backbone = build_backbone(config).to(device)
-    averaged = AveragedNet(backbone, decay=config.train.ema) if config.train.ema > 0 else None
-    if config.run.compile:
-        backbone.compile()  # in place: the names of parameters stay
     learning = config.optimizer
-    return Classification(
-        backbone,
-        build_head(config, num_identities, device=device),
-        build_optimizer(config, backbone),
-        learning_rate=learning.learning_rate,
-        head_learning_rate=config.head.learning_rate or learning.learning_rate,
-        device=device,
-        clip_norm=learning.clip_norm,
-        averaged=averaged,
-        autocast=autocast,
-    )
+    shared: NetOptions = {
+        "learning_rate": learning.learning_rate,
+        "device": device,
+        "clip_norm": learning.clip_norm,
+        "averaged": None,
+        "autocast": autocast,
+    }
+    if config.train.ema > 0:
+        shared["averaged"] = AveragedNet(backbone, decay=config.train.ema)
+    optimizer = build_optimizer(config, backbone)
+    method: Classification | PoolTraining
+    if config.head.method == "f2c":
+        f2c = build_f2c(config, backbone, num_identities, device=device)
+        method = PoolTraining(f2c, optimizer, **shared)
+    else:
+        head = build_head(config, num_identities, device=device)
+        head_learning_rate = config.head.learning_rate or learning.learning_rate
+        method = Classification(
+            backbone, head, optimizer, head_learning_rate=head_learning_rate, **shared
+        )
+    if config.run.compile:
+        backbone.compile()  # in place: the names of parameters stay, copies are not compiled
+    return method
 
 
 def build_backbone(config: Config) -> nn.Module:
@@ -204,6 +226,45 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
     if chosen.method == "partial":
         return PartialFC(sample_rate=chosen.sample_rate, **shared)
     return FullFC(**shared)
+
+
+def build_f2c(
+    config: Config, backbone: nn.Module, num_identities: int, *, device: torch.device
+) -> F2C:
+    """Probe net, gallery net and pool."""
+    chosen = config.pool
+    slots = chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
+    half = min(config.train.batch_size // 2, num_identities)
+    if chosen.rule == "hits_first" and slots < half:
+        raise ConfigError(
+            f"a pool of {slots} slots is smaller than half a batch ({half} images, perhaps all of "
+            f"different people): raise pool.ratio to {half / num_identities:.2g} or pool.slots to "
+            f"{half}, or lower train.batch_size"
+        )
+    pool = DynamicClassPool(
+        slots,
+        config.backbone.embedding_size,
+        margin=build_margin(config),
+        scale=config.head.scale,
+        features=chosen.features,
+        outlier_weight=chosen.outlier_weight,
+        hard_negatives=chosen.hard_negatives,
+        outlier_clip=chosen.outlier_clip,
+        count_empty=chosen.count_empty,
+        seed=stream_seed(config.run.seed, "pool"),
+        device=device,
+    )
+    return F2C(
+        backbone,
+        pool,
+        num_identities=num_identities,
+        decay=chosen.decay,
+        warmup=chosen.decay_warmup,
+        gallery_norm=chosen.gallery_norm,
+        num_passes=chosen.passes,
+        rule=chosen.rule,
+        reduction=chosen.reduction,
+    )
 
 
 def build_margin(config: Config) -> Margin:

@@ -1,19 +1,22 @@
 """What the trainer drives: a method. It knows how a loss comes about and how a step is made.
 
-Classification (backbone + head over single images) is the method of full FC and Partial FC. Methods
-with other nets and loaders (F2C: probe net, gallery net, pool) satisfy the same protocol; loop,
-checkpoints and evaluation do not know which one they drive.
+Classification (backbone + head over single images) is the method of full FC and Partial FC,
+PoolTraining (probe net, gallery net and pool over dual batches) that of F2C. Loop, checkpoints and
+evaluation do not know which one they drive.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any, Protocol, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from manyface.backbones import AveragedNet
 from manyface.base.errors import CheckpointError
-from manyface.data.loader import Batch
+from manyface.data import Batch, DualBatch
+from manyface.heads.f2c import F2C
 
 
 class Method(Protocol):
@@ -58,87 +61,88 @@ class Head(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
 
-class Classification:
-    """Backbone and head over single images, one optimizer for the backbone; a `Method`.
+class NetOptions(TypedDict, total=False):
+    """Keyword arguments that every method shares, as `NetMethod` documents them."""
+
+    learning_rate: Required[float]
+    device: Required[torch.device]
+    clip_norm: float
+    averaged: AveragedNet | None
+    autocast: torch.dtype | None
+
+
+class NetMethod(ABC):
+    """What methods share: one net with one optimizer, clipping, a moving average to evaluate.
 
     Args:
-        backbone: float32 [B, 3, S, S] -> [B, D]; may be compiled in place.
-        head: loss and class centers, with an optimizer of its own.
-        optimizer: of the backbone; its learning rate is set at every step.
-        learning_rate: base value of the backbone.
-        head_learning_rate: base value of the head.
-        device: where backbone and head live.
-        clip_norm: largest norm of the backbone's gradient, 0 for none.
-        clip_head: clip the head's row gradients to `clip_norm` too (the field does not).
-        averaged: a moving average of the backbone; if given, it is what is evaluated.
-        autocast: dtype of the backbone's matrix products, None for full precision.
+        net: float32 [B, 3, S, S] -> [B, D]; may be compiled in place.
+        optimizer: of the net; its learning rate is set at every step.
+        learning_rate: base value of the net.
+        device: where everything lives.
+        clip_norm: largest norm of the net's gradient, 0 for none.
+        averaged: a moving average of the net; if given, it is what is evaluated.
+        autocast: dtype of the net's matrix products, None for full precision.
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
-        head: Head,
+        net: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
         learning_rate: float,
-        head_learning_rate: float,
         device: torch.device,
         clip_norm: float = 0.0,
-        clip_head: bool = False,
         averaged: AveragedNet | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
-        self.backbone, self.head, self.optimizer = backbone, head, optimizer
-        self.averaged = averaged
-        self.base_learning_rate, self.head_learning_rate = learning_rate, head_learning_rate
-        self.device, self._autocast = device, autocast
-        self._clip_norm, self._clip_head = clip_norm, clip_head
-        self._parameters = [p for p in backbone.parameters() if p.requires_grad]
+        self.net, self.optimizer, self.averaged = net, optimizer, averaged
+        self.base_learning_rate, self.device = learning_rate, device
+        self.clip_norm = clip_norm
+        self._autocast = autocast
+        self._parameters = [p for p in net.parameters() if p.requires_grad]
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss of a batch."""
+
+    @abstractmethod
+    def rest_state(self) -> dict[str, Any]:
+        """Group -> tree of what the method has beside the net and its optimizer."""
+
+    @abstractmethod
+    def load_rest_state(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `rest_state`."""
 
     def begin_step(self) -> None:
-        self.backbone.train()
+        self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
-        self.head.zero_grad()
-
-    def loss(self, batch: Batch) -> Tensor:
-        images = batch.images.to(self.device, non_blocking=True)
-        labels = batch.labels.to(self.device, non_blocking=True)
-        with torch.autocast(
-            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
-        ):
-            embeddings = self.backbone(images)  # [B, D]
-        # The softmax is a full-precision island: logits of 64 cos(theta) need more than 8 bits.
-        return self.head(embeddings.float(), labels)
 
     def clip_gradients(self) -> Tensor:
-        if self._clip_head and self._clip_norm > 0:
-            self.head.clip_grad_norm_(self._clip_norm)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if self._clip_norm > 0:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, norm)
+        if self.clip_norm > 0:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, self.clip_norm, norm)
         return norm
 
     def update(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_learning_rate * factor
         self.optimizer.step()
-        self.head.step(self.head_learning_rate * factor)
         if self.averaged is not None:
-            self.averaged.update(self.backbone)
+            self.averaged.update(self.net)
 
     def learning_rate(self, factor: float) -> float:
         return self.base_learning_rate * factor
 
     @property
     def embedder(self) -> nn.Module:
-        return self.backbone if self.averaged is None else self.averaged.net
+        return self.net if self.averaged is None else self.averaged.net
 
     def state_dict(self) -> dict[str, Any]:
         state = {
-            "backbone": self.backbone.state_dict(),
+            "backbone": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "head": self.head.state_dict(),
+            **self.rest_state(),
         }
         if self.averaged is not None:
             # Under the names of the net, so that the file is one to start from or to export.
@@ -153,9 +157,105 @@ class Classification:
                 f"the checkpoint holds {sorted(state)}, this run needs {sorted(expected)}; "
                 "resume with the config that the run was started with"
             )
-        self.backbone.load_state_dict(state["backbone"])
+        self.net.load_state_dict(state["backbone"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.head.load_state_dict(state["head"])
+        self.load_rest_state(state)
         if self.averaged is not None:
             self.averaged.net.load_state_dict(state["averaged"])
             self.averaged.num_updates = state["counters"]["averaged_updates"]
+
+    def precision(self) -> torch.autocast:
+        """The autocast of the net's forward pass."""
+        wanted = self._autocast is not None
+        return torch.autocast(self.device.type, dtype=self._autocast, enabled=wanted)
+
+
+class Classification(NetMethod):
+    """Backbone and head over single images; a `Method`.
+
+    Args:
+        backbone: the net.
+        head: loss and class centers, with an optimizer of its own.
+        optimizer: of the backbone.
+        head_learning_rate: base value of the head.
+        clip_head: clip the head's row gradients to `clip_norm` too (the field does not).
+        others: as in NetMethod.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: Head,
+        optimizer: torch.optim.Optimizer,
+        *,
+        head_learning_rate: float,
+        clip_head: bool = False,
+        **options: Unpack[NetOptions],
+    ) -> None:
+        super().__init__(backbone, optimizer, **options)
+        self.head, self.head_learning_rate, self._clip_head = head, head_learning_rate, clip_head
+
+    def begin_step(self) -> None:
+        super().begin_step()
+        self.head.zero_grad()
+
+    def loss(self, batch: Batch) -> Tensor:
+        images = batch.images.to(self.device, non_blocking=True)
+        labels = batch.labels.to(self.device, non_blocking=True)
+        with self.precision():
+            embeddings = self.net(images)  # [B, D]
+        # The softmax is a full-precision island: logits of 64 cos(theta) need more than 8 bits.
+        return self.head(embeddings.float(), labels)
+
+    def clip_gradients(self) -> Tensor:
+        if self._clip_head and self.clip_norm > 0:
+            self.head.clip_grad_norm_(self.clip_norm)
+        return super().clip_gradients()
+
+    def update(self, factor: float) -> None:
+        super().update(factor)
+        self.head.step(self.head_learning_rate * factor)
+
+    def rest_state(self) -> dict[str, Any]:
+        return {"head": self.head.state_dict()}
+
+    def load_rest_state(self, state: Mapping[str, Any]) -> None:
+        self.head.load_state_dict(state["head"])
+
+
+class PoolTraining(NetMethod):
+    """F2C over dual batches: the probe net learns; a `Method`.
+
+    Args:
+        f2c: probe net, gallery net, pool.
+        optimizer: of the probe net.
+        others: as in NetMethod.
+    """
+
+    def __init__(
+        self, f2c: F2C, optimizer: torch.optim.Optimizer, **options: Unpack[NetOptions]
+    ) -> None:
+        super().__init__(f2c.probe_net, optimizer, **options)
+        self.f2c = f2c
+        self._follows = True
+
+    def begin_step(self) -> None:
+        super().begin_step()
+        self._follows = True  # the gallery net: once, with the first batch of the step
+
+    def loss(self, batch: Batch) -> Tensor:
+        if not isinstance(batch, DualBatch):
+            raise TypeError(f"F2C needs batches of a DualLoader, got {type(batch).__name__}")
+        images = batch.images.to(self.device, non_blocking=True)
+        with self.precision():
+            loss: Tensor = self.f2c(replace(batch, images=images), follow=self._follows)
+        self._follows = False
+        return loss
+
+    def rest_state(self) -> dict[str, Any]:
+        state = self.f2c.state_dict()
+        return {"f2c": {k: v for k, v in state.items() if not k.startswith("probe_net.")}}
+
+    def load_rest_state(self, state: Mapping[str, Any]) -> None:
+        probe = {f"probe_net.{name}": value for name, value in state["backbone"].items()}
+        self.f2c.load_state_dict({**state["f2c"], **probe})

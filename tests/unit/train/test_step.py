@@ -46,7 +46,7 @@ def run(method: Classification, batches: list[Batch], *, step: int = 0) -> StepR
 
 
 def weights(method: Classification) -> list[torch.Tensor]:
-    tensors = [*method.backbone.state_dict().values(), *method.head.state_dict().values()]
+    tensors = [*method.net.state_dict().values(), *method.head.state_dict().values()]
     return [tensor.clone() for tensor in tensors if tensor.is_floating_point()]
 
 
@@ -82,7 +82,7 @@ def test_clipping_bounds_the_backbone_and_reports_the_norm_before():
     result, bounded = run(free, [batch]), run(clipped, [batch])
     assert torch.equal(result.grad_norm, bounded.grad_norm)
     assert result.grad_norm > 1e-3
-    norm = torch.stack([p.grad.norm() for p in clipped.backbone.parameters()]).norm()
+    norm = torch.stack([p.grad.norm() for p in clipped.net.parameters()]).norm()
     torch.testing.assert_close(norm, torch.tensor(1e-3, dtype=torch.float64), rtol=1e-3, atol=0)
     # The head is left alone, as in the field: only its gradient's direction came from the batch.
     head = "centers.weight"
