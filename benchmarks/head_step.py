@@ -1,11 +1,12 @@
 """One step of a full FC head, forward + backward + update: time and peak extra memory.
 
-    python benchmarks/head_step.py [--classes 200000 --batch 512 --dim 512 --steps 7]
+    python benchmarks/head_step.py [--classes 200000 --batch 512 --dim 512 --steps 5]
 
 Methods, each in a process of its own: `streamed` (ours), `eager` (the same loss with all logits in
 memory, autograd, torch.optim.SGD over all rows). Memory is the peak of anonymous + shared resident
 bytes above what is held before the first step, when the table, its momentum and the batch are
 resident and written; page cache is not in it. Time is the median of the steps after one warm-up.
+`--sweep 512 1024 ...` measures ours with other chunk sizes too.
 """
 
 import argparse
@@ -26,8 +27,10 @@ sys.path.insert(0, str(ROOT / "src"))
 import manyface as mf
 from manyface.observe.memory import MemoryMeter, resident_bytes
 from manyface.softmax import dense_margin_softmax
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
 METHODS = ("streamed", "eager")
+SHAPE = ("classes", "batch", "dim", "steps", "threads", "chunk_size")
 
 
 def main() -> None:
@@ -36,7 +39,7 @@ def main() -> None:
     if options.method:
         print(json.dumps(measure(options)))
         return
-    shape = {key: getattr(options, key) for key in ("classes", "batch", "dim", "steps", "threads")}
+    shape = {key: getattr(options, key) for key in SHAPE}
     figures = {method: _in_own_process(method, shape) for method in METHODS}
     ours, eager = figures["streamed"], figures["eager"]
     ratios = {
@@ -44,6 +47,11 @@ def main() -> None:
         "memory_of_eager": eager["peak_extra_bytes"] / ours["peak_extra_bytes"],
     }
     result = {"shape": shape, "methods": figures, "ratios": ratios}
+    if options.sweep:
+        result["streamed_by_chunk_size"] = {
+            str(size): _in_own_process("streamed", {**shape, "chunk_size": size})
+            for size in options.sweep
+        }
     path = write_result("head_step", result, options.json)
     print(json.dumps(result, indent=2), f"\nwritten: {path}")
 
@@ -71,7 +79,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _streamed(options: argparse.Namespace) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    head = mf.FullFC(num_classes=options.classes, dim=options.dim, margin=mf.CosFace(0.4))
+    head = mf.FullFC(
+        num_classes=options.classes,
+        dim=options.dim,
+        margin=mf.CosFace(0.4),
+        chunk_size=options.chunk_size,
+    )
     head.centers.velocity.fill_(0.0)  # written, so that its pages are resident
 
     def step(embeddings: torch.Tensor, labels: torch.Tensor) -> None:
@@ -104,7 +117,7 @@ def _timed(step: Callable[..., None], embeddings: torch.Tensor, labels: torch.Te
 
 
 def _in_own_process(method: str, shape: dict[str, int]) -> dict[str, Any]:
-    arguments = [f"--{key}={value}" for key, value in shape.items()]
+    arguments = [f"--{key.replace('_', '-')}={value}" for key, value in shape.items()]
     run = subprocess.run(
         [sys.executable, __file__, "--method", method, *arguments],
         check=True,
@@ -122,6 +135,8 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--chunk-size", type=int, default=DEFAULT_CHUNK_SIZE)
+    parser.add_argument("--sweep", type=int, nargs="*", help="further chunk sizes of ours")
     parser.add_argument("--json", type=Path, help="result file")
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     return parser
