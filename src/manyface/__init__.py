@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # importing it takes longer than all else here; type chec
 if TYPE_CHECKING:
     from manyface.backbones import create_backbone
     from manyface.base.errors import ManyfaceError
-    from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC
+    from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
     from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ __all__ = [
     "Margin",
     "NormFace",
     "PartialFC",
+    "VirtualFC",
     "create_backbone",
 ]
 
@@ -46,6 +47,7 @@ _ROOM_OF = {
     "Margin": "margins",
     "NormFace": "margins",
     "PartialFC": "heads",
+    "VirtualFC": "heads",
     "create_backbone": "backbones",
 }
 

@@ -46,6 +46,7 @@ FLAVOURS = {
     "partial": ["head.sample_rate=0.4"],
     "f2c": ["head.method=f2c", "pool.ratio=0.25", "optimizer.accumulation=2"],
     "f2c-official": ["head.method=f2c", "pool.ratio=0.5", "pool.preset=official"],
+    "virtual": ["head.method=virtual", "pool.ratio=0.5", "pool.identity_share=1.0"],
     "averaged-accumulated": ["train.ema=0.9", "optimizer.accumulation=2", "head.sample_rate=0.5"],
     "adamw-dropout": ["optimizer.name=adamw", "backbone.dropout=0.3", "head.method=full"],
 }

@@ -21,6 +21,7 @@ PUBLIC = {
     "Margin",
     "NormFace",
     "PartialFC",
+    "VirtualFC",
     "create_backbone",
 }
 

@@ -67,11 +67,11 @@ class BackboneConfig(Section):
 class HeadConfig(Section):
     """The classification head: which class centers take part, and with which margin."""
 
-    method: Literal["full", "partial", "f2c"] = Field(
+    method: Literal["full", "partial", "f2c", "virtual"] = Field(
         "full",
         description="full: all centers in each step; partial: positives and a random sample of "
-        "negatives; f2c: no centers, a pool of features ([pool]). Left out, a sample_rate makes "
-        "it partial.",
+        "negatives; f2c: no centers, a pool of features ([pool]); virtual: anchors that identities "
+        "share ([pool] says how many). Left out, a sample_rate makes it partial.",
     )
     sample_rate: Fraction = Field(
         1.0,
@@ -124,10 +124,10 @@ class HeadConfig(Section):
                 "expected 1 or partial"
             )
         centers = (self.learning_rate, self.momentum, self.weight_decay)
-        if self.method == "f2c" and centers != (None, 0.9, 5e-4):
+        if self.method in ("f2c", "virtual") and centers != (None, 0.9, 5e-4):
             raise ValueError(
                 "learning_rate, momentum and weight_decay are those of class centers, but method "
-                "is 'f2c', which has none"
+                f"is '{self.method}', which has none"
             )
         for key in ("m", "m1", "m2", "m3", "gradient"):
             if getattr(self, key) is not None and key not in MARGIN_KEYS[self.margin]:
@@ -150,14 +150,15 @@ POOL_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class PoolConfig(Section):
-    """The dynamic class pool of method f2c, its gallery net, and the mix of its batches."""
+    """The pool of method f2c, its gallery net, the mix of its batches; anchors of virtual."""
 
     preset: Literal["default", "official"] = Field(
         "default",
         description="official: what the authors' code does, for keys that are left out.",
     )
     ratio: Fraction | None = Field(
-        None, description="Slots of the pool, as a share of the identities; default 0.1."
+        None,
+        description="Slots of the pool, or anchors, as a share of the identities; default 0.1.",
     )
     slots: Count | None = Field(None, description="Slots of the pool, instead of ratio.")
     identity_share: Fraction = Field(

@@ -56,9 +56,9 @@ class Config(Section):
                 "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
                 "set data.path or take data.min_images_per_identity out"
             )
-        if self.head.method != "f2c" and self.pool != PoolConfig(ratio=0.1):
+        if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig(ratio=0.1):
             raise ValueError(
-                f"[pool] is for head.method 'f2c', but it is '{self.head.method}'; "
+                f"[pool] is for head.method 'f2c' and 'virtual', but it is '{self.head.method}'; "
                 "set head.method, or take [pool] out"
             )
         listed = self.evaluation.pairs not in (None, "synthetic")

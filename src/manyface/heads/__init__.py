@@ -5,5 +5,6 @@ from manyface.heads.f2c import F2C
 from manyface.heads.full import FullFC
 from manyface.heads.partial import PartialFC
 from manyface.heads.pool import DynamicClassPool
+from manyface.heads.virtual import VirtualFC
 
-__all__ = ["F2C", "CenterHead", "DynamicClassPool", "FullFC", "PartialFC"]
+__all__ = ["F2C", "CenterHead", "DynamicClassPool", "FullFC", "PartialFC", "VirtualFC"]

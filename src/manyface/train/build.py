@@ -40,16 +40,17 @@ from manyface.evaluate import (
     overlap_warning,
     synthetic_pairs,
 )
-from manyface.heads import F2C, CenterHead, DynamicClassPool, FullFC, PartialFC
+from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
 from manyface.heads.pool_plan import StepPlan
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
 from manyface.train.checks import check_batch_size, single_images_warning
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
-from manyface.train.method import Classification, NetOptions, PoolTraining
+from manyface.train.method import Classification, Head, NetOptions, PoolTraining
 from manyface.train.schedule import Schedule
 
 SYNTHETIC = "synthetic"
+POOLED = ("f2c", "virtual")  # methods of the [pool] section, fed by the dual loader
 Warn = Callable[[str], None]
 
 
@@ -125,13 +126,11 @@ def build_loader(
         "prefetch": workers + 1,
         "workers": workers,
     }
-    if isinstance(method, Classification):
+    if config.head.method not in POOLED:
         return Loader(source, **shared)
+    planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(
-        source,
-        identity_share=config.pool.identity_share,
-        make_planner=method.f2c.planner,
-        **shared,
+        source, identity_share=config.pool.identity_share, make_planner=planner, **shared
     )
 
 
@@ -210,7 +209,7 @@ def build_backbone(config: Config) -> nn.Module:
     return backbone
 
 
-def build_head(config: Config, num_identities: int, *, device: torch.device) -> CenterHead:
+def build_head(config: Config, num_identities: int, *, device: torch.device) -> Head:
     """The head over `num_identities` classes."""
     chosen = config.head
     shared: dict[str, Any] = {
@@ -218,10 +217,14 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
         "dim": config.backbone.embedding_size,
         "margin": build_margin(config),
         "scale": chosen.scale,
+        "device": device,
+    }
+    if chosen.method == "virtual":
+        return VirtualFC(num_anchors=_num_slots(config, num_identities), **shared)
+    shared |= {
         "momentum": chosen.momentum,
         "weight_decay": chosen.weight_decay,
         "seed": stream_seed(config.run.seed, "head"),
-        "device": device,
     }
     if chosen.method == "partial":
         return PartialFC(sample_rate=chosen.sample_rate, **shared)
@@ -233,7 +236,7 @@ def build_f2c(
 ) -> F2C:
     """Probe net, gallery net and pool."""
     chosen = config.pool
-    slots = chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
+    slots = _num_slots(config, num_identities)
     half = min(config.train.batch_size // 2, num_identities)
     if chosen.rule == "hits_first" and slots < half:
         raise ConfigError(
@@ -265,6 +268,11 @@ def build_f2c(
         rule=chosen.rule,
         reduction=chosen.reduction,
     )
+
+
+def _num_slots(config: Config, num_identities: int) -> int:
+    chosen = config.pool
+    return chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
 
 
 def build_margin(config: Config) -> Margin:

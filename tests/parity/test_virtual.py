@@ -1,0 +1,90 @@
+"""Virtual FC against a slow restatement, with conflicts, borrowed anchors and their return."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from manyface.base.errors import ConfigError, LabelError
+from manyface.base.random import numpy_generator, torch_generator
+from manyface.heads.virtual import VirtualFC, assign_anchors
+from manyface.margins import CosFace
+from manyface.softmax.dense import dense_margin_softmax
+
+DIM = 6
+
+
+class SlowVirtual:
+    """One dictionary of anchors; identities in ascending order."""
+
+    def __init__(self, num_anchors: int) -> None:
+        self.num_anchors = num_anchors
+        self.rows: dict[int, Tensor] = {}
+
+    def loss(self, embeddings: Tensor, labels: list[int]) -> Tensor:
+        kept = dict(self.rows)
+        anchor_of: dict[int, int] = {}
+        borrowed = []
+        owned = {label % self.num_anchors for label in labels}
+        for label in sorted(set(labels)):
+            anchor = label % self.num_anchors
+            if anchor in anchor_of.values():
+                anchor = min(set(range(self.num_anchors)) - owned - set(anchor_of.values()))
+                borrowed.append(anchor)
+            anchor_of[label] = anchor
+            mine = [
+                e / e.norm() for e, name in zip(embeddings, labels, strict=True) if name == label
+            ]
+            total = torch.stack(mine).sum(0).detach()
+            self.rows[anchor] = total / total.norm()
+        anchors = sorted(self.rows)
+        targets = torch.tensor([anchors.index(anchor_of[label]) for label in labels])
+        rows = torch.stack([self.rows[anchor] for anchor in anchors])
+        loss = dense_margin_softmax(embeddings, rows, targets, margin=CosFace(0.3), scale=8)
+        for anchor in borrowed:
+            self.rows.pop(anchor)
+            if anchor in kept:
+                self.rows[anchor] = kept[anchor]
+        return loss
+
+
+@pytest.mark.parametrize("num_anchors", [7, 20])
+def test_equals_the_slow_restatement(num_anchors: int):
+    generator, values = numpy_generator(num_anchors, "vfc"), torch_generator(num_anchors, "vfc")
+    head = VirtualFC(
+        num_classes=100,
+        num_anchors=num_anchors,
+        dim=DIM,
+        margin=CosFace(0.3),
+        scale=8,
+        chunk_size=4,
+        dtype=torch.float64,
+    )
+    oracle = SlowVirtual(num_anchors)
+    conflicts = 0
+    for _ in range(60):
+        labels = torch.from_numpy(generator.integers(0, 100, generator.integers(1, 8)))
+        x = torch.randn(len(labels), DIM, generator=values, dtype=torch.float64).requires_grad_()
+        loss, expected = head(x, labels), oracle.loss(x, labels.tolist())
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
+        found, wanted = (torch.autograd.grad(each, x)[0] for each in (loss, expected))
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
+        conflicts += int(assign_anchors(labels, num_anchors=num_anchors).borrowed.sum())
+    assert conflicts > 5
+    assert head.is_filled.nonzero().flatten().tolist() == sorted(oracle.rows)
+
+
+def test_what_is_refused():
+    with pytest.raises(ConfigError, match="num_anchors <= num_classes"):
+        VirtualFC(num_classes=3, num_anchors=4, dim=2, margin=CosFace())
+    head = VirtualFC(num_classes=30, num_anchors=2, dim=DIM, margin=CosFace())
+    with pytest.raises(ConfigError, match="3 identities, Virtual FC 2 anchors"):
+        head(torch.randn(3, DIM), torch.tensor([1, 2, 3]))
+    with pytest.raises(LabelError):
+        head(torch.randn(1, DIM), torch.tensor([30]))
+
+
+def test_an_empty_batch():
+    head = VirtualFC(num_classes=30, num_anchors=2, dim=DIM, margin=CosFace())
+    x = torch.randn(0, DIM).requires_grad_()
+    head(x, torch.empty(0, dtype=torch.int64)).backward()
+    assert x.grad.shape == (0, DIM)
