@@ -77,7 +77,8 @@ class DataConfig(Section):
     max_bad_share: Fraction = Field(
         0.01,
         description="Unreadable photos are counted and replaced up to this share; above it, an "
-        "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none.",
+        "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none. "
+        "Photos of listed pairs are never replaced: one that is unreadable is an error.",
     )
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'

@@ -8,6 +8,7 @@ is cut off.
 
 A broken image is replaced by the next one of the same person (cyclic, in file order), always the
 same one, so the run stays reproducible; a person without any usable image is shown as plain grey.
+Images to verify on are never replaced: a same pair could become one of an image with itself.
 Small sets stay in memory once decoded, since decoding again each epoch takes cores from training.
 """
 
@@ -47,6 +48,7 @@ class DecodedImages:
         image_size: side S of the images handed out, pixels.
         threads: that decode one batch together; 0 = half of the cores, the rest is for training.
         max_bad_share: share of unusable images that is borne (see faults.py).
+        substitute: replace unusable images; False, for pairs, makes each of them a DataError.
         cache: bytes; a set whose decoded pixels fit is kept in memory. 0 keeps nothing.
         max_pixels: larger images count as unusable, unseen.
         warn: gets one line for each of the first unusable images.
@@ -59,6 +61,7 @@ class DecodedImages:
         image_size: int,
         threads: int = 0,
         max_bad_share: float = 0.01,
+        substitute: bool = True,
         cache: int = DEFAULT_CACHE_BYTES,
         max_pixels: int = MAX_PIXELS,
         warn: Callable[[str], None] = log.warning,
@@ -72,6 +75,7 @@ class DecodedImages:
         self.bad_images = BadImages(
             total=len(records), max_share=max_bad_share, where=str(records.path), warn=warn
         )
+        self._substitute = substitute
         self._max_pixels = max_pixels
         self._pool = ThreadPoolExecutor(  # its threads begin when the first batch needs them
             self.threads, thread_name_prefix="decode", initializer=use_one_core
@@ -185,6 +189,11 @@ class DecodedImages:
                 reason = str(error)
             except OSError as error:
                 reason = error.strerror or str(error)
+            if not self._substitute:
+                raise DataError(
+                    f"{self.records.describe(candidate)}: {reason}; images of pairs are never "
+                    "replaced by others: replace the file or take its pairs out of the list"
+                )
             self.bad_images.add(candidate, self.records.describe(candidate), reason)
         out[...] = _GREY
         return None

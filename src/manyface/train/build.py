@@ -391,6 +391,7 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         image_size=config.data.image_size,
         threads=config.data.threads,
         max_bad_share=config.data.max_bad_share,
+        substitute=False,
         warn=warn,
     )
     with _naming("evaluation.pairs"):

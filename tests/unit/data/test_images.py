@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 
 from manyface.base.errors import DataError
+from manyface.config import parse_config
 from manyface.data import DecodedImages, open_records, read_pairs, select_records
+from manyface.train.build import build_pairs
 
 
 def source_of(path, **options) -> DecodedImages:
@@ -93,6 +95,26 @@ def test_a_person_with_broken_images_only_is_grey(write_faces):
     (root / "Ann" / "0001.jpg").write_bytes(b"no image")
     source = source_of(root, warn=lambda _: None)
     assert (source.load(np.array([0])) == 127).all()
+
+
+def test_nothing_is_substituted_in_images_of_pairs(write_faces):
+    root = write_faces({"Ann": 2, "Bob": 9})
+    (root / "Ann" / "0002.jpg").write_bytes(b"no image")
+    source = source_of(root, substitute=False, max_bad_share=1, cache=1 << 20)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"Ann/0002.jpg: .* take its pairs out of the list"):
+            source.load(np.array([0, 1]))
+    assert source.load(np.array([0])).shape == (1, 24, 24, 3)
+
+
+def test_a_recipe_s_pairs_are_not_substituted(write_faces):
+    root = write_faces({"Ann": 2, "Bob": 9})
+    (root / "Ann" / "0002.jpg").write_bytes(b"no image")
+    (root / "pairs.txt").write_text("2\nAnn 1 2\nBob 1 2\nAnn 1 Bob 1\nAnn 2 Bob 2\n")
+    options = [f"data.path={root}", "evaluation.pairs=pairs.txt", "evaluation.folds=2"]
+    pairs = build_pairs(parse_config("", options), warn=lambda _: None)
+    with pytest.raises(DataError, match=r"Ann/0002.jpg: .* replace the file"):
+        pairs.source.load(pairs.right)
 
 
 def test_an_unreadable_file_counts_as_broken(write_faces, monkeypatch):
