@@ -91,4 +91,4 @@ def _check_options(name: str, builder: Builder, options: Mapping[str, Any]) -> N
 
 def _nearest(word: str, known: list[str]) -> str:
     matches = get_close_matches(word, known, n=1, cutoff=0.4)
-    return f", did you mean {matches[0]!r}?" if matches else ""
+    return f" (nearest: {matches[0]!r})" if matches else ""

@@ -27,6 +27,10 @@ class CheckpointError(ManyfaceError):
     """A checkpoint that cannot be written, or must not be trusted."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written."""
+
+
 class WriteError(ManyfaceError):
     """A file that cannot be written: a full disk, a place that is forbidden or gone."""
 

@@ -27,7 +27,8 @@ class Checkpoint:
 def load(path: Path, *, groups: tuple[str, ...] | None = None) -> Checkpoint:
     """Verify and read the checkpoint directory `path`; `groups` limits which tensors are read.
 
-    Raises CheckpointError naming the file that is damaged, missing or extra.
+    Raises DamagedCheckpointError naming the file that is damaged, missing or extra; CheckpointError
+    for a checkpoint of another version, or one that the system does not let us read just now.
     """
     path = Path(path)
     if not path.is_dir():

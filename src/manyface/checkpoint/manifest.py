@@ -11,7 +11,7 @@ from typing import Any
 
 import xxhash
 
-from manyface.base.errors import CheckpointError
+from manyface.base.errors import CheckpointError, DamagedCheckpointError
 from manyface.checkpoint.layout import (
     FORMAT,
     FORMAT_VERSION,
@@ -35,16 +35,17 @@ def render(step: int, files: Files) -> bytes:
 def verify(path: Path) -> Files:
     """Check a checkpoint directory against its manifest and return the manifest's files.
 
-    Raises CheckpointError naming the first file that is missing, extra, cut or changed.
+    Raises DamagedCheckpointError naming the first file that is missing, extra, cut or changed;
+    CheckpointError for a manifest of another version.
     """
     step, files = _read(path)
     if step != step_of(path):
-        raise CheckpointError(f"{path}: its manifest is of step {step}; it belongs elsewhere")
+        raise DamagedCheckpointError(f"{path}: its manifest is of step {step}, so of another one")
     present = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME}
     if missing := sorted(files.keys() - present):
-        raise CheckpointError(f"{path / missing[0]} is missing; the checkpoint cannot be used")
+        raise DamagedCheckpointError(f"{path / missing[0]} is missing")
     if extra := sorted(present - files.keys()):
-        raise CheckpointError(f"{path / extra[0]} is not in the manifest; the checkpoint is mixed")
+        raise DamagedCheckpointError(f"{path / extra[0]} is not in the manifest")
     for name, facts in files.items():
         _verify_file(path / name, facts)
     return files
@@ -62,12 +63,14 @@ def hash_file(path: Path) -> str:
 def _verify_file(path: Path, facts: dict[str, Any]) -> None:
     num_bytes = path.stat().st_size
     if num_bytes != facts["bytes"]:
-        raise CheckpointError(
+        raise DamagedCheckpointError(
             f"{path} is damaged: expected {facts['bytes']} bytes, got {num_bytes}"
         )
     digest = hash_file(path)
     if digest != facts["xxh3"]:
-        raise CheckpointError(f"{path} is damaged: expected xxh3 {facts['xxh3']}, got {digest}")
+        raise DamagedCheckpointError(
+            f"{path} is damaged: expected xxh3 {facts['xxh3']}, got {digest}"
+        )
 
 
 def _read(path: Path) -> tuple[int, Files]:
@@ -75,20 +78,25 @@ def _read(path: Path) -> tuple[int, Files]:
     try:
         content = manifest_path.read_bytes()
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is no checkpoint: {MANIFEST_NAME} is missing") from error
+        raise DamagedCheckpointError(f"{manifest_path} is missing") from error
     try:
         manifest = json.loads(content)
         found_format = (manifest["format"], manifest["version"])
         step, files = manifest["step"], manifest["files"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{manifest_path} is damaged: {type(error).__name__}") from error
+        raise DamagedCheckpointError(
+            f"{manifest_path} is damaged: {type(error).__name__}"
+        ) from error
     if found_format != (FORMAT, FORMAT_VERSION):
         raise CheckpointError(
             f"{manifest_path}: expected format {FORMAT} version {FORMAT_VERSION}, got "
-            f"{found_format[0]} version {found_format[1]}; written by another manyface, or damaged"
+            f"{found_format[0]} version {found_format[1]}: use the manyface that wrote it, or move "
+            f"{path.name} away to go on from an earlier checkpoint"
         )
     if not _well_formed(step, files) or render(step, files) != content:
-        raise CheckpointError(f"{manifest_path} is damaged: its content and its hash disagree")
+        raise DamagedCheckpointError(
+            f"{manifest_path} is damaged: its content and its hash disagree"
+        )
     return step, files
 
 

@@ -1,6 +1,7 @@
 """`manyface train`: one run from a recipe."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -49,7 +50,8 @@ def train(
     if not summary:
         return
     print_methods([done.result])
-    typer.echo(f"The run is in {done.directory}; look at it with: manyface report {done.directory}")
+    place = quote(str(done.directory))
+    typer.echo(f"The run is in {done.directory}; look at it with: manyface report {place}")
 
 
 class Aborted(ManyfaceError):

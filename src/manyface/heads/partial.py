@@ -45,7 +45,7 @@ class PartialFC(CenterHead):
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
 
     def select(self, labels: Tensor) -> Selection:
-        """Positives and this step's negatives: every forward before a step has the same ones."""
+        """Positives and negatives; every forward before a step draws from the same candidates."""
         ids = sample_classes(
             labels,
             num_classes=self.num_classes,

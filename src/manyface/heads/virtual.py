@@ -104,10 +104,6 @@ class VirtualFC(nn.Module):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Nothing: anchors have no gradient."""
 
-    def clip_grad_norm_(self, max_norm: float) -> Tensor:
-        """0: anchors have no gradient."""
-        return self.rows.new_zeros(())
-
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
         return f"{self.num_classes}, {self.num_anchors}, {self.dim}, margin={self.margin}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 from itertools import combinations
+from shlex import quote
 
 import numpy as np
 
@@ -197,18 +198,19 @@ def reproduction(runs: Sequence[Run]) -> str:
 
 
 def _commands(run: Run) -> str:
-    directory = _quoted(str(run.directory))
+    directory = quote(str(run.directory))
     commit = run.row.get("commit")
     lines = [f"git checkout {commit}"] if commit else []
     command = run.row.get("command")
     if command:
-        words = command if isinstance(command, str) else " ".join(map(_quoted, command))
+        words = command if isinstance(command, str) else " ".join(map(quote, command))
         lines += ["# as it was started", words]
     return "\n".join(
         [
             *lines,
             "# from the resolved recipe, which is printed below",
-            f"manyface train {_quoted(str(run.directory / 'config.toml'))}",
+            f"manyface train {quote(str(run.directory / 'config.toml'))} "
+            f"--set run.name={quote(run.name + '-again')}",
             f"manyface evaluate {directory}",
             f"manyface report {directory}",
         ]
@@ -225,9 +227,3 @@ def _facts(run: Run) -> str:
         if value is not None
     )
     return f"<dl>{items}</dl>" if items else ""
-
-
-def _quoted(word: str) -> str:
-    return (
-        word if word.replace("/", "").replace(".", "").replace("-", "").isalnum() else f"'{word}'"
-    )

@@ -63,6 +63,7 @@ def describe_device(device: torch.device) -> str:
     """The device in words, for result.json."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return (
-        f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
-    )
+    if device.type == "cpu":
+        count = torch.get_num_threads()
+        return f"cpu, {count} thread{'s' if count > 1 else ''}"
+    return device.type

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
@@ -127,7 +128,8 @@ def describe_kept(directory: Path) -> str:
     kept = newest(directory / CHECKPOINTS)
     if kept is None:
         return "no checkpoint had been written"
-    return f"{kept} is kept, go on with: manyface train {directory / CONFIG} --resume"
+    recipe = quote(str(directory / CONFIG))
+    return f"{kept} is kept, go on with: manyface train {recipe} --resume"
 
 
 def _clear(directory: Path) -> None:

@@ -86,13 +86,14 @@ def run_loop(
                     guard.check()
                     improved = position.take_score(evaluate(position.step))
 
-                if improved or stop.received or saver.due(position.step, last=num_steps):
+                received = stop.received  # once: a signal may come between two looks
+                if improved or received or saver.due(position.step, last=num_steps):
                     guard.check()
                     recorder.measure(position)
                     saver.save(method, position, best=improved)
 
-                if stop.received:
-                    raise Interrupted(stop.received, checkpoint=saver.last)
+                if received:
+                    raise Interrupted(received, checkpoint=saver.last)
                 if position.step == num_steps:
                     return
 

@@ -56,7 +56,6 @@ class Head(Protocol):
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
     def step(self, lr: float) -> None: ...
     def zero_grad(self) -> None: ...
-    def clip_grad_norm_(self, max_norm: float) -> Tensor: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any: ...
 
@@ -178,7 +177,6 @@ class Classification(NetMethod):
         head: loss and class centers, with an optimizer of its own.
         optimizer: of the backbone.
         head_learning_rate: base value of the head.
-        clip_head: clip the head's row gradients to `clip_norm` too (the field does not).
         others: as in NetMethod.
     """
 
@@ -189,11 +187,10 @@ class Classification(NetMethod):
         optimizer: torch.optim.Optimizer,
         *,
         head_learning_rate: float,
-        clip_head: bool = False,
         **options: Unpack[NetOptions],
     ) -> None:
         super().__init__(backbone, optimizer, **options)
-        self.head, self.head_learning_rate, self._clip_head = head, head_learning_rate, clip_head
+        self.head, self.head_learning_rate = head, head_learning_rate
 
     def begin_step(self) -> None:
         super().begin_step()
@@ -206,11 +203,6 @@ class Classification(NetMethod):
             embeddings = self.net(images)  # [B, D]
         # The softmax is a full-precision island: logits of 64 cos(theta) need more than 8 bits.
         return self.head(embeddings.float(), labels)
-
-    def clip_gradients(self) -> Tensor:
-        if self._clip_head and self.clip_norm > 0:
-            self.head.clip_grad_norm_(self.clip_norm)
-        return super().clip_gradients()
 
     def update(self, factor: float) -> None:
         super().update(factor)

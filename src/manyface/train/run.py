@@ -17,8 +17,8 @@ from manyface.train.loop import run_loop
 from manyface.train.recording import Notices, Recorder
 from manyface.train.result import make_result, render_result, versions
 from manyface.train.saving import Saver
-from manyface.train.state import Position, resume_state
-from manyface.train.stop import StopFlag
+from manyface.train.state import Position, identities_fingerprint, resume_state
+from manyface.train.stop import Interrupted, StopFlag
 from manyface.train.validation import Validation
 
 
@@ -87,12 +87,18 @@ def train(
 
 def _start(directory: Path, training: Training, *, resume: bool, notices: Notices) -> _Start:
     source = training.source
-    data = {"num_images": len(source), "num_identities": source.num_identities}
+    data = {
+        "num_images": len(source),
+        "num_identities": source.num_identities,
+        "fingerprint": identities_fingerprint(source),
+    }
     if not resume:
         return _Start(Position(), None, data)
     position, checkpoint = resume_state(
         directory / places.CHECKPOINTS, training.method, data=data, warn=notices
     )
+    if checkpoint is None:
+        notices("there is no checkpoint to resume from; the run begins at step 0")
     return _Start(position, checkpoint, data)
 
 
@@ -174,6 +180,8 @@ def _run(
     )
     if not validation.results:  # the run was complete already when it was resumed
         validation(position.step)
+        if stop.received:  # in the middle of it: the scores of the run stay as they are
+            raise Interrupted(stop.received, checkpoint=start.checkpoint)
     recorder.measure(position)
     result = make_result(config, training, position, validation.results)
     places.write_text(directory / places.RESULT, render_result(result))

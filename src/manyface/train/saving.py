@@ -69,7 +69,8 @@ class Saver:
     def explain(self, error: NonFiniteError, *, step: int) -> NonFiniteError:
         """The same error with the step and the last checkpoint, in the words of a user."""
         kept = f"the last checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
+        where = "" if "at step" in str(error) else f" at step {step + 1}"
         return NonFiniteError(
-            f"training stopped at step {step + 1}: {error}; {kept}; "
+            f"training stopped{where}: {error}; {kept}; "
             "a lower learning rate, a longer warm-up or optimizer.clip_norm usually helps"
         )

@@ -5,16 +5,19 @@ dropout all draw from (seed, position). So a checkpoint holds the method's tenso
 figures that are only reported. No generator state, no loader state, no scheduler state.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
-from manyface.base.errors import CheckpointError, DataError
+from manyface.base.errors import CheckpointError, DamagedCheckpointError, DataError
 from manyface.checkpoint import Checkpoint, load, newest, save, set_aside
+from manyface.data import GroupedSource
 from manyface.train.method import Method
 
 
@@ -85,6 +88,12 @@ def resume_state(
 def _check_data(checkpoint: Checkpoint, data: Facts) -> None:
     stored = checkpoint.state.get("data", {})
     for name, value in data.items():
+        if name == "fingerprint" and stored.get(name) != value:
+            raise DataError(
+                f"the data has changed since {checkpoint.path}: as many images and people, but "
+                "other names or other people's images, so labels would mean other people; resume "
+                "with the data of the run, or start a new run from its weights"
+            )
         if stored.get(name) != value:
             raise DataError(
                 f"the data has changed since {checkpoint.path}: {name} was {stored.get(name)}, is "
@@ -92,15 +101,39 @@ def _check_data(checkpoint: Checkpoint, data: Facts) -> None:
             )
 
 
+def identities_fingerprint(source: GroupedSource) -> int:
+    """Of the names of the identities in order, and of how many images each has.
+
+    Another one means other labels, even where the numbers of images and identities are the same.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    for name in source.identity_names:
+        digest.update(name.encode(errors="surrogateescape") + b"\0")
+    _, counts = source.images_of(np.arange(source.num_identities))
+    digest.update(counts.tobytes())
+    return int.from_bytes(digest.digest(), "little")
+
+
 def newest_good(
     directory: Path, *, warn: Callable[[str], None] = lambda text: None
 ) -> Checkpoint | None:
-    """The newest checkpoint that can be trusted; refused ones are reported and put aside."""
+    """The newest checkpoint that can be trusted; damaged ones are reported and put aside.
+
+    None if there is no checkpoint at all. Raises CheckpointError if all are damaged, or if one
+    cannot be read for another reason: what is whole stays where it is.
+    """
+    damaged = 0
     while (path := newest(directory)) is not None:
         try:
             return load(path)
-        except CheckpointError as error:
-            warn(f"{error}; it is put aside as {set_aside(path).name}, an earlier one is used")
+        except DamagedCheckpointError as error:
+            damaged += 1
+            warn(f"{error}; the checkpoint is put aside as {set_aside(path).name}")
+    if damaged:
+        raise CheckpointError(
+            f"every checkpoint in {directory} is damaged ({damaged} put aside there): bring one "
+            "back from a copy, or begin again with --force"
+        )
     return None
 
 

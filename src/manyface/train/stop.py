@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ class Interrupted(ManyfaceError):
         kept = "nothing was trained yet, nothing to save"
         if checkpoint is not None:
             recipe = checkpoint.parent.parent / "config.toml"
-            kept = f"saved {checkpoint}; go on with: manyface train {recipe} --resume"
+            kept = f"saved {checkpoint}; go on with: manyface train {quote(str(recipe))} --resume"
         how = "Ctrl-C" if received == signal.SIGINT else received.name
         super().__init__(f"stopped by {how}: {kept}")
 

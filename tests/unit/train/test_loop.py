@@ -72,7 +72,7 @@ class FakeLoader:
 def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, stream=None, **plan):
     diary = []
     method, loader = FakeMethod(diary), loader or FakeLoader()
-    stop = StopFlag()
+    stop = plan.pop("stop", None) or StopFlag()
     throughput = Throughput()
 
     def default_evaluate(step):
@@ -166,6 +166,24 @@ def test_an_evaluation_that_was_cut_short_is_made_up_for(tmp_path):
     assert diary[:2] == [("evaluate", 4), ("save", 4)]
 
 
+class LateFlag(StopFlag):
+    """A signal that comes just before somebody's look number `looks`."""
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    @property
+    def received(self):
+        self.looks -= 1
+        return signal.SIGINT if self.looks < 0 else None
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_stop_is_seen_once_a_step_and_that_step_is_saved(tmp_path, step):
+    with pytest.raises(Interrupted, match=f"step-{step:08d}"):
+        start(tmp_path, stop=LateFlag(step))
+
+
 def test_a_stop_saves_says_so_and_closes_the_loader(tmp_path):
     loader = FakeLoader()
 
@@ -184,7 +202,7 @@ def test_a_stop_saves_says_so_and_closes_the_loader(tmp_path):
 
 @pytest.mark.parametrize("save_every, kept", [(2, "step-00000002"), (0, "no checkpoint yet")])
 def test_a_nan_stops_naming_quantity_step_and_checkpoint(tmp_path, save_every, kept):
-    with pytest.raises(NonFiniteError, match=f"step 4: the loss is not finite.*{kept}"):
+    with pytest.raises(NonFiniteError, match=f"the loss is not finite at step 4; .*{kept}"):
         start(tmp_path, loader=FakeLoader(bad_step=3), save_every=save_every)
 
 

@@ -1,10 +1,16 @@
+import errno
+import json
+
 import pytest
 import torch
 
 from manyface.base.errors import CheckpointError, DataError
 from manyface.checkpoint import load, newest
+from manyface.checkpoint import manifest as manifest_module
+from manyface.data.synthetic import SyntheticFaces
 from manyface.train.state import (
     Position,
+    identities_fingerprint,
     newest_good,
     pack,
     read_position,
@@ -86,6 +92,51 @@ def test_a_damaged_newest_checkpoint_is_put_aside_and_the_one_before_used(tmp_pa
     assert "net.safetensors is damaged" in said[0]
     assert "put aside as damaged-step-00000002-0" in said[0]
     save_state(tmp_path, Counter(3.0), Position(step=2))  # the name is free again
+
+
+def test_checkpoints_of_another_version_stay_where_they_are(tmp_path):
+    path = save_state(tmp_path, Counter(1.0), Position(step=1))
+    manifest = json.loads((path / "MANIFEST.json").read_text())
+    files = manifest["files"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifest_module, "FORMAT_VERSION", 2)
+        (path / "MANIFEST.json").write_bytes(manifest_module.render(1, files))
+    with pytest.raises(CheckpointError, match="version 1, got manyface-checkpoint version 2"):
+        newest_good(tmp_path)
+    assert path.is_dir()
+
+
+def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch):
+    path = save_state(tmp_path, Counter(1.0), Position(step=1))
+
+    def no_more_files(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(manifest_module, "hash_file", no_more_files)
+    with pytest.raises(CheckpointError, match="Too many open files"):
+        newest_good(tmp_path)
+    assert path.is_dir()
+
+
+def test_if_every_checkpoint_is_damaged_nothing_begins_anew(tmp_path):
+    for step in (1, 2):
+        path = save_state(tmp_path, Counter(float(step)), Position(step=step))
+        (path / "net.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged \(2 put aside"):
+        resume_state(tmp_path, Counter(0.0))
+
+
+def test_other_people_under_the_same_numbers_have_another_fingerprint():
+    faces = {"num_identities": 5, "images_per_identity": 2, "image_size": 32}
+    one = identities_fingerprint(SyntheticFaces(**faces))
+    assert one == identities_fingerprint(SyntheticFaces(**faces))
+    assert one != identities_fingerprint(SyntheticFaces(**faces, seed=1))
+
+
+def test_changed_people_are_refused(tmp_path):
+    save_state(tmp_path, Counter(2.0), Position(step=1), data={"fingerprint": 1})
+    with pytest.raises(DataError, match="labels would mean other people"):
+        resume_state(tmp_path, Counter(0.0), data={"fingerprint": 2})
 
 
 def test_a_position_of_another_version_is_refused(tmp_path):
