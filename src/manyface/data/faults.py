@@ -7,7 +7,7 @@ by three times the share, so that a set that is wholly unreadable stops in the f
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from manyface.base.errors import DataError
 
@@ -31,6 +31,7 @@ class BadImages:
         self, *, total: int, max_share: float, where: str, warn: Callable[[str], None]
     ) -> None:
         self.reasons: dict[int, str] = {}
+        self._grey: set[int] = set()
         self._total, self._max_share, self._where, self._warn = total, max_share, where, warn
         self._num_tried = 0
         self._num_reported = 0
@@ -57,16 +58,26 @@ class BadImages:
         if count > self._num_allowed():
             raise DataError(self._too_many())
 
+    def shown_grey(self, indices: Iterable[int]) -> None:
+        """These are bad, and so are all others of their person."""
+        with self._lock:
+            self._grey.update(indices)
+
     def report(self) -> None:
         """Warn of those that are new since the last call; a refused set gets its error alone."""
         with self._lock:
-            new = list(self.reasons.values())[self._num_reported :]
+            new = list(self.reasons.items())[self._num_reported :]
             first, self._num_reported = self._num_reported + 1, len(self.reasons)
-        for count, reason in enumerate(new, start=first):
+        for count, (index, reason) in enumerate(new, start=first):
             if count <= _NUM_NAMED:
-                self._warn(f"bad image {count}, replaced by another of the same person: {reason}")
+                self._warn(f"bad image {count}, {self._remedy(index)}: {reason}")
             elif count == _NUM_NAMED + 1:
                 self._warn(f"more than {_NUM_NAMED} bad images in {self._where}; they are counted")
+
+    def _remedy(self, index: int) -> str:
+        if index in self._grey:
+            return "shown as plain grey, its person has no usable one"
+        return "replaced by another of the same person"
 
     def _num_allowed(self) -> float:
         if self._max_share <= 0:

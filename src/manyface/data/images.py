@@ -195,6 +195,7 @@ class DecodedImages:
                     "replaced by others: replace the file or take its pairs out of the list"
                 )
             self.bad_images.add(candidate, self.records.describe(candidate), reason)
+        self.bad_images.shown_grey(self._candidates(index))
         out[...] = _GREY
         return None
 

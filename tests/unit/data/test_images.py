@@ -93,8 +93,11 @@ def test_replacements_skip_other_broken_ones(write_faces):
 def test_a_person_with_broken_images_only_is_grey(write_faces):
     root = write_faces({"Ann": 1, "Bob": 9})
     (root / "Ann" / "0001.jpg").write_bytes(b"no image")
-    source = source_of(root, warn=lambda _: None)
+    warnings: list[str] = []
+    source = source_of(root, warn=warnings.append)
     assert (source.load(np.array([0])) == 127).all()
+    assert "shown as plain grey" in warnings[0]
+    assert "replaced" not in warnings[0]
 
 
 def test_nothing_is_substituted_in_images_of_pairs(write_faces):
