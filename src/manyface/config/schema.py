@@ -67,6 +67,11 @@ class Config(Section):
                 "evaluation.pairs is a list, but data.path is 'synthetic'; "
                 "set evaluation.path to the photos of the pairs"
             )
+        if not listed and self.evaluation.path is not None:
+            raise ValueError(
+                "evaluation.path is given without evaluation.pairs; set evaluation.pairs to the "
+                "list of pairs, or take evaluation.path out"
+            )
         return self
 
     @property
