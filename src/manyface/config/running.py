@@ -73,7 +73,11 @@ class DataConfig(Section):
         112, description="Side in pixels to which photos are brought."
     )
     min_images_per_identity: Count = Field(1, description="People with fewer photos are left out.")
-    threads: CountOrOff = Field(0, description="Threads that decode photos; 0 takes all cores.")
+    threads: CountOrOff = Field(
+        0,
+        description="Threads that decode photos; 0 takes half of the cores, the rest is for "
+        "training.",
+    )
     max_bad_share: Fraction = Field(
         0.01,
         description="Unreadable photos are counted and replaced up to this share; above it, an "

@@ -71,7 +71,7 @@ class DecodedImages:
         self.records = records
         self.name = records.path.name
         self.image_size = image_size
-        self.threads = threads or max(1, (os.cpu_count() or 1) // 2)
+        self.threads = threads or max(1, _num_cores() // 2)
         self.bad_images = BadImages(
             total=len(records), max_share=max_bad_share, where=str(records.path), warn=warn
         )
@@ -206,6 +206,13 @@ class DecodedImages:
         first, end = self.records.first_images[person : person + 2].tolist()
         yield from range(index + 1, end)
         yield from range(first, index)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use; where the system does not say (macOS), all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _resize_all(

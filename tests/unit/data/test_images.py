@@ -184,6 +184,15 @@ def test_the_cache_reads_each_file_once_and_changes_nothing(write_faces, monkeyp
     assert too_small._cache is None
 
 
+def test_half_of_the_cores_that_the_process_may_use_decode(write_faces, monkeypatch):
+    root = write_faces({"Ann": 1})
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert source_of(root, threads=0).threads == 3
+    monkeypatch.delattr("os.sched_getaffinity")
+    assert source_of(root, threads=0).threads == 32
+
+
 def test_what_the_caller_does_to_a_batch_does_not_reach_the_cache(write_faces):
     source = source_of(write_faces({"Ann": 2}), cache=1 << 20)
     before = source.load(every(source)).clone()
