@@ -11,7 +11,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 CountOrOff = Annotated[int, Field(ge=0)]
 Seed = Annotated[
-    int, Field(ge=0, lt=2**63, json_schema_extra={"expected": "a whole number of at least 0"})
+    int, Field(ge=0, lt=2**63, json_schema_extra={"expected": "a whole number from 0 to 2^63 - 1"})
 ]
 Text = Annotated[str, Field(min_length=1)]
 
