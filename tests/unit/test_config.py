@@ -218,6 +218,17 @@ def test_each_mistake_has_a_line_of_its_own() -> None:
     assert all(line.startswith("mine.toml: ") for line in lines)
 
 
+def test_a_wrong_override_is_not_blamed_on_the_recipe() -> None:
+    recipe = '[run]\nseed = "x"'
+    with pytest.raises(ConfigError) as caught:
+        parse_config(recipe, ["head.m=abc", "evaluation.path=faces"], source="mine.toml")
+    wrong_seed, wrong_m = str(caught.value).splitlines()
+    assert wrong_seed.startswith("mine.toml: run.seed: got")
+    assert wrong_m.startswith('--set head.m: got "abc", expected a number')
+    with pytest.raises(ConfigError, match=r"^--set evaluation.path is given without"):
+        parse_config("", ["evaluation.path=faces"], source="mine.toml")
+
+
 def test_recipe_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "absent.toml")

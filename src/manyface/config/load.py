@@ -66,7 +66,14 @@ def parse_config(
         return Config.model_validate(table)
     except ValidationError as error:
         lines = describe_errors(error, Config)
-        raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+        raise ConfigError("\n".join(_placed(line, overrides, source) for line in lines)) from None
+
+
+def _placed(line: str, overrides: Sequence[str], source: str) -> str:
+    """A message behind what is to blame: the override of the key it begins with, or the recipe."""
+    key = re.split(r"[^\w.]", line, maxsplit=1)[0]
+    overridden = {override.partition("=")[0].strip() for override in overrides}
+    return f"--set {line}" if key in overridden else f"{source}: {line}"
 
 
 def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
