@@ -1,6 +1,7 @@
 """Folders of persons, well kept and neglected."""
 
 import os
+import tarfile
 
 import pytest
 
@@ -138,9 +139,26 @@ def test_names_do_not_depend_on_the_order_that_a_disk_gives(write_faces, monkeyp
     (root / "zebra").symlink_to(root / "people" / "Bob")
     found = folder._list_folder
 
-    def listed(path):
-        files, folders = found(path)
+    def listed(path, rest):
+        files, folders = found(path, rest)
         return order(files), order(folders)
 
     monkeypatch.setattr(folder, "_list_folder", listed)
     assert list(open_records(root).identity_names) == ["alias", "people/Bob"]
+
+
+def test_files_among_the_images_are_counted_and_lists_beside_them_are_not(write_faces, caplog):
+    root = write_faces({"Ann": 2, "Bob": 1})
+    for name in ("Ann/notes.txt", "Ann/.DS_Store", "Cyd/1.heic", "Cyd/2.HEIC", "lists/pairs.txt"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    (root / "README").write_bytes(b"")
+    archive = root.parent / "faces.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(root, arcname="faces")
+    for path in (root, archive):
+        caplog.clear()
+        assert list(open_records(path).identity_names) == ["Ann", "Bob"]
+        (record,) = caplog.records
+        assert "3 files are left out, they are no images (.heic: 2, .txt: 1)" in record.message
+        assert "convert photos to JPEG" in record.message

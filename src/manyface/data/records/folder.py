@@ -3,19 +3,28 @@
     faces/Ann/1.jpg  faces/Ann/2.png  faces/Bob Lee/x.jpeg      ->  people "Ann", "Bob Lee"
 
 People may lie deeper (faces/lfw/Ann/1.jpg); parents that all of them share are cut from their
-names. Sorted names, so that labels are the same on every machine. Hidden files and files with other
-suffixes are ignored; images directly in the top folder name no person and are left out with a
-warning. Memory of the index: 8 bytes and the file name per image, a few hundred bytes per person.
+names. Sorted names, so that labels are the same on every machine. Hidden files are ignored; images
+directly in the top folder, which name no person, and other files among the images are left out with
+a warning. Memory of the index: 8 bytes and the file name per image, a few hundred bytes per person.
 """
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, read_text_file
-from manyface.data.records.naming import check_distinct, is_hidden, is_image_name, people_of_folders
+from manyface.data.records.naming import (
+    UNREAD_SUFFIXES,
+    check_distinct,
+    is_hidden,
+    is_image_name,
+    left_out_warning,
+    people_of_folders,
+    suffix_of,
+)
 from manyface.data.records.table import StringTable
 
 log = logging.getLogger(__name__)
@@ -40,7 +49,8 @@ class FolderRecords(GroupedRecords):
     @staticmethod
     def _collect(path: Path, folders: list[str], counts: list[int], warn: Warn) -> Iterator[str]:
         loose = 0
-        for folder, files in sorted_image_folders(path):
+        others: Counter[str] = Counter()
+        for folder, files in sorted_image_folders(path, others):
             if not folder:
                 loose = len(files)
                 continue
@@ -54,6 +64,8 @@ class FolderRecords(GroupedRecords):
             )
         if loose:
             warn(f"{loose} images directly in {path} belong to no person and are left out")
+        if text := left_out_warning(others, str(path)):
+            warn(text)
 
     def read(self, index: int) -> bytes:
         return Path(self.describe(index)).read_bytes()
@@ -73,8 +85,11 @@ class FolderRecords(GroupedRecords):
         return self._file_names.num_bytes + self.first_images.nbytes
 
 
-def sorted_image_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """(relative folder, its image names), both sorted; follows links, each folder once."""
+def sorted_image_folders(root: Path, others: Counter[str]) -> Iterator[tuple[str, list[str]]]:
+    """(relative folder, its image names), both sorted; follows links, each folder once.
+
+    `others` counts, by suffix, other files that lie among images, and photos of kinds not read.
+    """
     pending = [""]
     seen: set[str] = set()
     found: list[tuple[str, list[str]]] = []
@@ -84,7 +99,10 @@ def sorted_image_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
         if real in seen:
             continue
         seen.add(real)
-        files, folders = _list_folder(root / relative)
+        rest: Counter[str] = Counter()
+        files, folders = _list_folder(root / relative, rest)
+        among_images = bool(files and relative)
+        others += Counter({s: n for s, n in rest.items() if among_images or s in UNREAD_SUFFIXES})
         # Sorted: of a folder and links to it, the first one gives the name.
         pending += [f"{relative}/{name}".lstrip("/") for name in sorted(folders, reverse=True)]
         if files:
@@ -92,7 +110,8 @@ def sorted_image_folders(root: Path) -> Iterator[tuple[str, list[str]]]:
     yield from sorted(found, key=lambda item: item[0])
 
 
-def _list_folder(path: Path) -> tuple[list[str], list[str]]:
+def _list_folder(path: Path, rest: Counter[str]) -> tuple[list[str], list[str]]:
+    """Image files and folders; `rest` counts other files by suffix."""
     files: list[str] = []
     folders: list[str] = []
     try:
@@ -102,7 +121,9 @@ def _list_folder(path: Path) -> tuple[list[str], list[str]]:
                     continue
                 if entry.is_dir():
                     folders.append(entry.name)
-                elif is_image_name(entry.name) and _is_file_or_dangling(entry):
+                elif not is_image_name(entry.name):
+                    rest[suffix_of(entry.name)] += 1
+                elif _is_file_or_dangling(entry):
                     files.append(entry.name)
     except OSError as error:
         raise DataError(f"cannot read the folder {path}: {error.strerror}") from None

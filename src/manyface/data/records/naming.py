@@ -6,12 +6,17 @@ Names of people are compared after Unicode normalisation (NFC): an archive made 
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 
 from manyface.base.errors import DataError
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".tif", ".tiff")
+)
+
+UNREAD_SUFFIXES = frozenset(
+    (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".raw")
 )
 
 
@@ -23,6 +28,20 @@ def is_hidden(name: str) -> bool:
 def is_image_name(name: str) -> bool:
     """By suffix, any case; the content is judged when it is decoded."""
     return name[name.rfind(".") :].lower() in IMAGE_SUFFIXES
+
+
+def suffix_of(name: str) -> str:
+    """In lower case with its dot; "no suffix" without one."""
+    return name[name.rfind(".") :].lower() if "." in name else "no suffix"
+
+
+def left_out_warning(others: Counter[str], where: str) -> str | None:
+    """One line on files among the images, by suffix, that are no images or not read; else None."""
+    if not others:
+        return None
+    suffixes = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(others.items()))
+    advice = "; convert photos to JPEG" if UNREAD_SUFFIXES & others.keys() else ""
+    return f"{where}: {others.total()} files are left out, they are no images ({suffixes}){advice}"
 
 
 def person_name(raw: str) -> str:

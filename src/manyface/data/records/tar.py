@@ -13,6 +13,7 @@ import logging
 import os
 import weakref
 from array import array
+from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
 
@@ -22,7 +23,15 @@ import numpy.typing as npt
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, decode_text
 from manyface.data.records.headers import Member, iterate_members
-from manyface.data.records.naming import check_distinct, is_hidden, is_image_name, people_of_folders
+from manyface.data.records.naming import (
+    UNREAD_SUFFIXES,
+    check_distinct,
+    is_hidden,
+    is_image_name,
+    left_out_warning,
+    people_of_folders,
+    suffix_of,
+)
 from manyface.data.records.table import StringTable
 
 log = logging.getLogger(__name__)
@@ -52,6 +61,8 @@ class TarRecords(GroupedRecords):
                 f"{draft.unfollowed} linked images in {path} are left out: only hard links to "
                 "files before them in it are followed; pack it with tar --dereference"
             )
+        if text := left_out_warning(draft.others(), str(path)):
+            warn(text)
         self._texts = draft.texts
         folders, counts = self._arrange(draft)
         names = people_of_folders(folders)
@@ -150,6 +161,12 @@ class _Draft:
             self.loose += 1
         else:
             self._add_image("/".join(parts[:-1]), parts[-1], member)
+
+    def others(self) -> Counter[str]:
+        """By suffix: other files that lie among images, and photos of kinds that are not read."""
+        places = (name.rpartition("/") for name in self.texts)
+        found = ((folder in self.folders, suffix_of(name)) for folder, _, name in places)
+        return Counter(s for among_images, s in found if among_images or s in UNREAD_SUFFIXES)
 
     def _follow(self, shares: str) -> Member | None:
         target = "/".join(_parts(shares))
