@@ -31,6 +31,7 @@ from manyface.data import (
     read_people,
     select_records,
 )
+from manyface.data.loader import check_trainable
 from manyface.data.synthetic import SyntheticFaces
 from manyface.evaluate import (
     PairEvaluator,
@@ -72,6 +73,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     device = choose_device(config.run.device)
     autocast = build_precision(config, device, warn=warn)
     source = build_source(config, warn=warn)
+    check_trainable(source)
     check_batch_size(config.train.batch_size, source)
     if text := single_images_warning(source):
         warn(text)
