@@ -101,8 +101,10 @@ class _Distinct:
 
     @staticmethod
     def of(labels: Int64Array) -> "_Distinct":
-        order = np.argsort(labels, kind="stable")
-        ordered = labels[order]
+        # One sort of (label, place) packed into a number: faster than a stable argsort.
+        bits = max(1, len(labels) - 1).bit_length()
+        packed = np.sort(labels << bits | np.arange(len(labels)))
+        ordered, order = packed >> bits, packed & ((1 << bits) - 1)
         begins = np.flatnonzero(np.diff(ordered, prepend=-1))  # labels are at least 0
         counts = np.diff(begins, append=len(labels))
         group, mention = np.empty_like(order), np.empty_like(order)
@@ -218,7 +220,7 @@ class Slots:
     def _plan(self, batch: _Distinct, slots: Int64Array) -> _Moves | None:
         """Who comes in where, given the slots [D]; None: walk the batch label by label."""
         missing = np.flatnonzero(slots < 0)
-        missing = missing[np.argsort(batch.first[missing])]
+        missing = _in_turn(missing, batch.first[missing], len(batch.group))
         num_free = min(len(missing), self.num_slots - self.num_filled)
         free = np.arange(self.num_filled, self.num_filled + num_free)
         hits = np.flatnonzero(slots >= 0)
@@ -238,7 +240,7 @@ class Slots:
                 places=places,
             )
             missing = np.concatenate([missing, evicted])
-            missing = missing[np.argsort(batch.first[missing])]
+            missing = _in_turn(missing, batch.first[missing], len(batch.group))
             places = np.sort(np.concatenate([places, self._stamp[slots[evicted]]]))
         return _Moves(missing, np.concatenate([free, self._log[places]]), head)
 
@@ -255,7 +257,7 @@ class Slots:
         self._identity[new_slots] = newcomers
         self._next_row[new_slots] = 0
         self.num_filled = max(self.num_filled, int(new_slots.max(initial=-1)) + 1)
-        by_use = np.argsort(batch.last)
+        by_use = _in_turn(np.arange(len(slots)), batch.last, len(batch.group))
         self._use(slots[by_use])
         self._head = moves.head  # all before are stale now: used, or evicted and used
         first_rows = self._next_row[slots].astype(np.int64)  # [D]
@@ -432,6 +434,13 @@ def _evicted_early(
             evicted.append(each)
             insort(missing_turns, int(turns[each]))
     return np.array(evicted, np.int64)
+
+
+def _in_turn(values: Int64Array, turns: Int64Array, count: int) -> Int64Array:
+    """`values` (at least 0) sorted by their turns, distinct and below `count`, without a sort."""
+    seats = np.full(count, -1)
+    seats[turns] = values
+    return seats[seats >= 0]
 
 
 def _last_of_each(keys: Int64Array) -> Int64Array:
