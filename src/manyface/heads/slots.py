@@ -103,7 +103,7 @@ class _Distinct:
     def of(labels: Int64Array) -> "_Distinct":
         # One sort of (label, place) packed into a number: faster than a stable argsort.
         bits = max(1, len(labels) - 1).bit_length()
-        packed = np.sort(labels << bits | np.arange(len(labels)))
+        packed = np.sort(labels.astype(np.int64) << bits | np.arange(len(labels)))
         ordered, order = packed >> bits, packed & ((1 << bits) - 1)
         begins = np.flatnonzero(np.diff(ordered, prepend=-1))  # labels are at least 0
         counts = np.diff(begins, append=len(labels))
