@@ -24,8 +24,8 @@ from manyface.heads.checks import check_arguments, check_embeddings
 from manyface.heads.pool_plan import PassPlan
 from manyface.heads.slots import FEATURES
 from manyface.margins import Margin
-from manyface.softmax.function import finished_loss
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, chunk_borders, streamed_forward
+from manyface.softmax.function import fixed_rows_softmax
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, TensorRows, chunk_borders
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class DynamicClassPool(nn.Module):
         """
         check_embeddings(embeddings.detach(), dim=self.dim)
         count = self.num_slots if self.count_empty else plan.num_filled
-        rows: list[Rows] = [_Slice(self.rows[0], count)]
+        rows: list[Rows] = [TensorRows(self.rows[0, :count])]
         if self.features == FEATURES:
             again = plan.again.to(self.rows.device)
-            rows.append(_Replaced(self.rows, count, again))
+            rows.append(_Replaced(self.rows[:, :count], again))
         with torch.autocast(self.rows.device.type, enabled=False):
             values = embeddings.to(self.rows.dtype)
             parts = [part for each in rows for part in self._parts(values, each, plan)]
@@ -132,16 +132,14 @@ class DynamicClassPool(nn.Module):
         return parts
 
     def _softmax(self, embeddings: Tensor, rows: Rows, targets: Tensor) -> Tensor:
-        with torch.no_grad():
-            result = streamed_forward(
-                embeddings.detach(),
-                rows,
-                targets,
-                margin=self.margin,
-                scale=self.scale,
-                chunk_size=self.chunk_size,
-            )
-        return finished_loss(embeddings, result.loss, result.embedding_gradient)
+        return fixed_rows_softmax(
+            embeddings,
+            rows,
+            targets,
+            margin=self.margin,
+            scale=self.scale,
+            chunk_size=self.chunk_size,
+        )
 
     def _outlier_loss(self, embeddings: Tensor, rows: Rows) -> Tensor:
         unit, _ = unit_rows(embeddings)  # [n, D]
@@ -167,38 +165,22 @@ def hardest(unit: Tensor, rows: Rows, *, k: int, chunk_size: int) -> Tensor:
     return places
 
 
-class _Slice:
-    """The first `count` rows of a tensor [Q, D]."""
+class _Replaced(TensorRows):
+    """Of `tensor` [2, F, D] the first row of every slot, but the second of `slots`, int64 [A]."""
 
-    def __init__(self, tensor: Tensor, count: int) -> None:
-        self._tensor, self._count = tensor, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def read(self, start: int, stop: int) -> Tensor:
-        return self._tensor[start:stop]
-
-    def take(self, places: Tensor) -> Tensor:
-        return self._tensor[places]
-
-
-class _Replaced(_Slice):
-    """The first rows of all slots, but the second rows of `slots`, int64 [A] sorted."""
-
-    def __init__(self, tensor: Tensor, count: int, slots: Tensor) -> None:
-        super().__init__(tensor[0], count)
+    def __init__(self, tensor: Tensor, slots: Tensor) -> None:
+        super().__init__(tensor[0])
         self._second, self._slots = tensor[1], slots
 
     def read(self, start: int, stop: int) -> Tensor:
-        chunk = self._tensor[start:stop].clone()
+        chunk = self.tensor[start:stop].clone()
         here = self._slots[(self._slots >= start) & (self._slots < stop)]
         chunk[here - start] = self._second[here]
         return chunk
 
     def take(self, places: Tensor) -> Tensor:
         replaced = torch.isin(places, self._slots)[:, None]
-        return torch.where(replaced, self._second[places], self._tensor[places])
+        return torch.where(replaced, self._second[places], self.tensor[places])
 
 
 def _check_pool(

@@ -24,8 +24,8 @@ from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.heads.checks import check_arguments, check_embeddings, check_labels, check_one_process
 from manyface.margins import Margin
-from manyface.softmax.function import finished_loss
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, streamed_forward
+from manyface.softmax.function import fixed_rows_softmax
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
 
 class Anchors(NamedTuple):
@@ -109,22 +109,20 @@ class VirtualFC(nn.Module):
         return f"{self.num_classes}, {self.num_anchors}, {self.dim}, margin={self.margin}"
 
     def _loss(self, embeddings: Tensor, anchors: Anchors) -> Tensor:
-        with torch.no_grad():
-            before = self.rows[anchors.distinct], self.is_filled[anchors.distinct]
-            self._write(embeddings.detach(), anchors)
-            filled = self.is_filled.nonzero().squeeze(1)  # [F], sorted
-            result = streamed_forward(
-                embeddings.detach(),
-                _Gathered(self.rows, filled),
-                torch.searchsorted(filled, anchors.of_sample),
-                margin=self.margin,
-                scale=self.scale,
-                chunk_size=self.chunk_size,
-            )
-            back = anchors.distinct[anchors.borrowed]
-            self.rows[back] = before[0][anchors.borrowed]
-            self.is_filled[back] = before[1][anchors.borrowed]
-        return finished_loss(embeddings, result.loss, result.embedding_gradient)
+        rows, is_filled = self.rows[anchors.distinct], self.is_filled[anchors.distinct]
+        self._write(embeddings.detach(), anchors)
+        filled = self.is_filled.nonzero().squeeze(1)  # [F], sorted
+        loss = fixed_rows_softmax(
+            embeddings,
+            _Gathered(self.rows, filled),
+            torch.searchsorted(filled, anchors.of_sample),
+            margin=self.margin,
+            scale=self.scale,
+            chunk_size=self.chunk_size,
+        )
+        back = anchors.distinct[anchors.borrowed]
+        self.rows[back], self.is_filled[back] = rows[anchors.borrowed], is_filled[anchors.borrowed]
+        return loss
 
     def _write(self, embeddings: Tensor, anchors: Anchors) -> None:
         unit, _ = unit_rows(embeddings)

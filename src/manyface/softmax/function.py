@@ -11,6 +11,7 @@ from manyface.base.numeric import refuse_double_backward
 from manyface.margins import Margin
 from manyface.softmax.streamed import (
     DEFAULT_CHUNK_SIZE,
+    Rows,
     TensorRows,
     row_gradients,
     streamed_forward,
@@ -92,7 +93,25 @@ class _Finished(torch.autograd.Function):
         return upstream[0] * gradient, None, None
 
 
-def finished_loss(embeddings: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-    """`loss`, scalar, as a function of `embeddings` [B, D] whose `gradient` [B, D] is known."""
-    result: Tensor = _Finished.apply(embeddings, loss, gradient)  # type: ignore[no-untyped-call]
-    return result
+def fixed_rows_softmax(
+    embeddings: Tensor,
+    rows: Rows,
+    targets: Tensor,
+    *,
+    margin: Margin,
+    scale: float,
+    chunk_size: int = DEFAULT_CHUNK_SIZE,
+) -> Tensor:
+    """Mean margin-softmax loss against rows that get no gradient.
+
+    The gradient of the embeddings is finished here: the rows may be overwritten before `backward`.
+    Arguments as in `streamed_forward`.
+    """
+    with torch.no_grad():
+        found = streamed_forward(
+            embeddings.detach(), rows, targets, margin=margin, scale=scale, chunk_size=chunk_size
+        )
+    loss: Tensor = _Finished.apply(  # type: ignore[no-untyped-call]
+        embeddings, found.loss, found.embedding_gradient
+    )
+    return loss
