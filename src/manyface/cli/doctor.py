@@ -41,6 +41,8 @@ def _software() -> list[tuple[str, str]]:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
+    from manyface.data.threads import usable_cores
+
     rows = [
         ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
         ("threads", f"{torch.get_num_threads()} for torch (run.threads sets another number)"),
@@ -67,13 +69,6 @@ def _room() -> list[tuple[str, str]]:
         ("memory", f"{format_bytes(free_memory())} free of {format_bytes(machine_bytes())}"),
         ("disk", f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, {here}{writable}"),
     ]
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, which a container may have fewer of than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def free_memory() -> int:

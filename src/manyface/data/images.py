@@ -13,7 +13,6 @@ Small sets stay in memory once decoded, since decoding again each epoch takes co
 """
 
 import logging
-import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +29,7 @@ from manyface.base.errors import DataError
 from manyface.data.decode import MAX_PIXELS, UInt8Array, UnreadableImageError, decode_image
 from manyface.data.faults import BadImages
 from manyface.data.records import Records, labels_of
-from manyface.data.threads import use_one_core
+from manyface.data.threads import usable_cores, use_one_core
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class DecodedImages:
         self.records = records
         self.name = records.path.name
         self.image_size = image_size
-        self.threads = threads or max(1, _num_cores() // 2)
+        self.threads = threads or max(1, usable_cores() // 2)
         self.bad_images = BadImages(
             total=len(records), max_share=max_bad_share, where=str(records.path), warn=warn
         )
@@ -206,13 +205,6 @@ class DecodedImages:
         first, end = self.records.first_images[person : person + 2].tolist()
         yield from range(index + 1, end)
         yield from range(first, index)
-
-
-def _num_cores() -> int:
-    """Cores that this process may use; where the system does not say (macOS), all."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _resize_all(

@@ -5,12 +5,20 @@ and on two cores four threads would fight with training for two. torch.set_num_t
 calling thread and on threads born later; the second half is undone by a short-lived thread.
 """
 
+import os
 import threading
 
 import torch
 
 # Between the limit and its undoing, a second new thread would take the limit for the usual number.
 _LIMITING = threading.Lock()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use; where the system does not say (macOS), all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def use_one_core() -> None:

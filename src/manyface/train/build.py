@@ -5,7 +5,6 @@ here can be built by hand in a user's own loop just as well.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from manyface.data import (
 )
 from manyface.data.loader import check_trainable
 from manyface.data.synthetic import SyntheticFaces
+from manyface.data.threads import usable_cores
 from manyface.evaluate import (
     PairEvaluator,
     PairSet,
@@ -120,7 +120,7 @@ def build_loader(
 ) -> Loader | DualLoader[StepPlan]:
     """Shuffled, augmented batches of `source`, of the kind that `method` takes."""
     # A quarter of the cores makes batches; their number changes the speed, never the content.
-    workers = max(1, len(os.sched_getaffinity(0)) // 4)
+    workers = max(1, usable_cores() // 4)
     shared: dict[str, Any] = {
         "batch_size": config.train.batch_size,
         "seed": config.run.seed,
