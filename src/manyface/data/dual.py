@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-import torch
 
 from manyface.base.errors import ConfigError, DataError
 from manyface.base.random import hash_uniform, stream_seed
-from manyface.data.loader import Batch, check_trainable, made_ahead, step_numbers
+from manyface.data.loader import Batch, check_trainable, made_ahead, make_batch, step_numbers
 from manyface.data.samplers import EpochSampler
 from manyface.data.source import GroupedSource, Int64Array
-from manyface.data.transforms import Augmentation, augment
+from manyface.data.transforms import Augmentation
 
 PlanT = TypeVar("PlanT")
 PlanCo = TypeVar("PlanCo", covariant=True)
@@ -136,15 +135,13 @@ class DualLoader(Generic[PlanT]):
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`, made here and now, without a plan."""
-        positions = _positions(step, self.batch_size)
-        indices = self._sampler.indices(step)
-        images = augment(
-            self.source.load(indices),
-            positions=positions,
+        return make_batch(
+            self.source,
+            self._sampler.indices(step),
+            _positions(step, self.batch_size),
             seed=self._augmentation_seed,
-            options=self.augmentation,
+            augmentation=self.augmentation,
         )
-        return Batch(images, torch.from_numpy(self.source.labels(indices)), int(positions[0]))
 
     def batches(
         self, start_step: int = 0, stop_step: int | None = None

@@ -22,7 +22,7 @@ import torch
 from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
 from manyface.data.samplers import EpochSampler
-from manyface.data.source import ImageSource
+from manyface.data.source import ImageSource, Int64Array
 from manyface.data.threads import use_one_core
 from manyface.data.transforms import Augmentation, augment
 
@@ -85,19 +85,31 @@ class Loader:
         """Batch number `step`, made here and now."""
         first = step * self.batch_size
         positions = np.arange(first, first + self.batch_size, dtype=np.int64)
-        indices = self._sampler.indices(positions)
-        images = augment(
-            self.source.load(indices),
-            positions=positions,
+        return make_batch(
+            self.source,
+            self._sampler.indices(positions),
+            positions,
             seed=self._augmentation_seed,
-            options=self.augmentation,
+            augmentation=self.augmentation,
         )
-        return Batch(images, torch.from_numpy(self.source.labels(indices)), first)
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
         """Batches [start_step, stop_step), or without end."""
         steps = step_numbers(start_step, stop_step)
         return made_ahead(self.batch, steps, prefetch=self.prefetch, workers=self.workers)
+
+
+def make_batch(
+    source: ImageSource,
+    indices: Int64Array,
+    positions: Int64Array,
+    *,
+    seed: int,
+    augmentation: Augmentation,
+) -> Batch:
+    """The records `indices` [B] of `source`, augmented as (seed, `positions` [B]) say."""
+    images = augment(source.load(indices), positions=positions, seed=seed, options=augmentation)
+    return Batch(images, torch.from_numpy(source.labels(indices)), int(positions[0]))
 
 
 def step_numbers(start: int, stop: int | None) -> Iterator[int]:
