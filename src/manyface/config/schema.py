@@ -36,7 +36,7 @@ class Config(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
-    pool: PoolConfig = PoolConfig(ratio=0.1)
+    pool: PoolConfig = PoolConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig = TrainConfig()
@@ -56,7 +56,7 @@ class Config(Section):
                 "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
                 "set data.path or take data.min_images_per_identity out"
             )
-        if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig(ratio=0.1):
+        if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig():
             raise ValueError(
                 f"[pool] is for head.method 'f2c' and 'virtual', but it is '{self.head.method}'; "
                 "set head.method, or take [pool] out"

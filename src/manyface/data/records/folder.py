@@ -17,10 +17,10 @@ from pathlib import Path
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, read_text_file
 from manyface.data.records.naming import (
-    UNREAD_SUFFIXES,
     check_distinct,
     is_hidden,
     is_image_name,
+    is_left_out,
     left_out_warning,
     people_of_folders,
     suffix_of,
@@ -102,7 +102,9 @@ def sorted_image_folders(root: Path, others: Counter[str]) -> Iterator[tuple[str
         rest: Counter[str] = Counter()
         files, folders = _list_folder(root / relative, rest)
         among_images = bool(files and relative)
-        others += Counter({s: n for s, n in rest.items() if among_images or s in UNREAD_SUFFIXES})
+        others += Counter(
+            {s: n for s, n in rest.items() if is_left_out(s, among_images=among_images)}
+        )
         # Sorted: of a folder and links to it, the first one gives the name.
         pending += [f"{relative}/{name}".lstrip("/") for name in sorted(folders, reverse=True)]
         if files:

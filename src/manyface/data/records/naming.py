@@ -35,6 +35,11 @@ def suffix_of(name: str) -> str:
     return name[name.rfind(".") :].lower() if "." in name else "no suffix"
 
 
+def is_left_out(suffix: str, *, among_images: bool) -> bool:
+    """Whether a file that is no image is worth a word: it lies among images, or is a photo."""
+    return among_images or suffix in UNREAD_SUFFIXES
+
+
 def left_out_warning(others: Counter[str], where: str) -> str | None:
     """One line on files among the images, by suffix, that are no images or not read; else None."""
     if not others:

@@ -24,10 +24,10 @@ from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, decode_text
 from manyface.data.records.headers import Member, iterate_members
 from manyface.data.records.naming import (
-    UNREAD_SUFFIXES,
     check_distinct,
     is_hidden,
     is_image_name,
+    is_left_out,
     left_out_warning,
     people_of_folders,
     suffix_of,
@@ -166,7 +166,7 @@ class _Draft:
         """By suffix: other files that lie among images, and photos of kinds that are not read."""
         places = (name.rpartition("/") for name in self.texts)
         found = ((folder in self.folders, suffix_of(name)) for folder, _, name in places)
-        return Counter(s for among_images, s in found if among_images or s in UNREAD_SUFFIXES)
+        return Counter(suffix for among, suffix in found if is_left_out(suffix, among_images=among))
 
     def _follow(self, shares: str) -> Member | None:
         target = "/".join(_parts(shares))
