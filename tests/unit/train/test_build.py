@@ -211,9 +211,14 @@ def test_devices():
         assert choose_device("auto") == CPU
         with pytest.raises(ConfigError, match="no CUDA GPU"):
             choose_device("cuda")
-    assert autocast_dtype("auto", CPU) is None
     assert autocast_dtype("fp32", CPU) is None
     assert autocast_dtype("bf16", CPU) is torch.bfloat16
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_bf16_where_the_cpu_has_it(monkeypatch, has_bf16, expected):
+    monkeypatch.setattr("manyface.train.devices.cpu_has_bf16", lambda: has_bf16)
+    assert autocast_dtype("auto", CPU) is expected
 
 
 def test_slow_bf16_is_warned_of(monkeypatch):
