@@ -9,103 +9,62 @@ step, on pairsDevTest, whose people nothing was trained or chosen on.
 
 import argparse
 import json
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from provenance import ROOT, write_result
+from studies import difference, summary, train
 
-sys.path.insert(0, str(ROOT / "src"))
+from manyface.evaluate import Resampler
+from manyface.report.runs import Run, read_run
 
-from manyface.evaluate import Resampler, accuracy_difference
-from manyface.report.runs import PairScores, Run, read_run
-
-METHODS = {"full": [], "partial": ["head.sample_rate=0.1", "head.m=0.54"]}
+METHODS = {"full": (), "partial": ("head.sample_rate=0.1", "head.m=0.54")}
 SEEDS = (0, 1, 2)
 PAIRS = "pairsDevTest"
 
 
-def train(name: str, overrides: list[str], *, runs: Path) -> None:
-    """The run `name`, from where it stands; nothing if it is finished."""
-    directory = runs / name
-    if (directory / "result.json").exists():
-        return
-    command = [sys.executable, "-m", "manyface", "train", str(ROOT / "recipes" / "lfw.toml")]
-    for override in [f"run.directory={runs}", f"run.name={name}", "run.threads=1", *overrides]:
-        command += ["--set", override]
-    if (directory / "checkpoints").exists():
-        command += ["--resume"]
-    subprocess.run(command, check=True)
-
-
-def summary(runs: list[Run]) -> dict[str, Any]:
-    """Accuracy of each seed, mean and spread, and what the runs cost."""
-    rows = [run.row for run in runs]
-    accuracies = [row["verification_accuracy"] for row in rows]
-    return {
-        "accuracy": accuracies,
-        "mean_accuracy": float(np.mean(accuracies)),
-        "std_over_seeds": float(np.std(accuracies, ddof=1)),
-        "auc": [row["auc"] for row in rows],
-        "tar_at_far": [row["tar_at_far"] for row in rows],
-        "minutes": [round(row["total_seconds"] / 60, 1) for row in rows],
-        "images_per_second": [round(row["images_per_second"], 1) for row in rows],
-        "peak_memory_mib": [round(row["peak_memory_bytes"] / 2**20) for row in rows],
-        "head": rows[0]["head"],
-        "num_identities": rows[0]["num_identities"],
-        "commit": rows[0]["commit"],
-    }
-
-
-def difference(full: list[PairScores], partial: list[PairScores]) -> dict[str, Any]:
-    """Full FC minus Partial FC in points: each seed's paired difference, and that of the means.
-
-    The interval of the mean resamples the people of the pairs; a pair counts with the share of the
-    seeds that decide it rightly.
-    """
-    first = full[0]
-    resampler = Resampler(first.same, first.left_identity, first.right_identity)
-    found = [
-        accuracy_difference(one.folds.correct, two.folds.correct, one.fold, resampler)
-        for one, two in zip(full, partial, strict=True)
-    ]
-    shares = [np.mean([s.folds.correct for s in group], axis=0) for group in (full, partial)]
-    mean = accuracy_difference(shares[0], shares[1], first.fold, resampler)
-    points = [[round(100 * v, 2) for v in (d.value, d.low, d.high)] for d in [*found, mean]]
-    return {"of_each_seed": points[:-1], "of_the_means": points[-1], "unit": "points, 95 %"}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run what is missing, then write the result file."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--runs", type=Path, default=Path("runs/lfw"))
     parser.add_argument("--jobs", type=int, default=2)
-    arguments = parser.parse_args()
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        jobs = [
-            pool.submit(
-                train,
-                f"{method}-s{seed}",
-                [f"data.path={arguments.data.resolve()}", f"run.seed={seed}", *overrides],
-                runs=arguments.runs.resolve(),
-            )
-            for seed in SEEDS
-            for method, overrides in METHODS.items()
-        ]
-        for job in jobs:
-            job.result()
-    groups = {
-        method: [read_run(arguments.runs / f"{method}-s{seed}") for seed in SEEDS]
-        for method in METHODS
+    options = parser.parse_args()
+    groups = train_all(options.data.resolve(), options.runs.resolve(), jobs=options.jobs)
+    result: dict[str, Any] = {
+        method: {
+            **summary([run.row for run in runs]),
+            "head": runs[0].row["head"],
+            "num_identities": runs[0].row["num_identities"],
+        }
+        for method, runs in groups.items()
     }
-    scores = {method: [run.scores[PAIRS] for run in runs] for method, runs in groups.items()}
-    result: dict[str, Any] = {method: summary(runs) for method, runs in groups.items()}
-    result["full_minus_partial"] = difference(scores["full"], scores["partial"])
+    result["full_minus_partial"] = compare(groups["full"], groups["partial"])
     print(json.dumps(result, indent=2))
     print(write_result("lfw", result))
+
+
+def train_all(data: Path, runs: Path, *, jobs: int) -> dict[str, list[Run]]:
+    """The finished runs of each method, seed by seed; `jobs` are trained at a time."""
+    recipe = ROOT / "recipes" / "lfw.toml"
+    with ThreadPoolExecutor(jobs) as pool:
+        started = [
+            (method, pool.submit(train, recipe, f"{method}-s{seed}", overrides, runs=runs))
+            for seed in SEEDS
+            for method, changes in METHODS.items()
+            for overrides in [(f"data.path={data}", f"run.seed={seed}", *changes)]
+        ]
+        finished = [(method, read_run(job.result())) for method, job in started]
+    return {method: [run for name, run in finished if name == method] for method in METHODS}
+
+
+def compare(full: list[Run], partial: list[Run]) -> dict[str, Any]:
+    """Full FC minus Partial FC, paired."""
+    pairs = full[0].scores[PAIRS]
+    correct = [[run.scores[PAIRS].folds.correct for run in runs] for runs in (full, partial)]
+    resampler = Resampler(pairs.same, pairs.left_identity, pairs.right_identity)
+    return difference(*correct, fold=pairs.fold, resampler=resampler)
 
 
 if __name__ == "__main__":
