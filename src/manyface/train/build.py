@@ -98,7 +98,10 @@ def build_source(config: Config, *, warn: Warn) -> GroupedSource:
     data = config.data
     if data.path == SYNTHETIC:
         return _synthetic_faces(
-            config, first_identity=0, num_identities=data.synthetic.num_identities
+            config,
+            first_identity=0,
+            num_identities=data.synthetic.num_identities,
+            long_tail=data.synthetic.long_tail,
         )
     with _naming("data.path"):
         records = open_records(data.path)
@@ -136,7 +139,9 @@ def build_loader(
     )
 
 
-def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int) -> SyntheticFaces:
+def _synthetic_faces(
+    config: Config, *, first_identity: int, num_identities: int, long_tail: float = 0.0
+) -> SyntheticFaces:
     chosen = config.data.synthetic
     with _naming("data.synthetic", kind=ConfigError):
         return SyntheticFaces(
@@ -146,6 +151,7 @@ def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int
             seed=chosen.seed,
             first_identity=first_identity,
             difficulty=chosen.difficulty,
+            long_tail=long_tail,
         )
 
 
@@ -402,7 +408,10 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
 
 
 def _synthetic_pairs(config: Config) -> PairSet:
-    """Pairs of people whose numbers follow those of the training people: nobody is in both."""
+    """Pairs of people whose numbers follow those of the training people: nobody is in both.
+
+    All have equally many photos, whatever `data.synthetic.long_tail` says of those trained on.
+    """
     chosen = config.evaluation
     trained = config.data.synthetic.num_identities if config.data.path == SYNTHETIC else 0
     faces = _synthetic_faces(config, first_identity=trained, num_identities=chosen.num_identities)
