@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from manyface.backbones import AveragedNet
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
 from manyface.base.random import numpy_generator, torch_generator
+from manyface.data import Augmentation, DualLoader
+from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import F2C, DynamicClassPool
 from manyface.heads.pool import hardest
 from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan
@@ -202,8 +204,15 @@ def test_what_is_refused():
     f2c = small_f2c(3, 20)
     with pytest.raises(ConfigError, match="two half batches of equal size, got 3 images"):
         f2c(Dual(torch.randn(3, DIM, dtype=torch.float64), torch.tensor([0, 1, 2])))
-    with pytest.raises(LabelError, match=r"in \[0, 20\)"):
-        f2c(Dual(torch.randn(2, DIM, dtype=torch.float64), torch.tensor([0, 20])))
+    with pytest.raises(ConfigError, match="two half batches of equal size, got 1 images"):
+        f2c(Dual(torch.randn(1, DIM, dtype=torch.float64), torch.tensor([0])))
+    for label, words in ((20, r"label 20 at position 0 .* outside \[0, 20\)"), (-1, "label -1")):
+        with pytest.raises(LabelError, match=words):
+            f2c(Dual(torch.randn(2, DIM, dtype=torch.float64), torch.tensor([0, label])))
+    with pytest.raises(LabelError, match="labels must be integers"):
+        f2c(Dual(torch.randn(2, DIM, dtype=torch.float64), torch.tensor([0.0, 1.5])))
+    with pytest.raises(LabelError, match="one label per image: 6 images, 4 labels"):
+        f2c(Dual(torch.randn(6, DIM, dtype=torch.float64), torch.arange(4)))
     with pytest.raises(ConfigError, match="4 identities, the pool 3 slots"):
         f2c(Dual(torch.randn(8, DIM, dtype=torch.float64), torch.arange(8)))
     with pytest.raises(NonFiniteError):
@@ -213,6 +222,97 @@ def test_what_is_refused():
     for wrong in ({"features": 3}, {"outlier_weight": -1.0}, {"hard_negatives": 0}):
         with pytest.raises(ConfigError):
             DynamicClassPool(3, DIM, margin=CosFace(), **wrong)
+
+
+def test_a_pool_larger_than_the_identities_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"1 <= slots <= identities .* 21 slots for 20 identities"
+    ):
+        small_f2c(21, 20)
+
+
+def test_a_small_pool_is_walked_through_under_the_sequential_rule():
+    """More identities in half a batch than slots: the last ones stay."""
+    f2c = small_f2c(3, 20, rule="sequential")
+    batch = Dual(torch.randn(10, DIM, dtype=torch.float64), torch.arange(10))
+    assert torch.isfinite(f2c(batch))
+    assert sorted(f2c.get_extra_state()["identities"].tolist()) == [2, 3, 4]
+
+
+def test_labels_out_of_range_come_out_of_the_loader_whose_thread_plans():
+    """The planner was told of fewer identities than the data have."""
+    f2c = small_f2c(6, 7)
+    loader = DualLoader(
+        SyntheticFaces(num_identities=12, images_per_identity=2, image_size=32),
+        batch_size=8,
+        seed=0,
+        augmentation=Augmentation(),
+        make_planner=f2c.planner,
+    )
+    with pytest.raises(
+        LabelError, match=r"label \d+ at position \d .* outside \[0, 7\): check num"
+    ):
+        list(loader.batches(0, 3))
+
+
+def test_the_labels_of_a_planned_batch_are_not_read_again():
+    one, other = small_f2c(6, 20), small_f2c(6, 20)
+    batch = random_batch(0, size=4, num_identities=20)
+    x, y = (half.numpy() for half in batch.labels.split(4))
+    strange = Dual(batch.images, torch.full((8,), 99), other.planner().plan(x, y))
+    assert other(strange).item() == one(batch).item()
+    with pytest.raises(LabelError, match="one label per image: 6 images, 8 labels"):
+        other(Dual(batch.images[:6], batch.labels[:6], strange.plan))
+
+
+def saved_f2c(num_slots: int, num_identities: int) -> F2C:
+    f2c = small_f2c(num_slots, num_identities)
+    for step in range(6):
+        f2c(random_batch(step, size=3, num_identities=num_identities))
+    return f2c
+
+
+@pytest.mark.parametrize(
+    ("slots", "identities", "words"),
+    [
+        (4, 20, r"another pool: .* are \[1, 8, 8\], here \[1, 4, 8\]; make the pool as it was"),
+        (12, 20, r"are \[1, 8, 8\], here \[1, 12, 8\]"),
+        (8, 9, r"other identities: it holds \d+ to 1\d, expected \[0, 9\)"),
+    ],
+)
+def test_the_state_of_another_pool_is_refused_and_nothing_is_loaded(slots, identities, words):
+    state = saved_f2c(8, 20).state_dict()
+    other = small_f2c(slots, identities)
+    rows, weight = other.pool.rows.clone(), other.probe_net.weight.clone()
+    with pytest.raises(ConfigError, match=words):
+        other.load_state_dict(state)
+    assert torch.equal(other.pool.rows, rows)
+    assert torch.equal(other.probe_net.weight, weight)
+    assert len(other.get_extra_state()["identities"]) == 0
+    assert torch.isfinite(other(random_batch(0, size=3, num_identities=identities)))
+
+
+def test_the_state_of_two_features_is_refused_by_a_pool_of_one():
+    pool = DynamicClassPool(8, DIM, margin=CosFace(0.2), features=2, dtype=torch.float64)
+    state = F2C(Identity(), pool, num_identities=20).state_dict()
+    with pytest.raises(ConfigError, match=r"are \[2, 8, 8\], here \[1, 8, 8\]"):
+        small_f2c(8, 20).load_state_dict(state)
+
+
+def test_more_identities_than_when_it_was_saved_may_come():
+    grown = small_f2c(8, 40)
+    grown.load_state_dict(saved_f2c(8, 20).state_dict())
+    assert torch.isfinite(grown(random_batch(0, size=3, num_identities=40)))
+
+
+def test_a_net_with_batch_norm_refuses_a_batch_of_one_pair():
+    """The error is torch's, and nothing has been written."""
+    net = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM))
+    f2c = F2C(net, DynamicClassPool(5, DIM, margin=CosFace(0.2)), num_identities=20)
+    rows = f2c.pool.rows.clone()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        f2c(Dual(torch.randn(2, DIM), torch.tensor([0, 1])))
+    assert torch.equal(f2c.pool.rows, rows)
 
 
 def test_a_batch_of_one_pair():

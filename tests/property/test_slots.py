@@ -5,6 +5,7 @@ import pytest
 
 from manyface.base.errors import ConfigError, LabelError
 from manyface.base.random import numpy_generator
+from manyface.heads.pool_plan import PoolPlanner
 from manyface.heads.slots import NO_SLOT, Placement, Slots
 from manyface.testing.lru import SequentialLRU
 
@@ -114,13 +115,36 @@ def test_what_slots_refuse():
     with pytest.raises(ConfigError, match="1 <= slots"):
         Slots(0, num_identities=10)
     slots = Slots(3, num_identities=10)
-    with pytest.raises(LabelError, match=r"in \[0, 10\), got 3 to 10"):
+    with pytest.raises(LabelError, match=r"label 10 at position 1 .* outside \[0, 10\): check"):
         slots.insert(np.array([3, 10]))
-    with pytest.raises(LabelError, match="got -1"):
+    with pytest.raises(LabelError, match="label -1 at position 0"):
         slots.find(np.array([-1]))
-    with pytest.raises(ConfigError, match="4 identities, the pool 3 slots"):
+    for wrong in (np.array([1.0]), np.array([True]), np.array([[1]])):
+        with pytest.raises(LabelError, match="labels must be integers, one per image, got"):
+            slots.insert(wrong)
+    with pytest.raises(ConfigError, match="4 identities, the pool 3 slots; take more slots"):
         slots.insert(np.array([1, 2, 3, 4]))
     state = Slots(5, num_identities=10)
-    state.insert(np.arange(5))
-    with pytest.raises(ConfigError, match="fills 5 slots, here are 3"):
+    state.insert(np.arange(5) + 5)
+    with pytest.raises(ConfigError, match="fills 5 slots, here are 3; take as many"):
         slots.restore(state.state())
+    with pytest.raises(ConfigError, match=r"holds 5 to 9, expected \[0, 8\); take the num"):
+        Slots(5, num_identities=8).restore(state.state())
+    Slots(7, num_identities=11).restore(state.state())  # a larger pool may go on
+
+
+@pytest.mark.parametrize("num_passes", [1, 2])
+@pytest.mark.parametrize(
+    "wrong", [([1, 9], [2, 10]), ([10, 1], [2, 3]), ([-1, 1], [2, 3]), ([4, 5, 4, 5], [6, 7, 8, 9])]
+)
+def test_a_refused_step_leaves_the_planner_where_it_was(num_passes: int, wrong):
+    slots = Slots(3, num_identities=10)
+    planner = PoolPlanner(slots, num_passes=num_passes)
+    planner.plan(np.array([0, 1]), np.array([1, 2]))
+    before, found = slots.state(), slots.find(np.arange(10))
+    for x, y in (wrong, wrong[::-1])[:num_passes]:  # in one pass x only probes: any number may
+        with pytest.raises((LabelError, ConfigError)):
+            planner.plan(np.array(x), np.array(y))
+        for one, other in zip(vars(before).values(), vars(slots.state()).values(), strict=True):
+            assert np.array_equal(one, other)
+        assert np.array_equal(slots.find(np.arange(10)), found)

@@ -143,6 +143,7 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
             "data.min_images_per_identity=2",
             ["data.min_images_per_identity is 2", "'synthetic'", "images_per_identity"],
         ),
+        ("data.synthetic.long_tail=-1", ["data.synthetic.long_tail", "got -1", "[0, 1e+06]"]),
         ("train.batch_size=1", ["train.batch_size", "got 1", "at least 2"]),
         ("train.batch_size=true", ["train.batch_size", "a whole number"]),
         ("head.sample_rate=1.5", ["head.sample_rate", "1.5", "[0, 1]"]),

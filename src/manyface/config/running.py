@@ -50,7 +50,15 @@ class SyntheticConfig(Section):
     """The people of `data.path = "synthetic"`: rendered as they are needed, never stored."""
 
     num_identities: Count = Field(10_000, description="People to train on.")
-    images_per_identity: Count = Field(10, description="Photos of each person.")
+    images_per_identity: Count = Field(
+        10, description="Photos of each person, or with long_tail their mean."
+    )
+    long_tail: Annotated[float, Field(ge=0, le=1e6)] = Field(
+        0.0,
+        description="0: everybody has as many photos. Above: few have many and many have one: at "
+        "100, of 10 a person, the head tenth has 61 % of the photos and 28 % of the people have a "
+        "single one (docs/synthetic.md). People of synthetic pairs have as many each always.",
+    )
     seed: Seed = Field(0, description="Which people; another seed gives unrelated ones.")
     difficulty: Text = Field(
         "faces-1", description="Preset of how far photos of one person differ (pose, light, noise)."

@@ -53,8 +53,8 @@ class Config(Section):
         if synthetic and self.data.min_images_per_identity > 1:
             raise ValueError(
                 f"data.min_images_per_identity is {self.data.min_images_per_identity}, but "
-                "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
-                "set data.path or take data.min_images_per_identity out"
+                "data.path is 'synthetic', where data.synthetic.images_per_identity and long_tail "
+                "say how many each has; set data.path or take data.min_images_per_identity out"
             )
         if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig():
             raise ValueError(

@@ -62,7 +62,11 @@ class DualSampler:
         self, source: GroupedSource, *, batch_size: int, identity_share: float, seed: int
     ) -> None:
         if batch_size < 2 or batch_size % 2:
-            raise ConfigError(f"a dual batch needs an even number of images, got {batch_size}")
+            near = max(2, batch_size - batch_size % 2)
+            raise ConfigError(
+                f"a dual batch needs an even number of images, got {batch_size}; set batch_size to "
+                f"{near} or {near + 2}"
+            )
         if not 0 <= identity_share <= 1:
             raise ConfigError(f"identity_share must be in [0, 1], got {identity_share}")
         self._source = source

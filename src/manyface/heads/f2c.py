@@ -11,13 +11,13 @@ Source: Wang et al., "An Efficient Training Approach for Very Large Scale Face R
 4 bytes per identity. docs/f2c.md lists what differs from the authors' code, and why.
 """
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from manyface.backbones import AveragedNet
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, LabelError
 from manyface.heads.checks import check_one_process
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
@@ -86,6 +86,7 @@ class F2C(nn.Module):
         self.reduction = reduction
         self._ledger = SlotLedger(pool.num_slots)
         self._planner: PoolPlanner | None = self.planner()
+        self.register_load_state_dict_pre_hook(_check_same_pool)  # type: ignore[no-untyped-call]
 
     def planner(self) -> PoolPlanner:
         """A planner of the steps that follow the last one trained."""
@@ -101,12 +102,13 @@ class F2C(nn.Module):
             follow: move the gallery net first; once per step, so not for further micro-batches.
 
         Raises:
-            LabelError: a label is out of range.
+            LabelError: a label is no integer or out of range, or there is not one per image.
             ConfigError: the batch has an odd number of images, or more identities than slots.
         """
         check_one_process()
         plan = self._plan(batch)
         halves = _halves(batch.images)
+        _check_one_label_per_image(plan, len(batch.images))
         losses: list[Tensor] = []
         for each, (probe, gallery) in zip(plan.passes, (halves, halves[::-1]), strict=False):
             embeddings = self.probe_net(probe)
@@ -129,8 +131,7 @@ class F2C(nn.Module):
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `get_extra_state`."""
-        names = ("identities", "order", "next_rows")
-        self._ledger.restore(SlotState(*(state[name].numpy() for name in names)))
+        self._ledger.restore(_slot_state(state))
         self._average.num_updates = int(state["num_updates"])
         self._planner = None
 
@@ -159,3 +160,28 @@ def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
     if size % 2 or size == 0:
         raise ConfigError(f"a dual batch is two half batches of equal size, got {size} images")
     return values[: size // 2], values[size // 2 :]
+
+
+def _check_one_label_per_image(plan: StepPlan, num_images: int) -> None:
+    for each in plan.passes:
+        if 2 * each.num_probes != num_images:
+            raise LabelError(
+                f"expected one label per image: {num_images} images, {2 * each.num_probes} labels"
+            )
+
+
+def _slot_state(state: dict[str, Tensor]) -> SlotState:
+    return SlotState(*(state[name].cpu().numpy() for name in ("identities", "order", "next_rows")))
+
+
+def _check_same_pool(module: F2C, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Refuse the state of another pool before anything is loaded."""
+    rows, extra = state.get(f"{prefix}pool.rows"), state.get(f"{prefix}_extra_state")
+    if rows is not None and rows.shape != module.pool.rows.shape:
+        raise ConfigError(
+            "the state is of another pool: its rows [features, slots, dim] are "
+            f"{list(rows.shape)}, here {list(module.pool.rows.shape)}; make the pool as it was"
+        )
+    if extra is not None:
+        sizes = {"num_slots": module.pool.num_slots, "num_identities": module.num_identities}
+        _slot_state(extra).check(**sizes)

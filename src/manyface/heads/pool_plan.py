@@ -41,6 +41,11 @@ class PassPlan:
     targets: Tensor
     outside: Tensor
 
+    @property
+    def num_probes(self) -> int:
+        """Samples of the probe batch."""
+        return len(self.inside) + len(self.outside)
+
 
 @dataclass(frozen=True)
 class StepPlan:
@@ -59,7 +64,12 @@ class PoolPlanner:
         self.slots, self.features, self.num_passes = slots, features, num_passes
 
     def plan(self, x_labels: Int64Array, y_labels: Int64Array) -> StepPlan:
-        """The next step, for labels [n] of the half batches x and y."""
+        """The next step, for labels [n] of the half batches x and y.
+
+        An error (LabelError, ConfigError, as of `Slots.insert`) leaves the planner where it was.
+        """
+        self.slots.check(x_labels)
+        self.slots.check(y_labels)
         if self.num_passes == 1:
             plan, change = self._pass(gallery=y_labels, probe=x_labels)
             return StepPlan((plan,), change)

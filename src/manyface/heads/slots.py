@@ -79,6 +79,21 @@ class SlotState:
     order: Int64Array
     next_rows: Int64Array
 
+    def check(self, *, num_slots: int, num_identities: int) -> None:
+        """Raise ConfigError if a pool of that size cannot be in this state."""
+        filled = len(self.identities)
+        if filled > num_slots or not np.array_equal(np.sort(self.order), np.arange(filled)):
+            raise ConfigError(
+                f"the state is of another pool: it fills {filled} slots, here are {num_slots}; "
+                "take as many slots as it was saved with"
+            )
+        if filled and not 0 <= self.identities.min() <= self.identities.max() < num_identities:
+            raise ConfigError(
+                f"the state is of other identities: it holds {self.identities.min()} to "
+                f"{self.identities.max()}, expected [0, {num_identities}); take the num_identities "
+                "it was saved with"
+            )
+
 
 @dataclass(frozen=True)
 class _Distinct:
@@ -157,17 +172,17 @@ class Slots:
 
     def find(self, labels: Int64Array) -> Int64Array:
         """Slot of each label, int64 [B], NO_SLOT for those outside; changes nothing."""
-        self._check(labels)
+        self.check(labels)
         return self._index[labels].astype(np.int64)
 
     def insert(self, labels: Int64Array) -> Placement:
         """Use or bring in the identities `labels`, int64 [B].
 
         Raises:
-            LabelError: a label is out of range.
+            LabelError: a label is no integer or out of range.
             ConfigError: more distinct identities than slots, under the rule `hits_first`.
         """
-        self._check(labels)
+        self.check(labels)
         batch = _Distinct.of(labels)
         self._check_fits(batch)
         self._make_room(len(batch.identities))
@@ -201,13 +216,9 @@ class Slots:
         )
 
     def restore(self, state: SlotState) -> None:
-        """Go to `state`, of a pool with as many slots and identities."""
+        """Go to `state`, of a pool with as many slots and identities; ConfigError otherwise."""
+        state.check(num_slots=self.num_slots, num_identities=self.num_identities)
         filled = len(state.identities)
-        self._check(state.identities)
-        if filled > self.num_slots or not np.array_equal(np.sort(state.order), np.arange(filled)):
-            raise ConfigError(
-                f"the state is of another pool: it fills {filled} slots, here are {self.num_slots}"
-            )
         self._index[self._identity[: self.num_filled]] = NO_SLOT
         self._index[state.identities] = np.arange(filled)
         self._identity[:filled] = state.identities
@@ -397,18 +408,25 @@ class Slots:
 
     # --- checks -----------------------------------------------------------------------------------
 
-    def _check(self, labels: Int64Array) -> None:
-        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_identities:
+    def check(self, labels: Int64Array) -> None:
+        """Raise LabelError unless `labels` are integers [B] in [0, num_identities)."""
+        if labels.dtype.kind not in "iu" or labels.ndim != 1:
             raise LabelError(
-                f"identities must be in [0, {self.num_identities}), "
-                f"got {labels.min()} to {labels.max()}"
+                f"labels must be integers, one per image, got {labels.dtype} of shape "
+                f"{labels.shape}"
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_identities:
+            place = int(np.flatnonzero((labels < 0) | (labels >= self.num_identities))[0])
+            raise LabelError(
+                f"label {labels[place]} at position {place} of the half batch is outside "
+                f"[0, {self.num_identities}): check num_identities and how labels are made"
             )
 
     def _check_fits(self, batch: _Distinct) -> None:
         if self.rule == "hits_first" and len(batch.identities) > self.num_slots:
             raise ConfigError(
-                f"a batch has {len(batch.identities)} identities, the pool {self.num_slots} slots; "
-                "make the pool at least as large as a batch"
+                f"half a batch has {len(batch.identities)} identities, the pool {self.num_slots} "
+                "slots; take more slots, a smaller batch, or the rule 'sequential'"
             )
 
 

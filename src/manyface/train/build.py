@@ -44,7 +44,12 @@ from manyface.evaluate import (
 from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
 from manyface.heads.pool_plan import StepPlan
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
-from manyface.train.checks import check_batch_size, single_images_warning
+from manyface.train.checks import (
+    check_batch_size,
+    check_half_batch,
+    check_slots,
+    single_images_warning,
+)
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
@@ -98,7 +103,10 @@ def build_source(config: Config, *, warn: Warn) -> GroupedSource:
     data = config.data
     if data.path == SYNTHETIC:
         return _synthetic_faces(
-            config, first_identity=0, num_identities=data.synthetic.num_identities
+            config,
+            first_identity=0,
+            num_identities=data.synthetic.num_identities,
+            long_tail=data.synthetic.long_tail,
         )
     with _naming("data.path"):
         records = open_records(data.path)
@@ -136,7 +144,9 @@ def build_loader(
     )
 
 
-def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int) -> SyntheticFaces:
+def _synthetic_faces(
+    config: Config, *, first_identity: int, num_identities: int, long_tail: float = 0.0
+) -> SyntheticFaces:
     chosen = config.data.synthetic
     with _naming("data.synthetic", kind=ConfigError):
         return SyntheticFaces(
@@ -146,6 +156,7 @@ def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int
             seed=chosen.seed,
             first_identity=first_identity,
             difficulty=chosen.difficulty,
+            long_tail=long_tail,
         )
 
 
@@ -238,13 +249,14 @@ def build_f2c(
 ) -> F2C:
     """Probe net, gallery net and pool."""
     chosen = config.pool
+    check_half_batch(config.train.batch_size)
     slots = _num_slots(config, num_identities)
     half = min(config.train.batch_size // 2, num_identities)
     if chosen.rule == "hits_first" and slots < half:
         raise ConfigError(
             f"a pool of {slots} slots is smaller than half a batch ({half} images, perhaps all of "
-            f"different people): raise pool.ratio to {half / num_identities:.2g} or pool.slots to "
-            f"{half}, or lower train.batch_size"
+            f"different people): raise pool.ratio to {min(1, 1.01 * half / num_identities):.3g} or "
+            f"pool.slots to {half}, or lower train.batch_size"
         )
     pool = DynamicClassPool(
         slots,
@@ -274,7 +286,9 @@ def build_f2c(
 
 def _num_slots(config: Config, num_identities: int) -> int:
     chosen = config.pool
-    return chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
+    slots = chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
+    check_slots(slots, num_identities)
+    return slots
 
 
 def build_margin(config: Config) -> Margin:
@@ -402,7 +416,10 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
 
 
 def _synthetic_pairs(config: Config) -> PairSet:
-    """Pairs of people whose numbers follow those of the training people: nobody is in both."""
+    """Pairs of people whose numbers follow those of the training people: nobody is in both.
+
+    All have equally many photos, whatever `data.synthetic.long_tail` says of those trained on.
+    """
     chosen = config.evaluation
     trained = config.data.synthetic.num_identities if config.data.path == SYNTHETIC else 0
     faces = _synthetic_faces(config, first_identity=trained, num_identities=chosen.num_identities)

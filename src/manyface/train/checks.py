@@ -20,6 +20,24 @@ def check_batch_size(batch_size: int, source: ImageSource) -> None:
         )
 
 
+def check_half_batch(batch_size: int) -> None:
+    """Refuse a batch whose halves F2C's nets cannot be trained on."""
+    if batch_size < 4:
+        raise ConfigError(
+            f"train.batch_size is {batch_size}: head.method 'f2c' makes two half batches of it, "
+            "and the nets' batch norm needs 2 images in each; set train.batch_size to 4 or more"
+        )
+
+
+def check_slots(slots: int, num_identities: int) -> None:
+    """Refuse more slots or anchors than there are people."""
+    if slots > num_identities:
+        raise ConfigError(
+            f"pool.slots is {slots}, but the data have {num_identities} people; set pool.slots to "
+            f"{num_identities} at most, or set pool.ratio instead"
+        )
+
+
 def single_images_warning(source: ImageSource) -> str | None:
     """One line where every person has a single image, else None."""
     if len(source) > source.num_identities:  # everybody has one at least

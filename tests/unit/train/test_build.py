@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -134,6 +135,21 @@ def test_accumulation_makes_epochs_of_fewer_steps():
     assert training.plan.schedule.num_steps == 8
 
 
+def test_a_long_tail_is_of_the_people_trained_on_and_not_of_the_pairs():
+    equal, tailed = (tiny(f"data.synthetic.long_tail={tail}") for tail in (0, 100))
+    source = build_source(tailed, warn=no_warning)
+    _, counts = source.images_of(np.arange(20))
+    assert len(source) == len(build_source(equal, warn=no_warning)) == 60
+    assert counts.min() == 1
+    assert counts.max() > 9
+    pairs = [build_pairs(config, warn=no_warning) for config in (equal, tailed)]
+    _, of_pairs = pairs[1].source.images_of(np.arange(40))
+    assert set(of_pairs.tolist()) == {3}
+    assert np.array_equal(pairs[0].left, pairs[1].left)
+    assert np.array_equal(pairs[0].right, pairs[1].right)
+    assert build_training(tailed, warn=no_warning).method.head.num_classes == 20
+
+
 def test_synthetic_pairs_are_of_people_nobody_trains_on():
     config = tiny()
     pairs = build_pairs(config, warn=no_warning)
@@ -152,13 +168,17 @@ def test_synthetic_pairs_are_of_people_nobody_trains_on():
         ("data.synthetic.num_identities=5000000000", "num_identities must be within"),
         ("data.synthetic.images_per_identity=5000000", "images_per_identity must be within"),
         ("data.image_size=16", "image_size must be within"),
+        (
+            ["data.synthetic.long_tail=9", "data.synthetic.images_per_identity=1"],
+            "data.synthetic: .* long_tail is 9, but images_per_identity is 1",
+        ),
         ("evaluation.num_identities=5000000000", "num_identities must be within"),
         ("evaluation.num_pairs=42", "evaluation: num_pairs must be a multiple"),
         ("evaluation.num_pairs=400000", "use fewer pairs, or more people"),
     ],
 )
 def test_made_up_faces_that_cannot_be_had_are_a_wrong_recipe(override, words):
-    config = tiny(override)
+    config = tiny(*([override] if isinstance(override, str) else override))
     with pytest.raises(ConfigError, match=words):
         build_evaluators(config, build_source(config, warn=no_warning), warn=no_warning)
 

@@ -2,7 +2,7 @@
 
 Picture j of person i is a pure function of (seed, i, j): alone, in any batch, on any machine, at
 any time, it has the same pixels. `first_identity` moves the range of people, so that sets with
-disjoint ranges share nobody.
+disjoint ranges share nobody. How many pictures a person has (counts.py) is no part of any of them.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
+from manyface.data.synthetic.counts import Counts, EqualCounts, ListedCounts, long_tailed_counts
 from manyface.data.synthetic.difficulty import Difficulty, find_difficulty
 from manyface.data.synthetic.draws import draw
 from manyface.data.synthetic.people import People
@@ -25,6 +26,8 @@ from manyface.data.synthetic.textures import Textures
 MIN_SIZE, MAX_SIZE = 32, 224
 MAX_IDENTITIES = 2**32
 MAX_IMAGES_PER_IDENTITY = 2**22  # counters: 32 bits of person, 22 of picture, 9 of column
+MAX_LONG_TAIL = 1e6
+MAX_LONG_TAILED = 2**28  # people whose counts differ: an index of 2 GiB
 _PIXELS_PER_CHUNK = 96 * 64 * 64  # fewer pay more for calls, more do not fit the cache
 
 
@@ -54,11 +57,14 @@ class SyntheticFaces:
 
     Args:
         num_identities: people in this source.
-        images_per_identity: pictures of each; record i is picture i % n of person i // n.
+        images_per_identity: pictures of each, or with `long_tail` their mean. Records go person by
+            person.
         image_size: side of the square crop in pixels, 32 to 224.
         seed: another seed is another world of people.
         first_identity: where in the world this source's people begin.
         difficulty: a named version, or a record of one's own.
+        long_tail: 0 gives equal counts; above, up to 1e6, few people have many pictures and many
+            have one (counts.py), and an index takes 8 bytes a person.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class SyntheticFaces:
         seed: int = 0,
         first_identity: int = 0,
         difficulty: str | Difficulty = "faces-1",
+        long_tail: float = 0.0,
     ) -> None:
         _check("image_size", image_size, MIN_SIZE, MAX_SIZE)
         _check("first_identity", first_identity, 0, MAX_IDENTITIES - 1)
@@ -85,23 +92,25 @@ class SyntheticFaces:
         self.name += f"{first_identity + num_identities - 1} of seed {seed}"
         self.identity_names: Sequence[str] = SyntheticNames(first_identity, num_identities, seed)
         self._first_identity = first_identity
+        self.long_tail = long_tail
+        tail_seed = stream_seed(seed, "synthetic", "long tail", first_identity)
+        self._counts = _counts(num_identities, images_per_identity, long_tail, seed=tail_seed)
         self._people_seed = stream_seed(seed, "synthetic", "people")
         self._picture_seed = stream_seed(seed, "synthetic", "pictures")
         self._textures = Textures(image_size)
 
     def __len__(self) -> int:
-        return self.num_identities * self.images_per_identity
+        return self._counts.total
 
     def labels(self, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Which person each record shows, int64 `[B]`."""
-        return self._checked(indices) // self.images_per_identity
+        return self._counts.locate(self._checked(indices))[0]
 
     def images_of(
         self, identities: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """First record and number of images of each identity, int64 `[B]` each."""
-        count = self.images_per_identity
-        return identities * count, np.full(len(identities), count, np.int64)
+        return self._counts.images_of(identities)
 
     def load(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
         """The pictures of these records, uint8 `[B, S, S, 3]`."""
@@ -116,7 +125,7 @@ class SyntheticFaces:
 
     def parameters(self, indices: npt.NDArray[np.int64]) -> tuple[People, Pictures]:
         """Who and under which conditions: all that is drawn for these records."""
-        identity, picture = np.divmod(self._checked(indices), self.images_per_identity)
+        identity, picture = self._counts.locate(self._checked(indices))
         identity = identity + self._first_identity
         scales = vars(self.difficulty)
         people = draw(People, seed=self._people_seed, counters=identity, scales=scales)
@@ -137,6 +146,21 @@ class SyntheticFaces:
         return indices
 
 
-def _check(name: str, value: int, low: int, high: int) -> None:
+def _counts(num_identities: int, mean: int, long_tail: float, *, seed: int) -> Counts:
+    _check("long_tail", long_tail, 0, MAX_LONG_TAIL)
+    if long_tail == 0:
+        return EqualCounts(num_identities, mean)
+    if mean < 2:
+        raise DataError(
+            f"synthetic faces: long_tail is {long_tail:g}, but images_per_identity is {mean}, so "
+            "all have one; set images_per_identity to 2 or more, or long_tail to 0"
+        )
+    _check("num_identities with a long_tail", num_identities, 1, MAX_LONG_TAILED)
+    counts = long_tailed_counts(num_identities, mean=mean, long_tail=long_tail, seed=seed)
+    _check("the most images of one identity", int(counts.max()), 1, MAX_IMAGES_PER_IDENTITY)
+    return ListedCounts(counts)
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise DataError(f"synthetic faces: {name} must be within [{low}, {high}], got {value}")
