@@ -48,7 +48,7 @@ class Dataset:
 DATASETS = {
     "synthetic": Dataset(
         recipe=ROOT / "src" / "manyface" / "cli" / "demo.toml",
-        shared=("data.synthetic.long_tail=true", "schedule.steps=2000", "evaluation.every_steps=0"),
+        shared=("data.synthetic.long_tail=100", "schedule.steps=2000", "evaluation.every_steps=0"),
         pairs="synthetic",
         methods={},
     ),
