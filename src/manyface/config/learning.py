@@ -175,6 +175,11 @@ class PoolConfig(Section):
         description="Batch norm of the gallery net: of its own batch, or running statistics, "
         "averaged or copied from the net that learns.",
     )
+    prefill: bool = Field(
+        False,
+        description="Fill the pool before the first step of a new run: one image of each of as "
+        "many identities as there are slots goes through the gallery net.",
+    )
     rule: Literal["hits_first", "sequential"] = Field(
         "hits_first",
         description="Use all of a batch that are in the pool before others make room, or label by "

@@ -68,6 +68,10 @@ class PoolPlanner:
         second, change = self._pass(gallery=x_labels, probe=y_labels)
         return StepPlan((first, second), change)
 
+    def prefill(self, labels: Int64Array) -> tuple[PassPlan, Placement]:
+        """A gallery batch of `labels` [n] alone, which stays; nobody is scored."""
+        return self._pass(gallery=labels, probe=labels[:0])
+
     def _pass(self, *, gallery: Int64Array, probe: Int64Array) -> tuple[PassPlan, Placement]:
         placed = self.slots.insert(gallery)
         targets = self.slots.find(probe)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ from manyface.train.checks import check_batch_size, single_images_warning
 from manyface.train.devices import autocast_dtype, choose_device, cpu_has_bf16
 from manyface.train.loop import Plan
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
+from manyface.train.prepare import Preparation
 from manyface.train.schedule import Schedule
 
 SYNTHETIC = "synthetic"
@@ -62,6 +64,7 @@ class Training:
     source: GroupedSource
     loader: Loader | DualLoader[StepPlan]
     method: Classification | PoolTraining
+    preparation: Preparation | None
     plan: Plan
     evaluators: list[PairEvaluator]
     device: torch.device
@@ -83,6 +86,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
         source=source,
         loader=loader,
         method=method,
+        preparation=build_preparation(config, loader, method),
         plan=build_plan(config, loader.steps_per_epoch / config.optimizer.accumulation),
         evaluators=build_evaluators(config, source, warn=warn),
         device=device,
@@ -134,6 +138,20 @@ def build_loader(
     return DualLoader(
         source, identity_share=config.pool.identity_share, make_planner=planner, **shared
     )
+
+
+def build_preparation(
+    config: Config, loader: Loader | DualLoader[StepPlan], method: Classification | PoolTraining
+) -> Preparation | None:
+    """What a new run begins with, before its first step; None for nothing."""
+    if not config.pool.prefill:
+        return None
+    if not isinstance(method, PoolTraining) or not isinstance(loader, DualLoader):
+        return None  # Virtual FC reads little of [pool]
+    num_slots = method.f2c.pool.num_slots
+    if num_slots < 2:  # batch norm needs company
+        raise ConfigError("pool.prefill needs at least 2 slots; raise pool.slots or pool.ratio")
+    return Preparation("filling the pool", num_slots, partial(loader.prefill, num_slots))
 
 
 def _synthetic_faces(config: Config, *, first_identity: int, num_identities: int) -> SyntheticFaces:

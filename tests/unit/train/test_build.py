@@ -85,6 +85,19 @@ def test_the_seed_decides_the_first_values():
     assert not all(torch.equal(state[name], another[name]) for name in state)
 
 
+def test_filling_the_pool_before_the_first_step():
+    assert build_training(tiny(), warn=no_warning).preparation is None
+    f2c = ["head.method=f2c", "pool.ratio=0.5"]
+    assert build_training(tiny(*f2c), warn=no_warning).preparation is None
+    filled = build_training(tiny(*f2c, "pool.prefill=true"), warn=no_warning).preparation
+    assert filled.num_images == sum(len(b.images) for b in filled.batches()) == 10
+    virtual = tiny("head.method=virtual", "pool.prefill=true")
+    assert build_training(virtual, warn=no_warning).preparation is None
+    one = tiny("head.method=f2c", "pool.slots=1", "pool.rule=sequential", "pool.prefill=true")
+    with pytest.raises(ConfigError, match=r"prefill needs at least 2 slots"):
+        build_training(one, warn=no_warning)
+
+
 def test_norms_biases_and_slopes_are_not_decayed():
     backbone = build_backbone(tiny())
     decayed, free = build_optimizer(tiny("optimizer.weight_decay=0.1"), backbone).param_groups
