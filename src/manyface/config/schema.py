@@ -12,6 +12,7 @@ from pydantic import model_validator
 
 from manyface.config.kinds import Section
 from manyface.config.learning import (
+    WITHOUT_CENTERS,
     BackboneConfig,
     HeadConfig,
     OptimizerConfig,
@@ -56,7 +57,7 @@ class Config(Section):
                 "data.path is 'synthetic', where all have data.synthetic.images_per_identity; "
                 "set data.path or take data.min_images_per_identity out"
             )
-        if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig():
+        if self.head.method not in WITHOUT_CENTERS and self.pool != PoolConfig():
             raise ValueError(
                 f"[pool] is for head.method 'f2c' and 'virtual', but it is '{self.head.method}'; "
                 "set head.method, or take [pool] out"
