@@ -1,8 +1,9 @@
 """What a recipe may say: one frozen record per TOML section, each key typed, bounded, described.
 
 The descriptions are the documentation: `manyface config`, docs/config.md and the error messages
-are made from them. A key that is not here is an error, and so is one that would be ignored.
-Only `train/build.py` and the command line read these records; the library takes plain arguments.
+are made from them. A key that is not here is an error, and so is one that would be ignored (but
+for what another head.method would read: load.py). Only `train/build*.py` and the command line read
+these records; the library takes plain arguments.
 """
 
 from pathlib import Path

@@ -8,17 +8,19 @@ from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import FullFC, PartialFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, NormFace
 from manyface.train.build import (
-    build_backbone,
     build_evaluators,
+    build_pairs,
+    build_plan,
+    build_source,
+    build_training,
+)
+from manyface.train.build_model import (
+    build_backbone,
     build_head,
     build_margin,
     build_method,
     build_optimizer,
-    build_pairs,
-    build_plan,
     build_precision,
-    build_source,
-    build_training,
 )
 from manyface.train.devices import autocast_dtype, choose_device, cpu_threads
 
@@ -230,7 +232,7 @@ def test_devices():
 
 
 def test_slow_bf16_is_warned_of(monkeypatch):
-    monkeypatch.setattr("manyface.train.build.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("manyface.train.build_model.cpu_has_bf16", lambda: False)
     said = []
     assert build_precision(tiny("run.precision=bf16"), CPU, warn=said.append) is torch.bfloat16
     assert "no bf16 instructions" in said[0]
