@@ -5,7 +5,8 @@ import pytest
 
 from manyface.base.errors import ConfigError, LabelError
 from manyface.base.random import numpy_generator
-from manyface.heads.slots import NO_SLOT, Placement, Slots
+from manyface.heads.placement import NO_SLOT, Placement
+from manyface.heads.slots import Slots
 from manyface.testing.lru import SequentialLRU
 
 CAPACITIES = [1, 2, 3, 5, 8, 20, 50, 200, 1000]

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from manyface.backbones import AveragedNet
 from manyface.base.errors import ConfigError
 from manyface.heads.checks import check_embeddings, check_labels, check_one_process
+from manyface.heads.placement import Rule, SlotState
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
-from manyface.heads.slots import Rule, Slots, SlotState
+from manyface.heads.slots import Slots
 
 GalleryNorm = Literal["batch", "average", "copy"]
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError
-from manyface.heads.slots import FEATURES, Int64Array, Placement, Slots, SlotState
+from manyface.heads.placement import FEATURES, Int64Array, Placement, SlotState
+from manyface.heads.slots import Slots
 
 
 @dataclass(frozen=True)
