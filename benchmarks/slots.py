@@ -115,8 +115,7 @@ def main() -> None:
     for rule in ("hits_first", "sequential"):
         slots = Slots(options.slots, num_identities=options.identities, rule=rule)
         figures[rule] = measure(lambda x, y, s=slots: step_of_slots(s, x, y), options)
-        arrays = [value for value in vars(slots).values() if isinstance(value, np.ndarray)]
-        figures[rule]["index_bytes"] = sum(array.nbytes for array in arrays)
+        figures[rule]["index_bytes"] = slots.num_bytes
     walk = Walk(options.slots)
     figures["walk"] = measure(lambda x, y: step_of_walk(walk, x, y), options)
     ratios = {

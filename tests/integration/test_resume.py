@@ -46,6 +46,13 @@ FLAVOURS = {
     "partial": ["head.sample_rate=0.4"],
     "f2c": ["head.method=f2c", "pool.ratio=0.25", "optimizer.accumulation=2"],
     "f2c-official": ["head.method=f2c", "pool.ratio=0.5", "pool.preset=official"],
+    "f2c-prefilled": [
+        "head.method=f2c",
+        "pool.slots=13",
+        "pool.prefill=true",
+        "pool.features=2",
+        "backbone.dropout=0.3",
+    ],
     "virtual": ["head.method=virtual", "pool.ratio=0.5", "pool.identity_share=1.0"],
     "averaged-accumulated": ["train.ema=0.9", "optimizer.accumulation=2", "head.sample_rate=0.5"],
     "adamw-dropout": ["optimizer.name=adamw", "backbone.dropout=0.3", "head.method=full"],
@@ -108,6 +115,44 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, flavour):
     result = train(parts, resume=True, progress=silent)
     assert result.result["steps"] == 8
     assert_same_end(whole.run_directory, parts.run_directory)
+
+
+@pytest.mark.parametrize(
+    ("said", "checkpoint"), [("filling the pool", None), (None, "step-00000000")]
+)
+def test_a_run_stopped_while_or_after_the_pool_is_filled(tmp_path, said, checkpoint):
+    whole, parts = (
+        make(tmp_path, *FLAVOURS["f2c-prefilled"], f"run.name={name}")
+        for name in ("whole", "parts")
+    )
+    train(whole, progress=silent)
+    stop = StopFlag()
+
+    class Display(SilentProgress):
+        def activity(self, text, *, more=False):
+            if text == said:
+                stop.request()
+
+    with pytest.raises(Interrupted, match=checkpoint or "nothing to save"):
+        train(parts, progress=lambda name, *, num_steps: Display(), stop=stop)
+    found = newest(parts.run_directory / "checkpoints")
+    assert (found.name if found else None) == checkpoint
+    train(parts, resume=True, progress=silent)
+    assert_same_end(whole.run_directory, parts.run_directory)
+    kinds = [event["kind"] for event in read_events(parts.run_directory / "events.jsonl")]
+    assert kinds.count("prepared") == 1  # by one process or the other, never by both
+
+
+def test_a_filled_pool_has_everybody_from_the_first_step_on(tmp_path):
+    options = [*FLAVOURS["f2c-prefilled"], "schedule.steps=1", "schedule.warmup_steps=0"]
+    slots = {}
+    for prefill in ("true", "false"):
+        config = make(tmp_path, *options, f"pool.prefill={prefill}", f"run.name={prefill}")
+        train(config, progress=silent)
+        state = load(newest(config.run_directory / "checkpoints")).tensors["f2c"]
+        slots[prefill] = len(state["_extra_state.identities"])
+    assert slots["true"] == 13
+    assert slots["false"] <= 3
 
 
 def test_a_run_thrown_back_by_a_kill_and_a_damaged_checkpoint(tmp_path):

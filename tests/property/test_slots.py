@@ -5,8 +5,9 @@ import pytest
 
 from manyface.base.errors import ConfigError, LabelError
 from manyface.base.random import numpy_generator
+from manyface.heads.placement import NO_SLOT, Placement
 from manyface.heads.pool_plan import PoolPlanner
-from manyface.heads.slots import NO_SLOT, Placement, Slots
+from manyface.heads.slots import Slots
 from manyface.testing.lru import SequentialLRU
 
 CAPACITIES = [1, 2, 3, 5, 8, 20, 50, 200, 1000]

@@ -97,6 +97,46 @@ def test_last_word_wins_over_the_alternative_in_the_recipe() -> None:
     assert (every.every_steps, every.every_epochs) == (9, None)
 
 
+CENTERS = "[head]\nlearning_rate = 0.005\nmomentum = 0.5\nweight_decay = 0.01\n"
+
+
+@pytest.mark.parametrize("method", ["f2c", "virtual"])
+@pytest.mark.parametrize("recipe", [CENTERS, CENTERS + "sample_rate = 0.3", CENTERS + "scale = 9"])
+def test_what_a_recipe_says_of_centers_has_no_effect_without_them(method: str, recipe: str) -> None:
+    plain = parse_config("", [f"head.method={method}"])
+    scaled = plain.head.model_copy(update={"scale": 9.0 if "scale" in recipe else 64.0})
+    expected = plain.model_copy(update={"head": scaled})
+    assert parse_config(recipe, [f"head.method={method}"]) == expected
+    assert parse_config(f'{recipe}\nmethod = "{method}"') == expected
+    assert parse_config(parse_config(recipe, [f"head.method={method}"]).to_toml()) == expected
+
+
+@pytest.mark.parametrize("method", ["f2c", "virtual"])
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda p: p.name)
+def test_any_shipped_recipe_is_one_for_any_method(path: Path, method: str) -> None:
+    assert load_config(path, [f"head.method={method}"]).head.method == method
+    assert load_config(path, ["head.method=full"]).head.method == "full"
+
+
+@pytest.mark.parametrize("key", ["sample_rate", "learning_rate", "momentum", "weight_decay"])
+def test_centers_on_the_command_line_contradict_a_method_without_them(key: str) -> None:
+    words = rf"^--set head.{key} is of class centers, but method is 'f2c'"
+    with pytest.raises(ConfigError, match=words):
+        parse_config(CENTERS, ["head.method=f2c", f"head.{key}=0.25"])
+    if key != "sample_rate":  # which asks for the partial head
+        with pytest.raises(ConfigError, match=words):
+            parse_config('[head]\nmethod = "f2c"', [f"head.{key}=0.25"])
+
+
+def test_the_pool_of_a_recipe_has_no_effect_where_an_override_wants_another_method() -> None:
+    recipe = '[head]\nmethod = "f2c"\n[pool]\nratio = 0.3'
+    for override in ("head.method=full", "head.method=partial", "head.sample_rate=0.2"):
+        assert parse_config(recipe, [override]) == parse_config("", [override])
+    assert parse_config(recipe, ["head.method=virtual"]).pool.ratio == 0.3
+    assert "[pool] is for" in refusal("[pool]\nratio = 0.3")
+    assert "[pool] is for" in refusal(recipe, "head.method=full", "pool.ratio=0.2")
+
+
 def test_empty_override_takes_the_key_out() -> None:
     recipe = '[data]\npath = "faces"\npeople = "some.txt"'
     assert parse_config(recipe, ["data.people="]).data.people is None

@@ -28,6 +28,9 @@ MARGIN_DEFAULTS: dict[str, dict[str, float | str]] = {
     "combined": {"m1": 1.0, "m2": 0.0, "m3": 0.0, "gradient": "exact"},
 }
 
+WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
+CENTER_KEYS = ("sample_rate", "learning_rate", "momentum", "weight_decay")  # of the others
+
 
 class BackboneConfig(Section):
     """The network from face to embedding."""
@@ -71,7 +74,8 @@ class HeadConfig(Section):
         "full",
         description="full: all centers in each step; partial: positives and a random sample of "
         "negatives; f2c: no centers, a pool of features ([pool]); virtual: anchors that identities "
-        "share ([pool] says how many). Left out, a sample_rate makes it partial.",
+        "share ([pool] says how many). Left out, a sample_rate makes it partial. f2c and virtual "
+        "have no centers: what a recipe says of them has no effect then.",
     )
     sample_rate: Fraction = Field(
         1.0,
@@ -98,10 +102,11 @@ class HeadConfig(Section):
     )
     scale: Positive = Field(64.0, description="Factor s on the cosines.")
     learning_rate: Positive | None = Field(
-        None, description="Peak learning rate of the centers; left out, optimizer.learning_rate."
+        None,
+        description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate.",
     )
-    momentum: BelowOne = Field(0.9, description="Momentum of the centers' SGD.")
-    weight_decay: NotNegative = Field(5e-4, description="Weight decay of the centers.")
+    momentum: BelowOne = Field(0.9, description="Momentum of the centers' SGD, if any.")
+    weight_decay: NotNegative = Field(5e-4, description="Weight decay of the centers, if any.")
 
     @model_validator(mode="before")
     @classmethod
@@ -118,16 +123,16 @@ class HeadConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        for key in CENTER_KEYS if self.method in WITHOUT_CENTERS else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} is of class centers, but method is '{self.method}', which has none; "
+                    "take one of the two out"
+                )
         if self.method != "partial" and self.sample_rate != 1:
             raise ValueError(
                 f"sample_rate is {self.sample_rate:g}, but method is '{self.method}'; "
                 "expected 1 or partial"
-            )
-        centers = (self.learning_rate, self.momentum, self.weight_decay)
-        if self.method in ("f2c", "virtual") and centers != (None, 0.9, 5e-4):
-            raise ValueError(
-                "learning_rate, momentum and weight_decay are those of class centers, but method "
-                f"is '{self.method}', which has none"
             )
         for key in ("m", "m1", "m2", "m3", "gradient"):
             if getattr(self, key) is not None and key not in MARGIN_KEYS[self.margin]:
@@ -174,6 +179,11 @@ class PoolConfig(Section):
         "batch",
         description="Batch norm of the gallery net: of its own batch, or running statistics, "
         "averaged or copied from the net that learns.",
+    )
+    prefill: bool = Field(
+        False,
+        description="Fill the pool before the first step of a new run: one image of each of as "
+        "many identities as there are slots goes through the gallery net.",
     )
     rule: Literal["hits_first", "sequential"] = Field(
         "hits_first",

@@ -4,6 +4,10 @@ An override is `section.key=value`; the value is read as TOML, and what is no TO
 that `--set data.path=/my faces` needs no quotes within quotes. An empty value takes the key out of
 the recipe. An override also takes out the keys it is an alternative to (`schedule.steps` the
 recipe's `schedule.epochs`, another `head.margin` the old margin's parameters): the last word wins.
+
+So any recipe is one for any `head.method`: what it says of class centers has no effect where the
+method has none, nor has its [pool] where an override asks for a method without one. The same on the
+command line contradicts itself, and is refused.
 """
 
 import re
@@ -16,6 +20,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
+from manyface.config.learning import CENTER_KEYS, WITHOUT_CENTERS
 from manyface.config.messages import describe_errors, unknown_key
 from manyface.config.render import all_keys
 from manyface.config.schema import Config
@@ -33,6 +38,7 @@ ALTERNATIVES = {
     "head.method": ("head.sample_rate",),
     "head.margin": ("head.m", "head.m1", "head.m2", "head.m3", "head.gradient"),
 }
+OF_CENTERS = tuple(f"head.{key}" for key in CENTER_KEYS)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -83,8 +89,20 @@ def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
         for rival in ALTERNATIVES.get(dotted, ()):
             if rival not in parsed and value is not None and _peek(table, dotted) != value:
                 _put(table, rival, None)
+    for unread in _unread(table, parsed):
+        _put(table, unread, None)
     for dotted, value in parsed.items():
         _put(table, dotted, value)
+
+
+def _unread(table: Table, overrides: Table) -> tuple[str, ...]:
+    """Keys and sections of the recipe `table` that the chosen head.method does not read."""
+    method = overrides.get("head.method", _peek(table, "head.method"))
+    if method in WITHOUT_CENTERS:
+        return OF_CENTERS
+    # A [pool] whose recipe does not say for what is a mistake, and stays one.
+    chosen = not overrides.keys().isdisjoint(("head.method", "head.sample_rate"))
+    return ("pool",) if chosen else ()
 
 
 def _parse_override(override: str) -> tuple[str, Any]:

@@ -1,8 +1,9 @@
 """What a recipe may say: one frozen record per TOML section, each key typed, bounded, described.
 
 The descriptions are the documentation: `manyface config`, docs/config.md and the error messages
-are made from them. A key that is not here is an error, and so is one that would be ignored.
-Only `train/build.py` and the command line read these records; the library takes plain arguments.
+are made from them. A key that is not here is an error, and so is one that would be ignored (but
+for what another head.method would read: load.py). Only `train/build*.py` and the command line read
+these records; the library takes plain arguments.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import model_validator
 
 from manyface.config.kinds import Section
 from manyface.config.learning import (
+    WITHOUT_CENTERS,
     BackboneConfig,
     HeadConfig,
     OptimizerConfig,
@@ -56,7 +58,7 @@ class Config(Section):
                 "data.path is 'synthetic', where data.synthetic.images_per_identity and long_tail "
                 "say how many each has; set data.path or take data.min_images_per_identity out"
             )
-        if self.head.method not in ("f2c", "virtual") and self.pool != PoolConfig():
+        if self.head.method not in WITHOUT_CENTERS and self.pool != PoolConfig():
             raise ValueError(
                 f"[pool] is for head.method 'f2c' and 'virtual', but it is '{self.head.method}'; "
                 "set head.method, or take [pool] out"

@@ -82,6 +82,14 @@ class DualSampler:
         one, two = np.split(self._images.indices(_positions(step, self.num_singles)), 2)
         return np.concatenate([first, one, second, two])
 
+    def shown_last(self, places: Int64Array) -> Int64Array:
+        """A record of the identity that the first pass shows last (place 0), last but one (1) ...
+
+        int64 [B] -> int64 [B]; the record is that of its turn in x.
+        """
+        first, _ = self._pairs(self._source.num_identities - 1 - places)
+        return first
+
     def _pairs(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Two records of the identity at each position; the same one if it has no other."""
         first, count = self._source.images_of(self._identities.indices(positions))
@@ -121,6 +129,7 @@ class DualLoader(Generic[PlanT]):
         self.prefetch, self.workers = prefetch, workers
         self._make_planner = make_planner
         self._augmentation_seed = stream_seed(seed, "data", "augmentation")
+        self._prefill_seed = stream_seed(seed, "data", "prefill")
         self._sampler = DualSampler(
             source,
             batch_size=batch_size,
@@ -146,6 +155,28 @@ class DualLoader(Generic[PlanT]):
             seed=self._augmentation_seed,
             augmentation=self.augmentation,
         )
+
+    def prefill(self, num_identities: int) -> Iterator[Batch]:
+        """One augmented image of each identity, to fill a pool of `num_identities` slots with.
+
+        Those that the first pass shows last, the very last one first. Each batch has at least half
+        a batch of images, and less than a whole one, where there are so many.
+        """
+        wanted = min(num_identities, self.source.num_identities)
+        size = self.batch_size // 2  # the gallery's batches in training
+        parts = np.array_split(np.arange(wanted), max(1, wanted // size))
+
+        def make(number: int) -> Batch:
+            return make_batch(
+                self.source,
+                self._sampler.shown_last(parts[number]),
+                parts[number],
+                seed=self._prefill_seed,
+                augmentation=self.augmentation,
+            )
+
+        numbers = iter(range(len(parts)))
+        return made_ahead(make, numbers, prefetch=self.prefetch, workers=self.workers)
 
     def batches(
         self, start_step: int = 0, stop_step: int | None = None

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from manyface.backbones import AveragedNet
 from manyface.base.errors import ConfigError, LabelError
-from manyface.heads.checks import check_one_process
+from manyface.heads.checks import check_embeddings, check_labels, check_one_process
+from manyface.heads.placement import Rule, SlotState
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
-from manyface.heads.slots import Rule, Slots, SlotState
+from manyface.heads.slots import Slots
 
 GalleryNorm = Literal["batch", "average", "copy"]
 
@@ -119,6 +120,29 @@ class F2C(nn.Module):
         total = torch.stack(losses).sum()
         return total / len(losses) if self.reduction == "mean" else total
 
+    @torch.no_grad()
+    def prefill(self, images: Tensor, labels: Tensor) -> None:
+        """Bring identities into the pool without a loss: an optional pass before the first step.
+
+        The gallery net does not move. The least recently used identities make room as ever, so
+        what comes last stays longest.
+
+        Args:
+            images: [n, 3, S, S], one of each identity.
+            labels: int64 [n]; at most as many identities as slots.
+
+        Raises:
+            LabelError: a label is out of range, or there is not one per image.
+            NonFiniteError: an embedding holds NaN or infinity; pool and slots are as before.
+        """
+        check_one_process()
+        check_labels(labels, num_classes=self.num_identities, batch=len(images))
+        features = self._features(images)
+        check_embeddings(features, dim=self.pool.dim)  # before the planner moves
+        plan, change = self._own_planner().prefill(labels.cpu().numpy())
+        self.pool.write(plan, features)
+        self._ledger.apply(change)
+
     def get_extra_state(self) -> dict[str, Tensor]:
         """State of the slots after the last step trained; number of the gallery's updates."""
         state = self._ledger.state()
@@ -139,16 +163,24 @@ class F2C(nn.Module):
         if batch.plan is not None:
             self._planner = None  # it does not know of this step
             return batch.plan
+        x, y = _halves(batch.labels.cpu())
+        return self._own_planner().plan(x.numpy(), y.numpy())
+
+    def _own_planner(self) -> PoolPlanner:
+        """Of batches that come without a plan; kept, since making one takes O(identities)."""
         if self._planner is None:
             self._planner = self.planner()
-        x, y = _halves(batch.labels.cpu())
-        return self._planner.plan(x.numpy(), y.numpy())
+        return self._planner
 
-    def _pass(self, plan: PassPlan, embeddings: Tensor, gallery: Tensor, *, keep: bool) -> Tensor:
+    def _features(self, images: Tensor) -> Tensor:
+        """The gallery net's embeddings, any length, [n, D]."""
         with torch.no_grad():
             self.gallery_net.train(self.gallery_norm == "batch")
-            features = self.gallery_net(gallery)
-        overwritten = self.pool.write(plan, features)
+            features: Tensor = self.gallery_net(images)
+        return features
+
+    def _pass(self, plan: PassPlan, embeddings: Tensor, gallery: Tensor, *, keep: bool) -> Tensor:
+        overwritten = self.pool.write(plan, self._features(gallery))
         loss = self.pool.loss(embeddings, plan)
         if not keep:
             self.pool.take_back(overwritten)

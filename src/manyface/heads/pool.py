@@ -21,8 +21,8 @@ from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.base.random import torch_generator
 from manyface.heads.checks import check_arguments, check_embeddings
+from manyface.heads.placement import FEATURES
 from manyface.heads.pool_plan import PassPlan
-from manyface.heads.slots import FEATURES
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, TensorRows, chunk_borders

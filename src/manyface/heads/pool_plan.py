@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError
-from manyface.heads.slots import FEATURES, Int64Array, Placement, Slots, SlotState
+from manyface.heads.placement import FEATURES, Int64Array, Placement, SlotState
+from manyface.heads.slots import Slots
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ class PoolPlanner:
             first, _ = self._pass(gallery=y_labels, probe=x_labels)
         second, change = self._pass(gallery=x_labels, probe=y_labels)
         return StepPlan((first, second), change)
+
+    def prefill(self, labels: Int64Array) -> tuple[PassPlan, Placement]:
+        """A gallery batch of `labels` [n] alone, which stays; nobody is scored."""
+        return self._pass(gallery=labels, probe=labels[:0])
 
     def _pass(self, *, gallery: Int64Array, probe: Int64Array) -> tuple[PassPlan, Placement]:
         placed = self.slots.insert(gallery)

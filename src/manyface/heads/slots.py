@@ -4,9 +4,7 @@ Labels are known when a batch is loaded, so slots are planned ahead on the host,
 and without a loop over its labels:
 
 - *index*: identity -> slot, a plain array of 4 bytes per identity (-1: not in the pool);
-- *log*: slots in the order of their use, appended to by every batch; `stamp[slot]` is the place of
-  a slot's newest entry, and older entries are stale. The least recently used slots are the first
-  entries that are not stale. The log is tidied when it is full: O(1) per use.
+- *uses*: which slots were used longest ago (use_log.py).
 
 A batch may name an identity several times, and there are two rules for it.
 
@@ -19,114 +17,30 @@ identity may then be evicted by its batch-mates before its own turn and comes in
 conflicting labels are looped over; a batch that does not fit into the pool is walked one by one.
 """
 
-from bisect import insort
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import ConfigError, LabelError
+from manyface.heads.placement import (
+    FEATURES,
+    NO_SLOT,
+    Distinct,
+    Int64Array,
+    Placement,
+    Rule,
+    SlotState,
+    in_turn,
+    last_of_each,
+)
+from manyface.heads.sequential import evicted_early, walk
+from manyface.heads.use_log import UseLog
 
-Int64Array = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
-Rule = Literal["hits_first", "sequential"]
-NO_SLOT = -1
-FEATURES = 2  # per slot at most: the two newest
 _LARGEST = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the labels of a batch went.
-
-    Attributes:
-        slots: int64 [B], slot of each label at its turn.
-        rows: int64 [B], which of a slot's two features each label overwrites: 0 for a new
-            identity, from then on the older one.
-        again: bool [B], whether the identity was in the pool when this label came.
-        kept: int64 [W], the labels whose feature is still there at the end of the batch: of all
-            that go to one (slot, row) the last.
-        newest: int64 [U], the same where a slot has one feature: of all that go to a slot the last.
-        used: int64 [U], the distinct slots, most recently used last.
-        identities, next_rows: int64 [U], what they hold now, and which feature is next.
-    """
-
-    slots: Int64Array
-    rows: Int64Array
-    again: BoolArray
-    kept: Int64Array
-    newest: Int64Array
-    used: Int64Array
-    identities: Int64Array
-    next_rows: Int64Array
-
-
-@dataclass(frozen=True)
-class SlotState:
-    """All that later placements depend on.
-
-    Attributes:
-        identities: int64 [F], identity of each filled slot; slots are filled from 0 on.
-        order: int64 [F], the filled slots, least recently used first.
-        next_rows: int64 [F], which of its two features a slot's next hit overwrites.
-    """
-
-    identities: Int64Array
-    order: Int64Array
-    next_rows: Int64Array
-
-    def check(self, *, num_slots: int, num_identities: int) -> None:
-        """Raise ConfigError if a pool of that size cannot be in this state."""
-        filled = len(self.identities)
-        if filled > num_slots or not np.array_equal(np.sort(self.order), np.arange(filled)):
-            raise ConfigError(
-                f"the state is of another pool: it fills {filled} slots, here are {num_slots}; "
-                "take as many slots as it was saved with"
-            )
-        if filled and not 0 <= self.identities.min() <= self.identities.max() < num_identities:
-            raise ConfigError(
-                f"the state is of other identities: it holds {self.identities.min()} to "
-                f"{self.identities.max()}, expected [0, {num_identities}); take the num_identities "
-                "it was saved with"
-            )
-
-
-@dataclass(frozen=True)
-class _Distinct:
-    """The distinct identities of a batch, D of B.
-
-    Attributes:
-        identities: int64 [D], sorted.
-        first, last: int64 [D], place in the batch of first and last mention.
-        counts: int64 [D], mentions.
-        group: int64 [B], each label's place among the distinct ones.
-        mention: int64 [B], how often the identity was named before.
-    """
-
-    identities: Int64Array
-    first: Int64Array
-    last: Int64Array
-    counts: Int64Array
-    group: Int64Array
-    mention: Int64Array
-
-    @staticmethod
-    def of(labels: Int64Array) -> "_Distinct":
-        # One sort of (label, place) packed into a number: faster than a stable argsort.
-        bits = max(1, len(labels) - 1).bit_length()
-        packed = np.sort(labels.astype(np.int64) << bits | np.arange(len(labels)))
-        ordered, order = packed >> bits, packed & ((1 << bits) - 1)
-        begins = np.flatnonzero(np.diff(ordered, prepend=-1))  # labels are at least 0
-        counts = np.diff(begins, append=len(labels))
-        group, mention = np.empty_like(order), np.empty_like(order)
-        group[order] = np.repeat(np.arange(len(begins)), counts)
-        mention[order] = np.arange(len(labels)) - np.repeat(begins, counts)
-        last = order[begins + counts - 1]
-        return _Distinct(ordered[begins], order[begins], last, counts, group, mention)
 
 
 @dataclass(frozen=True)
@@ -164,11 +78,15 @@ class Slots:
         self._index = np.full(num_identities, NO_SLOT, np.int32)
         self._identity = np.full(num_slots, NO_SLOT, np.int32)
         self._next_row = np.zeros(num_slots, np.int8)
-        self._stamp = np.full(num_slots, -1, np.int64)
-        self._log = np.empty(2 * num_slots, np.int32)
-        self._head = self._tail = 0  # the log's entries are [head, tail)
+        self._uses = UseLog(num_slots)
         self._undo: list[Callable[[], None]] = []
         self._trials = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Of index, slots and log."""
+        arrays = (self._index, self._identity, self._next_row)
+        return sum(each.nbytes for each in arrays) + self._uses.num_bytes
 
     def find(self, labels: Int64Array) -> Int64Array:
         """Slot of each label, int64 [B], NO_SLOT for those outside; changes nothing."""
@@ -183,9 +101,9 @@ class Slots:
             ConfigError: more distinct identities than slots, under the rule `hits_first`.
         """
         self.check(labels)
-        batch = _Distinct.of(labels)
+        batch = Distinct.of(labels)
         self._check_fits(batch)
-        self._make_room(len(batch.identities))
+        self._uses.make_room(len(batch.identities), tidy=not self._trials)
         slots = self._index[batch.identities].astype(np.int64)  # [D]
         moves = self._plan(batch, slots)
         return self._one_by_one(labels) if moves is None else self._apply(batch, slots, moves)
@@ -204,7 +122,7 @@ class Slots:
 
     def order(self) -> Int64Array:
         """The filled slots, least recently used first: int64 [num_filled]."""
-        return self._log[self._head + self._fresh(self._head, self._tail)].astype(np.int64)
+        return self._uses.order()
 
     def state(self) -> SlotState:
         """A copy of all that later placements depend on."""
@@ -224,38 +142,38 @@ class Slots:
         self._identity[:filled] = state.identities
         self._next_row[:filled] = state.next_rows
         self.num_filled = filled
-        self._set_order(state.order)
+        self._uses.start_anew(state.order)
 
     # --- one batch --------------------------------------------------------------------------------
 
-    def _plan(self, batch: _Distinct, slots: Int64Array) -> _Moves | None:
+    def _plan(self, batch: Distinct, slots: Int64Array) -> _Moves | None:
         """Who comes in where, given the slots [D]; None: walk the batch label by label."""
         missing = np.flatnonzero(slots < 0)
-        missing = _in_turn(missing, batch.first[missing], len(batch.group))
+        missing = in_turn(missing, batch.first[missing], len(batch.group))
         num_free = min(len(missing), self.num_slots - self.num_filled)
         free = np.arange(self.num_filled, self.num_filled + num_free)
         hits = np.flatnonzero(slots >= 0)
         # Without the batch's own, who are all about to be used.
-        places = self._oldest(len(missing) - num_free, excluding=slots[hits])
+        places = self._uses.oldest(len(missing) - num_free, excluding=slots[hits])
         if len(places) < len(missing) - num_free:
             return None
-        head = int(places[-1]) + 1 if len(places) else self._head
+        head = int(places[-1]) + 1 if len(places) else self._uses.head
         if self.rule == "sequential":
-            conflicts = hits[self._stamp[slots[hits]] < head]
-            evicted = _evicted_early(
-                conflicts[np.argsort(self._stamp[slots[conflicts]])],
-                stamps=self._stamp[slots],
+            conflicts = hits[self._uses.places(slots[hits]) < head]
+            evicted = evicted_early(
+                conflicts[np.argsort(self._uses.places(slots[conflicts]))],
+                stamps=self._uses.places(slots),
                 turns=batch.first,
                 missing_turns=batch.first[missing].tolist(),
                 num_free=num_free,
                 places=places,
             )
             missing = np.concatenate([missing, evicted])
-            missing = _in_turn(missing, batch.first[missing], len(batch.group))
-            places = np.sort(np.concatenate([places, self._stamp[slots[evicted]]]))
-        return _Moves(missing, np.concatenate([free, self._log[places]]), head)
+            missing = in_turn(missing, batch.first[missing], len(batch.group))
+            places = np.sort(np.concatenate([places, self._uses.places(slots[evicted])]))
+        return _Moves(missing, np.concatenate([free, self._uses.slots_at(places)]), head)
 
-    def _apply(self, batch: _Distinct, slots: Int64Array, moves: _Moves) -> Placement:
+    def _apply(self, batch: Distinct, slots: Int64Array, moves: _Moves) -> Placement:
         """Give the misses their slots, note the use of all; `slots` [D] is overwritten."""
         missing, new_slots = moves.missing, moves.slots
         newcomers = batch.identities[missing]
@@ -268,9 +186,9 @@ class Slots:
         self._identity[new_slots] = newcomers
         self._next_row[new_slots] = 0
         self.num_filled = max(self.num_filled, int(new_slots.max(initial=-1)) + 1)
-        by_use = _in_turn(np.arange(len(slots)), batch.last, len(batch.group))
-        self._use(slots[by_use])
-        self._head = moves.head  # all before are stale now: used, or evicted and used
+        by_use = in_turn(np.arange(len(slots)), batch.last, len(batch.group))
+        self._uses.use(slots[by_use])
+        self._uses.forget_before(moves.head)  # used since, or evicted and used
         first_rows = self._next_row[slots].astype(np.int64)  # [D]
         next_rows = (first_rows + batch.counts) % FEATURES
         self._next_row[slots] = next_rows
@@ -296,28 +214,28 @@ class Slots:
         leaving: npt.NDArray[np.int32],
     ) -> None:
         """Put on the undo list what a batch is about to overwrite: O(batch)."""
-        stamps, rows = self._stamp[slots], self._next_row[slots]
-        head, tail, filled = self._head, self._tail, self.num_filled
+        rows, filled = self._next_row[slots], self.num_filled
+        undo_use = self._uses.undo_of_use(slots)
 
         def undo() -> None:
             self._index[newcomers] = NO_SLOT
             self._index[leaving[leaving >= 0]] = new_slots[leaving >= 0]
             self._identity[new_slots] = leaving
-            self._stamp[slots], self._next_row[slots] = stamps, rows
-            self._head, self._tail, self.num_filled = head, tail, filled
+            self._next_row[slots], self.num_filled = rows, filled
+            undo_use()
 
         self._undo.append(undo)
 
     def _remember_all(self) -> None:
         """The same by copies of everything but the index: O(slots)."""
-        saved = {name: getattr(self, name) for name in ("_head", "_tail", "num_filled")}
-        for name in ("_identity", "_next_row", "_stamp", "_log"):
-            saved[name] = getattr(self, name).copy()
+        identity, rows, filled = self._identity.copy(), self._next_row.copy(), self.num_filled
+        undo_uses = self._uses.undo_of_all()
 
         def undo() -> None:
             self._index[self._identity[: self.num_filled]] = NO_SLOT
-            vars(self).update(saved)
+            self._identity, self._next_row, self.num_filled = identity, rows, filled
             self._index[self._identity[: self.num_filled]] = np.arange(self.num_filled)
+            undo_uses()
 
         self._undo.append(undo)
 
@@ -328,18 +246,7 @@ class Slots:
         identities = self._identity[self.order()].tolist()
         rows = self._next_row.tolist()
         used: OrderedDict[int, int] = OrderedDict((i, int(self._index[i])) for i in identities)
-        placed: list[tuple[int, int, bool]] = []
-        for label in labels.tolist():
-            again = label in used
-            if again:
-                used.move_to_end(label)
-            else:
-                full = len(used) == self.num_slots
-                used[label] = used.popitem(last=False)[1] if full else len(used)
-                rows[used[label]] = 0
-            place = used[label]
-            placed.append((place, rows[place], again))
-            rows[place] = (rows[place] + 1) % FEATURES
+        turns = walk(labels.tolist(), used, rows, num_slots=self.num_slots)
         order = np.array(list(used.values()), np.int64)
         by_slot = np.argsort(order)
         self.restore(
@@ -349,62 +256,20 @@ class Slots:
                 next_rows=np.array(rows, np.int64)[: len(used)],
             )
         )
-        slots = np.array([each[0] for each in placed], np.int64)
-        turns = np.array([each[1] for each in placed], np.int64)
-        newest = _last_of_each(slots)
+        slots = np.array([slot for slot, _, _ in turns], np.int64)
+        written = np.array([row for _, row, _ in turns], np.int64)
+        newest = last_of_each(slots)
         touched = slots[newest]
         return Placement(
             slots=slots,
-            rows=turns,
-            again=np.array([each[2] for each in placed], np.bool_),
-            kept=_last_of_each(slots * FEATURES + turns),
+            rows=written,
+            again=np.array([again for _, _, again in turns], np.bool_),
+            kept=last_of_each(slots * FEATURES + written),
             newest=newest,
             used=touched,
             identities=self._identity[touched].astype(np.int64),
             next_rows=self._next_row[touched].astype(np.int64),
         )
-
-    # --- the log ----------------------------------------------------------------------------------
-
-    def _oldest(self, count: int, *, excluding: Int64Array) -> Int64Array:
-        """Places in the log of up to `count` least recently used slots not among `excluding`."""
-        if count == 0:
-            return np.empty(0, np.int64)
-        stamps = self._stamp[excluding]
-        self._stamp[excluding] = -1  # their entries are stale for a moment
-        found: list[Int64Array] = []
-        start = self._head
-        while count > 0 and start < self._tail:
-            stop = min(start + 2 * count + 64, self._tail)
-            found.append(start + self._fresh(start, stop)[:count])
-            count -= len(found[-1])
-            start = stop
-        self._stamp[excluding] = stamps
-        return np.concatenate(found) if found else np.empty(0, np.int64)
-
-    def _fresh(self, start: int, stop: int) -> Int64Array:
-        """Which entries of the log in [start, stop) are not stale, counted from `start`."""
-        return np.flatnonzero(self._stamp[self._log[start:stop]] == np.arange(start, stop))
-
-    def _use(self, slots: Int64Array) -> None:
-        """Append `slots`, distinct; the last one is the most recently used."""
-        stop = self._tail + len(slots)
-        self._log[self._tail : stop] = slots
-        self._stamp[slots] = np.arange(self._tail, stop)
-        self._tail = stop
-
-    def _make_room(self, count: int) -> None:
-        """See that `count` slots can be appended, here and in a trial that may follow."""
-        if self._tail + 4 * count > len(self._log) and not self._trials:
-            self._set_order(self.order())
-        if (missing := self._tail + count - len(self._log)) > 0:
-            self._log = np.concatenate([self._log, np.empty(4 * missing, np.int32)])
-
-    def _set_order(self, slots: Int64Array) -> None:
-        """Start the log anew with `slots`, least recently used first."""
-        self._stamp.fill(-1)
-        self._head = self._tail = 0
-        self._use(slots)
 
     # --- checks -----------------------------------------------------------------------------------
 
@@ -422,46 +287,9 @@ class Slots:
                 f"[0, {self.num_identities}): check num_identities and how labels are made"
             )
 
-    def _check_fits(self, batch: _Distinct) -> None:
+    def _check_fits(self, batch: Distinct) -> None:
         if self.rule == "hits_first" and len(batch.identities) > self.num_slots:
             raise ConfigError(
                 f"half a batch has {len(batch.identities)} identities, the pool {self.num_slots} "
                 "slots; take more slots, a smaller batch, or the rule 'sequential'"
             )
-
-
-def _evicted_early(
-    conflicts: Int64Array,
-    *,
-    stamps: Int64Array,
-    turns: Int64Array,
-    missing_turns: list[int],
-    num_free: int,
-    places: Int64Array,
-) -> Int64Array:
-    """Those identities of the batch that a sequential walk evicts before their own turn.
-
-    `conflicts`, oldest first, are older than some victim (`places` [V], of identities outside the
-    batch). One is evicted if the miss that would take its slot comes before its own turn; then it
-    is a miss at its turn. That takes one victim more, and it is one more, so `places` stays right.
-    """
-    evicted: list[int] = []
-    for each in conflicts.tolist():
-        older = int(np.searchsorted(places, stamps[each])) + len(evicted)
-        if turns[each] > missing_turns[num_free + older]:
-            evicted.append(each)
-            insort(missing_turns, int(turns[each]))
-    return np.array(evicted, np.int64)
-
-
-def _in_turn(values: Int64Array, turns: Int64Array, count: int) -> Int64Array:
-    """`values` (at least 0) sorted by their turns, distinct and below `count`, without a sort."""
-    seats = np.full(count, -1)
-    seats[turns] = values
-    return seats[seats >= 0]
-
-
-def _last_of_each(keys: Int64Array) -> Int64Array:
-    """Places of the last mention of each key, sorted: int64."""
-    _, from_behind = np.unique(keys[::-1], return_index=True)
-    return np.sort(len(keys) - 1 - from_behind)

@@ -43,8 +43,11 @@ class Progress(Protocol):
     def update(self, snapshot: Snapshot) -> None: ...
     def message(self, text: str) -> None: ...
 
-    def activity(self, text: str | None) -> None:
-        """Show what goes on beside the steps; None: it is over."""
+    def activity(self, text: str | None, *, more: bool = False) -> None:
+        """Show what goes on beside the steps; None: it is over.
+
+        `more`: this is news of the activity before, as often as they come.
+        """
 
     def alert(self, text: str) -> None:
         """Show a message from within a signal handler, which may come in the middle of a print."""
@@ -84,7 +87,7 @@ class SilentProgress:
     def message(self, text: str) -> None:
         return None
 
-    def activity(self, text: str | None) -> None:
+    def activity(self, text: str | None, *, more: bool = False) -> None:
         return None
 
     def alert(self, text: str) -> None:
@@ -117,8 +120,10 @@ class LineProgress(SilentProgress):
         with suppress(OSError):  # as below: what cannot be shown ends no run
             print(f"{self._name}: {text}", file=self._stream, flush=True)
 
-    def activity(self, text: str | None) -> None:
-        if text is not None:
+    def activity(self, text: str | None, *, more: bool = False) -> None:
+        now = self._clock()
+        if text is not None and not (more and now - self._last < self._interval_seconds):
+            self._last = now
             self.message(text)
 
     def alert(self, text: str) -> None:
@@ -155,7 +160,7 @@ class BarProgress:
             # markup off: a path like [old]/run is text, not a style.
             self._bar.console.print(text, markup=False, highlight=False)
 
-    def activity(self, text: str | None) -> None:
+    def activity(self, text: str | None, *, more: bool = False) -> None:
         self._bar.update(self._task, status=self._status if text is None else text)
 
     def alert(self, text: str) -> None:

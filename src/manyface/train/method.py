@@ -24,6 +24,9 @@ class Method(Protocol):
 
     device: torch.device
 
+    def prepare(self, batch: Batch) -> None:
+        """Take in a batch before the first step of a new run (prepare.py); most are given none."""
+
     def begin_step(self) -> None:
         """Forget old gradients, go to training mode."""
 
@@ -111,6 +114,9 @@ class NetMethod(ABC):
     @abstractmethod
     def load_rest_state(self, state: Mapping[str, Any]) -> None:
         """Inverse of `rest_state`."""
+
+    def prepare(self, batch: Batch) -> None:
+        raise TypeError(f"{type(self).__name__} has no use for images before its first step")
 
     def begin_step(self) -> None:
         self.net.train()
@@ -230,6 +236,11 @@ class PoolTraining(NetMethod):
         super().__init__(f2c.probe_net, optimizer, **options)
         self.f2c = f2c
         self._follows = True
+
+    def prepare(self, batch: Batch) -> None:
+        images = batch.images.to(self.device, non_blocking=True)
+        with self.precision():
+            self.f2c.prefill(images, batch.labels)
 
     def begin_step(self) -> None:
         super().begin_step()

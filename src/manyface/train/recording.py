@@ -1,6 +1,6 @@
 """What a run leaves for people and for the report: events, TensorBoard, display, figures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +90,11 @@ class Recorder:
         if self._tensorboard is not None:
             self._tensorboard.write(event)
 
+    def prepared(self, **figures: Any) -> None:
+        """All that comes before the first step is done; from here on the time left is reckoned."""
+        self.write("prepared", step=self._step, **figures)
+        self._seconds_before = self._events.seconds
+
     def begin(self, step: int, **facts: Any) -> None:
         """The run starts, or goes on, after `step` updates."""
         self._step = step
@@ -109,11 +114,11 @@ class Recorder:
         self._progress.alert(text)
 
     @contextmanager
-    def doing(self, text: str) -> Iterator[None]:
-        """The display says what goes on inside the block."""
+    def doing(self, text: str) -> Iterator[Callable[[str], None]]:
+        """The display says what goes on inside the block, which is given a way to say how far."""
         self._progress.activity(text)
         try:
-            yield
+            yield lambda more: self._progress.activity(f"{text} {more}", more=True)
         finally:
             self._progress.activity(None)
 

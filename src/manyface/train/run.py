@@ -1,4 +1,4 @@
-"""A run from config to result: lock, directory, objects, loop, result.json."""
+"""A run from config to result: lock, directory, objects, preparation, loop, result.json."""
 
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from manyface.train import directory as places
 from manyface.train.build import Training, build_training
 from manyface.train.devices import cpu_threads, describe_device
 from manyface.train.loop import run_loop
+from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder
 from manyface.train.result import make_result, render_result, versions
 from manyface.train.saving import Saver
@@ -82,6 +83,8 @@ def train(
             _begin(config, training, start, recorder)
             notices.connect(recorder)
             stop = open_things.enter_context(stop or StopFlag(notify=recorder.alert))
+            if start.checkpoint is None:  # with one, of step 0 too, it is done already
+                _prepare(training, recorder=recorder, stop=stop)
             return _run(config, training, start, recorder=recorder, stop=stop)
 
 
@@ -141,6 +144,17 @@ def _begin(config: Config, training: Training, start: _Start, recorder: Recorder
     )
     if start.checkpoint is not None:
         recorder.say(f"going on after step {start.position.step} from {start.checkpoint}")
+
+
+def _prepare(training: Training, *, recorder: Recorder, stop: StopFlag) -> None:
+    if training.preparation is not None:
+        prepare(
+            training.method,
+            training.preparation,
+            seed=training.plan.seed,
+            recorder=recorder,
+            stop=stop,
+        )
 
 
 def _run(

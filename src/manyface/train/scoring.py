@@ -10,13 +10,8 @@ from manyface.checkpoint import Checkpoint, committed, load, newest, read_pointe
 from manyface.config import Config, load_config
 from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
 from manyface.train import directory as places
-from manyface.train.build import (
-    Warn,
-    build_backbone,
-    build_evaluators,
-    build_precision,
-    build_source,
-)
+from manyface.train.build import build_evaluators, build_source
+from manyface.train.build_model import Warn, build_backbone, build_precision
 from manyface.train.devices import choose_device, cpu_threads
 from manyface.train.state import unpack_groups
 

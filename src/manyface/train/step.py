@@ -55,13 +55,16 @@ def train_step(
 
 
 @contextmanager
-def step_randomness(seed: int, step: int, *, device: torch.device) -> Iterator[None]:
-    """Torch's default generators are seeded from (seed, step) inside, restored after."""
+def step_randomness(
+    seed: int, step: int, *, device: torch.device, stream: str = "step"
+) -> Iterator[None]:
+    """Torch's default generators are seeded from (seed, stream, step) inside, restored after."""
+    inside = stream_seed(seed, stream, step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Not torch.manual_seed: it visits every kind of device and takes a millisecond to do so.
-        torch.default_generator.manual_seed(stream_seed(seed, "step", step))
+        torch.default_generator.manual_seed(inside)
         if device.type != "cpu":
-            torch.get_device_module(device).manual_seed(stream_seed(seed, "step", step))
+            torch.get_device_module(device).manual_seed(inside)
         yield
 
 

@@ -134,6 +134,29 @@ def test_batches_and_plans_do_not_depend_on_how_far_ahead_they_are_made(prefetch
         assert planner.seen[batch.plan] == tuple(half.tolist() for half in batch.labels.split(4))
 
 
+@pytest.mark.parametrize("prefetch", [0, 3])
+@pytest.mark.parametrize("wanted", [1, 3, 4, 7, 10, 99])
+def test_a_pool_is_filled_with_those_that_come_last_the_last_one_first(wanted, prefetch):
+    loader = loader_of(prefetch=prefetch, identity_share=1.0)
+    batches = list(loader.prefill(wanted))
+    found = torch.cat([batch.labels for batch in batches]).tolist()
+    order = [label for step in range(3) for label in loader.labels(step)[:4].tolist()][:10]
+    assert found == order[::-1][:wanted]  # 99: no more than there are
+    sizes = [len(batch.images) for batch in batches]
+    assert all(min(4, wanted) <= size < 8 for size in sizes)  # never a batch of one
+    assert [batch.first_position for batch in batches] == np.cumsum([0, *sizes[:-1]]).tolist()
+    for one, other in zip(batches, loader.prefill(wanted), strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_a_pool_is_filled_whatever_the_share_of_identities():
+    first, second = (
+        [batch.labels.tolist() for batch in loader_of(identity_share=share).prefill(6)]
+        for share in (0.0, 1.0)
+    )
+    assert first == second
+
+
 def test_without_a_planner_there_are_no_plans():
     assert [batch.plan for batch in loader_of().batches(0, 3)] == [None] * 3
 

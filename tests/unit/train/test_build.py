@@ -9,17 +9,19 @@ from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import FullFC, PartialFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, NormFace
 from manyface.train.build import (
-    build_backbone,
     build_evaluators,
+    build_pairs,
+    build_plan,
+    build_source,
+    build_training,
+)
+from manyface.train.build_model import (
+    build_backbone,
     build_head,
     build_margin,
     build_method,
     build_optimizer,
-    build_pairs,
-    build_plan,
     build_precision,
-    build_source,
-    build_training,
 )
 from manyface.train.devices import autocast_dtype, choose_device, cpu_threads
 
@@ -84,6 +86,19 @@ def test_the_seed_decides_the_first_values():
     state, again, another = (net.state_dict() for net in (one, same, other))
     assert all(torch.equal(state[name], again[name]) for name in state)
     assert not all(torch.equal(state[name], another[name]) for name in state)
+
+
+def test_filling_the_pool_before_the_first_step():
+    assert build_training(tiny(), warn=no_warning).preparation is None
+    f2c = ["head.method=f2c", "pool.ratio=0.5"]
+    assert build_training(tiny(*f2c), warn=no_warning).preparation is None
+    filled = build_training(tiny(*f2c, "pool.prefill=true"), warn=no_warning).preparation
+    assert filled.num_images == sum(len(b.images) for b in filled.batches()) == 10
+    virtual = tiny("head.method=virtual", "pool.prefill=true")
+    assert build_training(virtual, warn=no_warning).preparation is None
+    one = tiny("head.method=f2c", "pool.slots=1", "pool.rule=sequential", "pool.prefill=true")
+    with pytest.raises(ConfigError, match=r"prefill needs at least 2 slots"):
+        build_training(one, warn=no_warning)
 
 
 def test_norms_biases_and_slopes_are_not_decayed():
@@ -242,7 +257,7 @@ def test_auto_takes_bf16_where_the_cpu_has_it(monkeypatch, has_bf16, expected):
 
 
 def test_slow_bf16_is_warned_of(monkeypatch):
-    monkeypatch.setattr("manyface.train.build.cpu_has_bf16", lambda: False)
+    monkeypatch.setattr("manyface.train.build_model.cpu_has_bf16", lambda: False)
     said = []
     assert build_precision(tiny("run.precision=bf16"), CPU, warn=said.append) is torch.bfloat16
     assert "no bf16 instructions" in said[0]

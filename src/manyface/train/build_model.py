@@ -1,0 +1,190 @@
+"""Config -> what learns: backbone, head or pool, optimizer, precision (build.py has the rest)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from manyface.backbones import AveragedNet, create_backbone, load_backbone_weights
+from manyface.base.errors import ConfigError
+from manyface.base.random import stream_seed
+from manyface.config import Config
+from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
+from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
+from manyface.train.checks import check_half_batch, check_slots
+from manyface.train.devices import autocast_dtype, cpu_has_bf16
+from manyface.train.method import Classification, Head, NetOptions, PoolTraining
+
+Warn = Callable[[str], None]
+
+
+def build_method(
+    config: Config, num_identities: int, *, device: torch.device, autocast: torch.dtype | None
+) -> Classification | PoolTraining:
+    """Backbone, head or pool, and their optimizers on `device`."""
+    backbone = build_backbone(config).to(device)
+    learning = config.optimizer
+    shared: NetOptions = {
+        "learning_rate": learning.learning_rate,
+        "device": device,
+        "clip_norm": learning.clip_norm,
+        "averaged": None,
+        "autocast": autocast,
+    }
+    if config.train.ema > 0:
+        shared["averaged"] = AveragedNet(backbone, decay=config.train.ema)
+    optimizer = build_optimizer(config, backbone)
+    method: Classification | PoolTraining
+    if config.head.method == "f2c":
+        f2c = build_f2c(config, backbone, num_identities, device=device)
+        method = PoolTraining(f2c, optimizer, **shared)
+    else:
+        head = build_head(config, num_identities, device=device)
+        head_learning_rate = config.head.learning_rate or learning.learning_rate
+        method = Classification(
+            backbone, head, optimizer, head_learning_rate=head_learning_rate, **shared
+        )
+    if config.run.compile:
+        backbone.compile()  # in place: the names of parameters stay, copies are not compiled
+    return method
+
+
+def build_backbone(config: Config) -> nn.Module:
+    """The net with its first values, or with the weights of `backbone.weights`."""
+    chosen = config.backbone
+    # Only what was asked for: not every net has every option.
+    options = chosen.model_dump(
+        exclude={"name", "embedding_size", "weights"}, exclude_defaults=True
+    )
+    backbone = create_backbone(
+        chosen.name,
+        embedding_size=chosen.embedding_size,
+        image_size=config.data.image_size,
+        seed=stream_seed(config.run.seed, "backbone"),
+        **options,
+    )
+    if chosen.weights is not None:
+        load_backbone_weights(backbone, Path(chosen.weights))
+    return backbone
+
+
+def build_head(config: Config, num_identities: int, *, device: torch.device) -> Head:
+    """The head over `num_identities` classes."""
+    chosen = config.head
+    shared: dict[str, Any] = {
+        "num_classes": num_identities,
+        "dim": config.backbone.embedding_size,
+        "margin": build_margin(config),
+        "scale": chosen.scale,
+        "device": device,
+    }
+    if chosen.method == "virtual":
+        return VirtualFC(num_anchors=_num_slots(config, num_identities), **shared)
+    shared |= {
+        "momentum": chosen.momentum,
+        "weight_decay": chosen.weight_decay,
+        "seed": stream_seed(config.run.seed, "head"),
+    }
+    if chosen.method == "partial":
+        return PartialFC(sample_rate=chosen.sample_rate, **shared)
+    return FullFC(**shared)
+
+
+def build_f2c(
+    config: Config, backbone: nn.Module, num_identities: int, *, device: torch.device
+) -> F2C:
+    """Probe net, gallery net and pool."""
+    chosen = config.pool
+    check_half_batch(config.train.batch_size)
+    slots = _num_slots(config, num_identities)
+    half = min(config.train.batch_size // 2, num_identities)
+    if chosen.rule == "hits_first" and slots < half:
+        raise ConfigError(
+            f"a pool of {slots} slots is smaller than half a batch ({half} images, perhaps all of "
+            f"different people): raise pool.ratio to {min(1, 1.01 * half / num_identities):.3g} or "
+            f"pool.slots to {half}, or lower train.batch_size"
+        )
+    pool = DynamicClassPool(
+        slots,
+        config.backbone.embedding_size,
+        margin=build_margin(config),
+        scale=config.head.scale,
+        features=chosen.features,
+        outlier_weight=chosen.outlier_weight,
+        hard_negatives=chosen.hard_negatives,
+        outlier_clip=chosen.outlier_clip,
+        count_empty=chosen.count_empty,
+        seed=stream_seed(config.run.seed, "pool"),
+        device=device,
+    )
+    return F2C(
+        backbone,
+        pool,
+        num_identities=num_identities,
+        decay=chosen.decay,
+        warmup=chosen.decay_warmup,
+        gallery_norm=chosen.gallery_norm,
+        num_passes=chosen.passes,
+        rule=chosen.rule,
+        reduction=chosen.reduction,
+    )
+
+
+def _num_slots(config: Config, num_identities: int) -> int:
+    chosen = config.pool
+    slots = chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
+    check_slots(slots, num_identities)
+    return slots
+
+
+def build_margin(config: Config) -> Margin:
+    """The margin; config has filled the parameters that belong to it."""
+    chosen = config.head
+    gradient = chosen.gradient or "exact"
+    if chosen.margin == "normface":
+        return NormFace()
+    if chosen.margin == "cosface":
+        return CosFace(_given(chosen.m))
+    if chosen.margin == "arcface":
+        return ArcFace(_given(chosen.m), gradient=gradient)
+    return CombinedMargin(
+        _given(chosen.m1), _given(chosen.m2), _given(chosen.m3), gradient=gradient
+    )
+
+
+def build_optimizer(config: Config, backbone: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over the backbone.
+
+    Weight decay acts on matrices and kernels only. Norm weights, biases and PReLU slopes (all
+    one-dimensional) go without: decaying them limits nothing, a norm undoes the scale of what came
+    before it. insightface decays all of them.
+    """
+    chosen = config.optimizer
+    learning = [p for p in backbone.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": chosen.weight_decay},
+        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if chosen.name == "adamw":
+        return torch.optim.AdamW(groups, lr=chosen.learning_rate)
+    return torch.optim.SGD(
+        groups,
+        lr=chosen.learning_rate,
+        momentum=chosen.momentum,
+        nesterov=chosen.nesterov,
+    )
+
+
+def build_precision(config: Config, device: torch.device, *, warn: Warn) -> torch.dtype | None:
+    """The autocast dtype, with a warning where it is slower than full precision."""
+    if config.run.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
+        warn("run.precision is bf16, but this CPU has no bf16 instructions; fp32 is faster here")
+    return autocast_dtype(config.run.precision, device)
+
+
+def _given(value: float | None) -> float:
+    if value is None:
+        raise ConfigError("a parameter of the margin is missing")
+    return value
