@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: help demo test test-slow check format bench clean
 
 help:
-	@echo "make demo       train on synthetic faces, compare full and Partial FC; runs/demo/report.html"
+	@echo "make demo       train on synthetic faces, compare the methods; runs/demo/report.html"
 	@echo "make test       the tests that take seconds each"
 	@echo "make test-slow  the tests that train"
 	@echo "make check      lint, formatting and types"

@@ -222,11 +222,13 @@ def test_demo_in_small(folder: Path) -> None:
     assert [row["name"] for row in methods] == [
         "full-fc",
         "partial-fc",
+        "f2c",
         "whitened pixels",
         "untrained backbone",
     ]
-    full, partial = methods[:2]
+    full, partial, f2c = methods[:3]
     assert (full["sample_rate"], partial["sample_rate"]) == (1.0, 0.1)
+    assert f2c["method"] == "f2c"
     same = ("backbone", "steps", "batch_size", "num_identities", "seed")
-    assert all(full[key] == partial[key] for key in same)
+    assert all(full[key] == partial[key] == f2c[key] for key in same)
     assert (folder / "runs/demo/report.html").is_file()

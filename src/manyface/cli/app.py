@@ -16,7 +16,7 @@ HELP = """Train face-recognition embeddings with very many identities, and see h
 \b
 Start here:
   manyface doctor               is this machine ready?
-  manyface demo                 train on synthetic faces, compare full and Partial FC
+  manyface demo                 train on synthetic faces, compare the methods
   manyface train recipe.toml    train on your own folder of faces
 
 \b

@@ -1,4 +1,4 @@
-"""`manyface demo`: full FC against Partial FC on synthetic faces, and the floors both must beat."""
+"""`manyface demo`: full FC, Partial FC, F2C on synthetic faces, and the floors they must beat."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ from manyface.base.errors import WriteError
 from manyface.cli.options import Overrides
 from manyface.config import Config, parse_config
 
-SAMPLE_RATE = 0.1
+SAMPLE_RATE = POOL_SHARE = 0.1
 
 
 def demo(
@@ -24,11 +24,11 @@ def demo(
     ] = Path("runs/demo"),
     overrides: Overrides = None,
 ) -> None:
-    """Train full FC and Partial FC on synthetic faces and compare them, in a few minutes.
+    """Train full FC, Partial FC and F2C on synthetic faces and compare them, in a few minutes.
 
-    Both train the same small net on the same photos for the same number of steps; both are then
-    verified on people that neither has seen. Two baselines show what the task takes: whitened
-    pixels, and the net before training. Writes report.html and results.json.
+    All train the same small net on equally many photos of the same people; all are then verified
+    on people that none has seen. Two baselines show what the task takes: whitened pixels, and the
+    net before training. Writes report.html and results.json.
     """
     from manyface.cli.baselines import measure_baselines
     from manyface.cli.tables import print_methods
@@ -38,11 +38,8 @@ def demo(
     people = recipes[0].data.synthetic.num_identities
     rows = []
     for number, config in enumerate(recipes, start=1):
-        share = "all" if config.head.method == "full" else f"{config.head.sample_rate:g} of"
-        typer.echo(
-            f"[{number}/{len(recipes)}] {config.run.name}: {people} people, "
-            f"{share} class centers in each step"
-        )
+        what = describe(config)
+        typer.echo(f"[{number}/{len(recipes)}] {config.run.name}: {people} people, {what}")
         rows.append(_train_in_own_process(config))
     rows += measure_baselines(recipes[0])
     text = json.dumps({"methods": rows}, indent=1, ensure_ascii=False)
@@ -54,12 +51,29 @@ def demo(
 
 
 def demo_recipes(directory: Path, overrides: list[str]) -> list[Config]:
-    """The two recipes of the demo; they differ in the head's sample rate and their name only."""
+    """The recipes of the demo; they differ in what stands for the class centers, and in name."""
     text = files("manyface.cli").joinpath("demo.toml").read_text(encoding="utf-8")
     shared = [*overrides, f"run.directory={directory}"]
     full = parse_config(text, [*shared, "run.name=full-fc"], source="demo.toml")
-    partial = [*shared, "run.name=partial-fc", f"head.sample_rate={SAMPLE_RATE}"]
-    return [full, parse_config(text, partial, source="demo.toml")]
+    others = [
+        ["run.name=partial-fc", f"head.sample_rate={SAMPLE_RATE}"],
+        ["run.name=f2c", "head.method=f2c", f"pool.slots={pool_slots(full)}"],
+    ]
+    return [full, *(parse_config(text, [*shared, *each], source="demo.toml") for each in others)]
+
+
+def pool_slots(config: Config) -> int:
+    """A tenth of the people, but room for half a batch of different ones."""
+    people = config.data.synthetic.num_identities
+    return min(people, max(round(POOL_SHARE * people), config.train.batch_size // 2))
+
+
+def describe(config: Config) -> str:
+    """What a step scores its photos against."""
+    if config.head.method == "f2c":
+        return f"a pool of features of {config.pool.slots} of them, no class centers"
+    share = "all" if config.head.method == "full" else f"{config.head.sample_rate:g} of"
+    return f"{share} class centers in each step"
 
 
 def _train_in_own_process(config: Config) -> dict[str, Any]:
