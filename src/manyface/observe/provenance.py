@@ -1,6 +1,7 @@
 """Where figures come from: versions, the commit of a source checkout, the processor."""
 
 import platform
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import numpy as np
 import torch
 
 import manyface
+
+
+def provenance() -> dict[str, str | None]:
+    """What a file of measurements says about where its figures come from."""
+    date = datetime.now(UTC).strftime("%Y-%m-%d")
+    return {"date": date, "commit": commit(), "device": processor(), **versions()}
 
 
 def versions() -> dict[str, str]:
