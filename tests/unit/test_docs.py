@@ -12,7 +12,7 @@ from manyface.config import parse_config
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 NAMES = [str(path.relative_to(ROOT)) for path in PAGES]
-VERBS = {command.name for command in app.registered_commands}
+VERBS = {command.name for command in [*app.registered_commands, *app.registered_groups]}
 TARGETS = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import manyface
-from manyface.cli import config, demo, doctor, evaluate, report, train
+from manyface.cli import bench, config, demo, doctor, evaluate, report, train
 
 HELP = """Train face-recognition embeddings with very many identities, and see how good they are.
 
@@ -24,6 +24,10 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
+
+\b
+What a head costs on this machine, before you choose one:
+  manyface bench head --classes 1000000
 
 `manyface config` prints every key of a recipe with its meaning.
 """
@@ -69,3 +73,4 @@ for verb, function, summary in (
     ("doctor", doctor.doctor, "What this machine has, and what is missing."),
 ):
     app.command(verb, short_help=summary)(function)
+app.add_typer(bench.app, name="bench", short_help="Time and memory of the heads on this machine.")

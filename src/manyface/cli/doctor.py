@@ -60,25 +60,16 @@ def _devices() -> list[tuple[str, str]]:
 
 
 def _room() -> list[tuple[str, str]]:
+    from manyface.observe.available import available_bytes
     from manyface.observe.memory import machine_bytes
 
     here = Path.cwd()
     disk = shutil.disk_usage(here)
     writable = "" if os.access(here, os.W_OK) else ", but not writable: set run.directory"
     return [
-        ("memory", f"{format_bytes(free_memory())} free of {format_bytes(machine_bytes())}"),
+        ("memory", f"{format_bytes(available_bytes())} free of {format_bytes(machine_bytes())}"),
         ("disk", f"{format_bytes(disk.free)} free of {format_bytes(disk.total)}, {here}{writable}"),
     ]
-
-
-def free_memory() -> int:
-    """Bytes of the machine's memory that a program may still ask for."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _installed(package: str) -> str | None:

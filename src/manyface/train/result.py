@@ -1,19 +1,15 @@
 """result.json: one run in figures, for tables, reports and the reader who comes back in a year."""
 
 import json
-import platform
 from collections.abc import Mapping
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-import manyface
 from manyface.config import Config
 from manyface.evaluate import Evaluation
 from manyface.observe.memory import peak_device_bytes
+from manyface.observe.provenance import commit, versions
 from manyface.train.build import Training
 from manyface.train.devices import describe_device
 from manyface.train.state import Position
@@ -70,41 +66,3 @@ def make_result(
 def render_result(result: Mapping[str, Any]) -> str:
     """The text of result.json."""
     return json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {
-        "manyface": _own_version(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def commit() -> str | None:
-    """The commit of a source checkout, read from its .git; None for an installed package."""
-    package = Path(manyface.__file__).resolve().parent
-    root = package.parent.parent
-    git = root / ".git"
-    if package != root / "src" / "manyface" or not git.is_dir():
-        return None
-    try:
-        head = (git / "HEAD").read_text().strip()
-        return _resolve(git, head.removeprefix("ref: ")) if head.startswith("ref: ") else head
-    except OSError:
-        return None
-
-
-def _resolve(git: Path, ref: str) -> str | None:
-    if (git / ref).is_file():
-        return (git / ref).read_text().strip()
-    lines = (git / "packed-refs").read_text().splitlines()
-    return next((line.split()[0] for line in lines if line.endswith(f" {ref}")), None)
-
-
-def _own_version() -> str:
-    try:
-        return metadata.version("manyface")
-    except metadata.PackageNotFoundError:
-        return "not installed"

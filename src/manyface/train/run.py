@@ -9,6 +9,7 @@ from manyface.checkpoint import run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
 from manyface.observe import EventLog, MemoryMeter, Progress, Throughput, make_progress
+from manyface.observe.provenance import versions
 from manyface.observe.tensorboard import TensorBoardLog
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
@@ -16,7 +17,7 @@ from manyface.train.devices import cpu_threads, describe_device
 from manyface.train.loop import run_loop
 from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder
-from manyface.train.result import make_result, render_result, versions
+from manyface.train.result import make_result, render_result
 from manyface.train.saving import Saver
 from manyface.train.state import Position, identities_fingerprint, resume_state
 from manyface.train.stop import Interrupted, StopFlag

@@ -13,7 +13,7 @@ from manyface.cli.program import explain, main
 from manyface.config import parse_config
 
 Outcome = tuple[int, str, str]
-VERBS = ("train", "demo", "evaluate", "report", "config", "doctor")
+VERBS = ("train", "demo", "evaluate", "report", "config", "doctor", "bench")
 
 
 @pytest.fixture
@@ -204,4 +204,5 @@ def test_report_of_a_folder_of_runs_warns_of_damage(
 
 
 def test_help_names_every_verb_once() -> None:
-    assert [command.name for command in app.registered_commands] == list(VERBS)
+    verbs = [*app.registered_commands, *app.registered_groups]
+    assert [verb.name for verb in verbs] == list(VERBS)

@@ -1,0 +1,74 @@
+"""Time and memory of one method's steps, in this process, which should do nothing else.
+
+Memory is the peak of anonymous + shared resident bytes (observe/memory.py) above what is held
+before the first step, when rows, momentum and batch are resident and written. Time is that of the
+steps after one warm-up, each with labels of its own.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manyface.base.random import torch_generator
+from manyface.bench.methods import find_method
+from manyface.bench.shape import Shape
+from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
+
+PRODUCT_SIZE = 2048
+_PRODUCT_REPEATS = 8
+
+
+def measure(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[str, Any]:
+    """Figures of the method `name`; `report` is told what goes on."""
+    torch.set_num_threads(shape.threads)
+    method = find_method(name)
+    report("building")
+    run = method.build(shape)
+    plans, steps = [], []
+    give_back_freed()
+    before = resident_bytes()
+    with MemoryMeter(interval_seconds=0.002) as meter:
+        for count, labels in enumerate(_labels(shape)):
+            report(f"step {count} of {shape.steps}" if count else "warming up")
+            plans.append(_timed(run.plan, labels))
+            steps.append(_timed(run.step, labels))
+        peak = meter.peak_bytes - before
+    return {
+        "step_seconds": _spread(steps[1:]),
+        **({"plan_seconds": _spread(plans[1:])} if method.plans else {}),
+        "peak_extra_bytes": peak,
+        "resident_bytes": before,
+        **run.figures(),
+    }
+
+
+def product_rate(shape: Shape) -> float:
+    """Floating-point operations per second of the fastest 2048^3 matrix product."""
+    torch.set_num_threads(shape.threads)
+    draw = torch_generator(0, "bench", "product")
+    size = (PRODUCT_SIZE, PRODUCT_SIZE)
+    one = torch.randn(size, generator=draw).to(shape.torch_dtype)
+    result = torch.empty_like(one)
+    seconds = [_timed(lambda: torch.mm(one, one, out=result)) for _ in range(_PRODUCT_REPEATS)]
+    return 2.0 * PRODUCT_SIZE**3 / min(seconds)
+
+
+def _labels(shape: Shape) -> list[Tensor]:
+    """Labels int64 [B] of every step, the warm-up's first."""
+    draw = torch_generator(0, "bench", "labels")
+    sizes = (shape.steps + 1, shape.batch)
+    return list(torch.randint(shape.classes, sizes, generator=draw))
+
+
+def _timed(function: Callable[..., object], *arguments: Tensor) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}

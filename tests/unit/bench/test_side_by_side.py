@@ -1,0 +1,141 @@
+"""Methods in processes of their own, set in relation; what does not fit has its bytes entered."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from manyface.bench import METHODS, Job, Shape, compare, side_by_side
+from manyface.bench.process import MeasurementError, in_own_process
+
+SMALL = Shape(classes=300, batch=8, dim=16, steps=1)
+
+
+def silent(name: str, doing: str) -> None:
+    pass
+
+
+def jobs(*names: str) -> list[Job]:
+    return [Job(name, name, SMALL) for name in names]
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict:
+    return compare(jobs(*METHODS), report=silent)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_all_figures_are_there(measured: dict, name: str) -> None:
+    found = measured["methods"][name]
+    assert found["fits"] is True
+    assert found["active_rows"] == (30 if name in ("partial", "f2c") else 300)
+    assert found.keys() >= {"step_seconds", "peak_extra_bytes", "products", "gemm_fraction"}
+    assert found["resident_bytes"] + found["peak_extra_bytes"] <= found["needed_bytes"]
+    assert found["ratio"]["against"] == "eager"
+    operations = 3 * 2 * 8 * found["active_rows"] * 16
+    rate = measured["product"]["flop_per_second"]
+    share = operations / found["step_seconds"]["median"] / rate
+    assert found["gemm_fraction"] == pytest.approx(share)
+
+
+class Fake:
+    """Figures without a process: method -> (seconds, held, extra); a text is why it died."""
+
+    def __init__(self, **methods: tuple[float, int, int] | str) -> None:
+        self.methods = methods
+
+    def __call__(self, name: str, shape: Shape, *, report: Callable[[str], None]) -> dict:
+        if name == "product":
+            return {"size": 2048, "flop_per_second": 1e9}
+        found = self.methods[name]
+        if isinstance(found, str):
+            raise MeasurementError(found)
+        seconds, held, extra = found
+        spread = {"median": seconds, "min": seconds, "max": seconds}
+        return {"step_seconds": spread, "resident_bytes": held, "peak_extra_bytes": extra}
+
+
+def use(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
+    monkeypatch.setattr(side_by_side, "in_own_process", fake)
+
+
+def test_ratios_against_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(full=(1.0, 300_000, 100_000), eager=(4.0, 200_000, 400_000))
+    use(monkeypatch, fake)
+    found = compare(jobs("full", "eager"), report=silent)["methods"]
+    expected = {"time": 0.25, "extra_memory": 0.25, "memory": pytest.approx(2 / 3)}
+    assert found["full"]["ratio"] == {"against": "eager", **expected}
+    ones = {"time": 1.0, "extra_memory": 1.0, "memory": 1.0}
+    assert found["eager"]["ratio"] == {"against": "eager", **ones}
+    assert found["full"]["gemm_fraction"] == pytest.approx(3 * 2 * 8 * 300 * 16 / 1.0 / 1e9)
+
+
+@pytest.mark.parametrize("asked", [("partial", "full"), ("eager", "partial", "full")])
+def test_ratios_against_the_first_that_ran(
+    monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    runs = {"partial": (1.0, 10**6, 10**6), "full": (3.0, 10**6, 10**6)}
+    use(monkeypatch, Fake(**runs, eager="RuntimeError: x"))
+    found = compare(jobs(*asked), report=silent)["methods"]
+    assert found["full"]["ratio"]["against"] == "partial"
+    assert found["full"]["ratio"]["time"] == 3.0
+    if "eager" in asked:
+        assert found["eager"]["error"] == "RuntimeError: x"
+        assert "ratio" not in found["eager"]
+
+
+def test_what_does_not_fit_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> dict:
+        raise AssertionError
+
+    monkeypatch.setattr(side_by_side, "in_own_process", never)
+    monkeypatch.setattr(side_by_side, "available_bytes", lambda: 1000)
+    told: list[tuple[str, str]] = []
+    found = compare(jobs("full"), report=lambda *said: told.append(said))
+    needed = METHODS["full"].needs(SMALL).total
+    assert found["methods"]["full"] == {
+        "fits": False,
+        "needed_bytes": needed,
+        "available_bytes": 1000,
+    }
+    assert found["product"] is None
+    assert told == [("full", "does not fit yet")]
+
+
+def test_what_a_method_raises_is_a_line() -> None:
+    with pytest.raises(MeasurementError, match=r"^unknown method 'absent'; expected one of full"):
+        in_own_process("absent", SMALL, report=print)
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("kill -KILL $$", "killed, as happens where memory runs out"),
+        ("kill -SEGV $$", "ended by SIGSEGV"),
+        ("echo first >&2; echo 'Error: last' >&2; exit 3", "exit code 3: Error: last"),
+        ("exit 0", "exit code 0: it said nothing"),
+        ("""echo '{"error": "too big"}'""", "too big"),
+    ],
+)
+def test_how_a_process_died_is_said(
+    script: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(script, tmp_path, monkeypatch)
+    with pytest.raises(MeasurementError, match=why):
+        in_own_process("full", SMALL, report=print)
+
+
+def test_what_a_process_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = """echo hello; echo '{"doing": "building"}'; echo '{"found": {"a": 1}}'"""
+    pretend(script, tmp_path, monkeypatch)
+    told: list[str] = []
+    assert in_own_process("full", SMALL, report=told.append) == {"a": 1}
+    assert told == ["building"]
+
+
+def pretend(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell script in place of the interpreter."""
+    program = folder / "python"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(program))
