@@ -17,9 +17,10 @@ from manyface.base.errors import ConfigError
 from manyface.base.permutation import Permutation
 from manyface.bench.centers import MARGIN, random_embeddings, streamed_bytes
 from manyface.bench.shape import Needs, Shape
+from manyface.heads.placement import SlotState
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
-from manyface.heads.slots import Slots, SlotState
+from manyface.heads.slots import Slots
 
 _IDENTITY_SHARE = 0.5
 
