@@ -17,7 +17,7 @@ class MeasurementError(ManyfaceError):
 
 
 def in_own_process(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[str, Any]:
-    """What `python -m manyface.bench` finds for a method, or for "product".
+    """What `python -m manyface.bench` finds for a method.
 
     Raises:
         MeasurementError: it has found nothing, and why.

@@ -10,7 +10,8 @@ The figures of a method that ran:
     resident_bytes    held before the first step, the process itself included
     peak_extra_bytes  most that was held above that in any step
     products          matrix products [B, D] x [D, k] that loss and gradients need
-    gemm_fraction     3 * 2 B k D / median step time / rate of the best 2048^3 product
+    product_flop_per_second  rate of a 2048^3 product after its steps
+    gemm_fraction     3 * 2 B k D / median step time / the best of these rates of all methods
     ratio             of this method to `against`: time (median), extra_memory (peak_extra_bytes)
                       and memory (resident_bytes + peak_extra_bytes)
 
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from manyface.bench.measure import PRODUCT_SIZE
 from manyface.bench.methods import find_method
 from manyface.bench.process import MeasurementError, in_own_process
 from manyface.bench.shape import Shape
@@ -53,12 +55,12 @@ def compare(jobs: Sequence[Job], *, report: Callable[[str, str], None]) -> Figur
         "methods" (name -> figures as above); "product" (size, flop_per_second), None if none ran.
     """
     methods = {job.name: _run(job, report) for job in jobs}
-    product = None
-    if any(map(ran, methods.values())):
-        product = in_own_process("product", jobs[0].shape, report=lambda text: None)
-        _add_fractions(jobs, methods, product["flop_per_second"])
-        _add_ratios(methods, _reference(jobs, methods))
-    return {"product": product, "methods": methods}
+    rates = [each["product_flop_per_second"] for each in methods.values() if ran(each)]
+    if not rates:
+        return {"product": None, "methods": methods}
+    _add_fractions(jobs, methods, max(rates))
+    _add_ratios(methods, _reference(jobs, methods))
+    return {"product": {"size": PRODUCT_SIZE, "flop_per_second": max(rates)}, "methods": methods}
 
 
 def _run(job: Job, report: Callable[[str, str], None]) -> Figures:

@@ -124,7 +124,7 @@ def _progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
 
         yield say
         return
-    with console.status(Text("measuring a matrix product")) as status:
+    with console.status(Text("starting")) as status:
         yield lambda name, doing: status.update(Text(line(name, doing)))
 
 

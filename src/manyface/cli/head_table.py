@@ -68,7 +68,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     rate = result["product"]["flop_per_second"] / 1e9
     notes = [
         f"\n{shape['classes']:,} classes, batch {shape['batch']}, dim {shape['dim']}, "
-        f"{shape['dtype']}, {shape['threads']} threads; median of {shape['steps']} steps",
+        f"{shape['dtype']}, threads {shape['threads']}; median of {shape['steps']} steps",
         "step: forward, backward and update; extra: peak of its memory above what is held",
         f"gemm: 3 products [B, D] x [D, k], at the best 2048^3 rate ({rate:.1f} GFLOP/s), "
         "as share of the step",
@@ -87,4 +87,4 @@ def _pool_note(name: str, found: Figures) -> str:
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:.3g}x" if ratio < 100 else f"{ratio:.0f}x"
+    return f"{ratio:.2g}x" if ratio < 10 else f"{ratio:.0f}x"

@@ -33,8 +33,9 @@ def test_all_figures_are_there(measured: dict, name: str) -> None:
     assert found["resident_bytes"] + found["peak_extra_bytes"] <= found["needed_bytes"]
     assert found["ratio"]["against"] == "eager"
     operations = 3 * 2 * 8 * found["active_rows"] * 16
-    rate = measured["product"]["flop_per_second"]
-    share = operations / found["step_seconds"]["median"] / rate
+    rates = [each["product_flop_per_second"] for each in measured["methods"].values()]
+    assert measured["product"] == {"size": 2048, "flop_per_second": max(rates)}
+    share = operations / found["step_seconds"]["median"] / max(rates)
     assert found["gemm_fraction"] == pytest.approx(share)
 
 
@@ -45,14 +46,18 @@ class Fake:
         self.methods = methods
 
     def __call__(self, name: str, shape: Shape, *, report: Callable[[str], None]) -> dict:
-        if name == "product":
-            return {"size": 2048, "flop_per_second": 1e9}
         found = self.methods[name]
         if isinstance(found, str):
             raise MeasurementError(found)
         seconds, held, extra = found
         spread = {"median": seconds, "min": seconds, "max": seconds}
-        return {"step_seconds": spread, "resident_bytes": held, "peak_extra_bytes": extra}
+        rate = 1e9 if name == "full" else 5e8  # the best one counts
+        return {
+            "step_seconds": spread,
+            "resident_bytes": held,
+            "peak_extra_bytes": extra,
+            "product_flop_per_second": rate,
+        }
 
 
 def use(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
