@@ -20,6 +20,7 @@ from manyface.config import Config, parse_config
 from manyface.observe import read_events
 from manyface.observe.progress import SilentProgress
 from manyface.train import Interrupted, StopFlag, evaluate_run, train
+from manyface.train.state import read_position
 
 TINY = [
     "data.image_size=32",
@@ -294,3 +295,23 @@ def test_what_a_run_leaves(tmp_path):
         evaluate_run(run, checkpoint="step-00000099")
     with pytest.raises(CheckpointError, match="is no run"):
         evaluate_run(tmp_path)
+
+
+def test_other_pairs_begin_the_best_score_anew(tmp_path):
+    stop = StopFlag()
+    with pytest.raises(Interrupted):
+        train(make(tmp_path), progress=stopping_after(5, stop), stop=stop)
+    run = make(tmp_path).run_directory
+    stopped = read_position(load(newest(run / "checkpoints")))
+    said = []
+
+    class Display(SilentProgress):
+        def message(self, text):
+            said.append(text)
+
+    other = make(tmp_path, "evaluation.num_pairs=80", "evaluation.every_steps=8")
+    result = train(other, resume=True, progress=lambda name, *, num_steps: Display()).result
+    ended = read_position(load(newest(run / "checkpoints")))
+    assert stopped.best_score is not None
+    assert ended.best_score == result["verification_accuracy"]
+    assert any("best score begins anew" in text for text in said)

@@ -93,7 +93,7 @@ def _intervals(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
     figures = []
     accuracy = [_estimate(name, style, *accuracy_of(row)[::2]) for name, row, style in named]
     note = "95 % intervals; where two overlap, look at the paired comparison below"
-    figures.append(_estimates_figure("Accuracy on unseen people", accuracy, note))
+    figures.append(_estimates_figure("Verification accuracy", accuracy, note))
     for far in fars_of([row for _, row, _ in named])[-1:]:
         tars = [_estimate(name, style, *tar_of(row, far)) for name, row, style in named]
         title = f"TAR at FAR {numbers.far_name(far)}"

@@ -96,6 +96,13 @@ def check_same(old: Config, new: Config, *, directory: Path) -> None:
         )
 
 
+def verifies_otherwise(directory: Path, config: Config) -> bool:
+    """Whether the scores of the run in `directory` so far are of other pairs than `config`'s."""
+    when = {"every_epochs", "every_steps", "fars"}
+    old = load_config(directory / CONFIG).evaluation
+    return old.model_dump(exclude=when) != config.evaluation.model_dump(exclude=when)
+
+
 def changes(old: Config, new: Config, *, free: Collection[str]) -> str:
     """What differs beside the `free` keys and sections; empty if nothing does."""
     before, after = _flat(old.model_dump()), _flat(new.model_dump())

@@ -74,7 +74,7 @@ def train(
     ):
         places.check_start(directory, config, resume=resume, force=force)
         training = build_training(config, warn=notices)
-        start = _start(directory, training, resume=resume, notices=notices)
+        start = _start(config, training, resume=resume, notices=notices)
         places.begin(directory, config, resume=resume)
         sweep(directory / places.CHECKPOINTS)
         with ExitStack() as open_things:
@@ -89,8 +89,8 @@ def train(
             return _run(config, training, start, recorder=recorder, stop=stop)
 
 
-def _start(directory: Path, training: Training, *, resume: bool, notices: Notices) -> _Start:
-    source = training.source
+def _start(config: Config, training: Training, *, resume: bool, notices: Notices) -> _Start:
+    directory, source = config.run_directory, training.source
     data = {
         "num_images": len(source),
         "num_identities": source.num_identities,
@@ -103,6 +103,9 @@ def _start(directory: Path, training: Training, *, resume: bool, notices: Notice
     )
     if checkpoint is None:
         notices("there is no checkpoint to resume from; the run begins at step 0")
+    elif position.best_score is not None and places.verifies_otherwise(directory, config):
+        notices("the run is verified on other pairs from here on; the best score begins anew")
+        position.best_score = None
     return _Start(position, checkpoint, data)
 
 
