@@ -115,6 +115,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, flavour):
             train(parts, resume=last_step > 2, progress=stopping_after(last_step, stop), stop=stop)
     result = train(parts, resume=True, progress=silent)
     assert result.result["steps"] == 8
+    assert (result.result["sample_rate"] is None) == (whole.head.method in ("f2c", "virtual"))
     assert_same_end(whole.run_directory, parts.run_directory)
 
 

@@ -70,7 +70,7 @@ def _cost(row: Row) -> list[str]:
         (numbers.count(row.get("images_per_second")), ""),
         (numbers.size(row.get("peak_memory_bytes")), ""),
         (numbers.count(row.get("num_identities") or None), _counted(row, "num_images", "images")),
-        (numbers.plain(row.get("sample_rate")), ""),
+        (numbers.plain(row.get("sample_rate")), _pool(row)),
     ]
     return [html.cell(value, below) for value, below in values]
 
@@ -82,6 +82,14 @@ def _steps(row: Row) -> str:
 
 def _counted(row: Row, field: str, what: str) -> str:
     return f"{row[field]:,} {what}" if row.get(field) else ""
+
+
+def _pool(row: Row) -> str:
+    """What stands for class centers where there are none: slots, or their share of the people."""
+    pool = row.get("pool") or {}
+    if pool.get("slots"):
+        return f"pool of {pool['slots']:,}"
+    return f"pool of {100 * pool['ratio']:g} %" if pool.get("ratio") else ""
 
 
 def _intervals(runs: Sequence[Run], baselines: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ from manyface.config import Config
 from manyface.evaluate import Evaluation
 from manyface.observe.memory import peak_device_bytes
 from manyface.observe.provenance import commit, versions
-from manyface.train.build import Training
+from manyface.train.build import POOLED, Training
 from manyface.train.devices import describe_device
 from manyface.train.state import Position
 from manyface.train.validation import scores_of
@@ -36,6 +36,7 @@ def make_result(
     """
     first = next(iter(evaluations.values()), None)
     seconds = position.train_seconds
+    pooled = config.head.method in POOLED
     return {
         "name": config.run.name,
         "method": config.head.method,
@@ -43,7 +44,8 @@ def make_result(
         "head": config.head.model_dump(),
         "num_identities": training.source.num_identities,
         "num_images": len(training.source),
-        "sample_rate": config.head.sample_rate,
+        "sample_rate": None if pooled else config.head.sample_rate,
+        "pool": config.pool.model_dump() if pooled else None,
         **(first.summary() if first else _NO_SCORES),
         "images_per_second": position.images / seconds if seconds > 0 else 0.0,
         "peak_memory_bytes": position.peak_memory_bytes,

@@ -64,6 +64,13 @@ def test_page_shows_every_method_and_section(page: str) -> None:
     assert page.count('src="data:image/jpeg;base64,') == 2 * 2 * 12
 
 
+def test_a_method_without_class_centers_names_its_pool(tmp_path: Path) -> None:
+    for name, pool in (("share", {"ratio": 0.1, "slots": None}), ("number", {"slots": 1200})):
+        run = make_run(tmp_path / name, name, method="f2c", sample_rate=None, pool=pool)
+        page = write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
+        assert ("pool of 10 %" if name == "share" else "pool of 1,200") in page
+
+
 def test_page_needs_nothing_but_itself(page: str) -> None:
     outside = re.findall(
         r"""(?:src|href)\s*=\s*["'](?!data:)|https?:|@import|url\(|<script""", page
