@@ -292,3 +292,23 @@ def test_reference_page_is_current() -> None:
 def test_shipped_recipe_is_valid(path: Path) -> None:
     tomllib.loads(path.read_text(encoding="utf-8"))
     load_config(path)
+
+
+def test_slots_and_ratio_are_alternatives():
+    recipe = "[head]\nmethod = 'f2c'\n[pool]\nratio = 0.2\n"
+    by_slots = parse_config(recipe, ["pool.slots=50"])
+    assert (by_slots.pool.slots, by_slots.pool.ratio) == (50, None)
+    by_ratio = parse_config(by_slots.to_toml(), ["pool.ratio=0.3"])
+    assert (by_ratio.pool.slots, by_ratio.pool.ratio) == (None, 0.3)
+
+
+def test_partial_keeps_the_sample_rate_of_an_f2c_recipe_file():
+    recipe = "[head]\nmethod = 'f2c'\nsample_rate = 0.6\n[pool]\nratio = 0.2\n"
+    assert parse_config(recipe, ["head.method=partial"]).head.sample_rate == 0.6
+
+
+def test_virtual_refuses_what_only_f2c_reads():
+    recipe = "[head]\nmethod = 'f2c'\n[pool]\nprefill = true\nfeatures = 2\n"
+    assert not parse_config(recipe, ["head.method=virtual"]).pool.prefill
+    with pytest.raises(ConfigError, match=r"pool.prefill is of head.method 'f2c'"):
+        parse_config("", ["head.method=virtual", "pool.prefill=true"])

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from manyface.base.errors import WriteError
+from manyface.base.errors import ConfigError, WriteError
 from manyface.cli.options import Overrides
 from manyface.config import Config, parse_config
+from manyface.config.load import OF_CENTERS
 
 SAMPLE_RATE = POOL_SHARE = 0.1
 
@@ -51,15 +52,38 @@ def demo(
 
 
 def demo_recipes(directory: Path, overrides: list[str]) -> list[Config]:
-    """The recipes of the demo; they differ in what stands for the class centers, and in name."""
+    """The recipes of the demo; they differ in what stands for the class centers, and in name.
+
+    Overrides of class centers are for the methods that have them, those of [pool] for F2C.
+    """
+    for override in overrides:
+        _check_free(override)
     text = files("manyface.cli").joinpath("demo.toml").read_text(encoding="utf-8")
-    shared = [*overrides, f"run.directory={directory}"]
-    full = parse_config(text, [*shared, "run.name=full-fc"], source="demo.toml")
-    others = [
-        ["run.name=partial-fc", f"head.sample_rate={SAMPLE_RATE}"],
-        ["run.name=f2c", "head.method=f2c", f"pool.slots={pool_slots(full)}"],
-    ]
-    return [full, *(parse_config(text, [*shared, *each], source="demo.toml") for each in others)]
+    of_pool = [each for each in overrides if each.strip().startswith("pool.")]
+    of_centers = [each for each in overrides if _key(each) in OF_CENTERS]
+    rest = [each for each in overrides if each not in (*of_pool, *of_centers)]
+
+    def recipe(*own: str) -> Config:
+        return parse_config(text, [*rest, f"run.directory={directory}", *own], source="demo.toml")
+
+    full = recipe("run.name=full-fc", *of_centers)
+    partial = recipe("run.name=partial-fc", f"head.sample_rate={SAMPLE_RATE}", *of_centers)
+    slots = [f"pool.slots={pool_slots(full)}"]
+    if {"pool.slots", "pool.ratio"} & {_key(each) for each in of_pool}:
+        slots = []
+    return [full, partial, recipe("run.name=f2c", "head.method=f2c", *slots, *of_pool)]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _check_free(override: str) -> None:
+    if _key(override) in ("run.name", "run.directory", "head.method", "head.sample_rate"):
+        raise ConfigError(
+            f"--set {_key(override)}: the demo sets it, for it compares the methods; use "
+            "`manyface train` for a run of your own, or --directory for another place"
+        )
 
 
 def pool_slots(config: Config) -> int:
@@ -71,7 +95,8 @@ def pool_slots(config: Config) -> int:
 def describe(config: Config) -> str:
     """What a step scores its photos against."""
     if config.head.method == "f2c":
-        return f"a pool of features of {config.pool.slots} of them, no class centers"
+        slots = config.pool.slots or f"{config.pool.ratio:g}"
+        return f"a pool of features of {slots} of them, no class centers"
     share = "all" if config.head.method == "full" else f"{config.head.sample_rate:g} of"
     return f"{share} class centers in each step"
 

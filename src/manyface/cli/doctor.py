@@ -46,7 +46,7 @@ def _devices() -> list[tuple[str, str]]:
     rows = [
         ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
         ("threads", f"{torch.get_num_threads()} for torch (run.threads sets another number)"),
-        ("cpu arithmetic", torch.backends.cpu.get_cpu_capability()),
+        ("cpu arithmetic", f"{torch.backends.cpu.get_cpu_capability()}, {_bf16()}"),
     ]
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -57,6 +57,12 @@ def _devices() -> list[tuple[str, str]]:
     if not torch.cuda.is_available():
         rows.append(("gpu", "none that torch can use; training runs on the CPU"))
     return rows
+
+
+def _bf16() -> str:
+    from manyface.train.devices import cpu_has_bf16
+
+    return "bf16 (run.precision auto takes it)" if cpu_has_bf16() else "no bf16"
 
 
 def _room() -> list[tuple[str, str]]:

@@ -72,7 +72,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         "step: forward, backward and update; extra: peak of its memory above what is held",
         f"gemm: 3 products [B, D] x [D, k], at the best 2048^3 rate ({rate:.1f} GFLOP/s), "
         "as share of the step",
-        f"time, memory (held + extra): of those of {against}",
+        f"time, memory (held + extra, the process included): of those of {against}",
     ]
     return [*notes, *(_pool_note(name, found) for name, found in ran.items() if "passes" in found)]
 

@@ -30,6 +30,7 @@ MARGIN_DEFAULTS: dict[str, dict[str, float | str]] = {
 
 WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
 CENTER_KEYS = ("sample_rate", "learning_rate", "momentum", "weight_decay")  # of the others
+VIRTUAL_KEYS = ("slots", "ratio", "identity_share")  # of [pool], what virtual reads
 
 
 class BackboneConfig(Section):
@@ -224,6 +225,9 @@ class PoolConfig(Section):
         if self.ratio == 0:
             raise ValueError("ratio is 0; expected a share of the identities above 0")
         return self
+
+
+F2C_KEYS = tuple(key for key in PoolConfig.model_fields if key not in VIRTUAL_KEYS)
 
 
 class OptimizerConfig(Section):

@@ -20,7 +20,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
-from manyface.config.learning import CENTER_KEYS, WITHOUT_CENTERS
+from manyface.config.learning import CENTER_KEYS, F2C_KEYS, WITHOUT_CENTERS
 from manyface.config.messages import describe_errors, unknown_key
 from manyface.config.render import all_keys
 from manyface.config.schema import Config
@@ -34,11 +34,14 @@ ALTERNATIVES = {
     "schedule.warmup_steps": ("schedule.warmup_epochs",),
     "evaluation.every_epochs": ("evaluation.every_steps",),
     "evaluation.every_steps": ("evaluation.every_epochs",),
+    "pool.slots": ("pool.ratio",),
+    "pool.ratio": ("pool.slots",),
     "head.sample_rate": ("head.method",),
     "head.method": ("head.sample_rate",),
     "head.margin": ("head.m", "head.m1", "head.m2", "head.m3", "head.gradient"),
 }
 OF_CENTERS = tuple(f"head.{key}" for key in CENTER_KEYS)
+OF_F2C = tuple(f"pool.{key}" for key in F2C_KEYS)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -86,7 +89,7 @@ def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
     """Write `overrides` into the parsed recipe `table`, in place."""
     parsed = dict(_parse_override(override) for override in overrides)
     for dotted, value in parsed.items():
-        for rival in ALTERNATIVES.get(dotted, ()):
+        for rival in _rivals(dotted, value):
             if rival not in parsed and value is not None and _peek(table, dotted) != value:
                 _put(table, rival, None)
     for unread in _unread(table, parsed):
@@ -95,11 +98,17 @@ def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
         _put(table, dotted, value)
 
 
+def _rivals(dotted: str, value: Any) -> tuple[str, ...]:
+    """Keys that an override is an alternative to."""
+    reads_both = (dotted, value) == ("head.method", "partial")  # it has a head.sample_rate
+    return () if reads_both else ALTERNATIVES.get(dotted, ())
+
+
 def _unread(table: Table, overrides: Table) -> tuple[str, ...]:
     """Keys and sections of the recipe `table` that the chosen head.method does not read."""
     method = overrides.get("head.method", _peek(table, "head.method"))
     if method in WITHOUT_CENTERS:
-        return OF_CENTERS
+        return OF_CENTERS + (OF_F2C if method == "virtual" else ())
     # A [pool] whose recipe does not say for what is a mistake, and stays one.
     chosen = not overrides.keys().isdisjoint(("head.method", "head.sample_rate"))
     return ("pool",) if chosen else ()

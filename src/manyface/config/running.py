@@ -31,7 +31,11 @@ class RunConfig(Section):
     )
     directory: Text = Field("runs", description="Folder that holds the runs.")
     seed: Seed = Field(0, description="The one seed; every random draw is a named stream under it.")
-    threads: CountOrOff = Field(0, description="CPU threads for the arithmetic; 0 takes all cores.")
+    threads: CountOrOff = Field(
+        0,
+        description="CPU threads for the arithmetic; 0 takes all cores. Another number rounds "
+        "otherwise, in bf16 by enough to be seen in the loss.",
+    )
     device: Annotated[
         str,
         Field(
@@ -42,7 +46,8 @@ class RunConfig(Section):
     compile: bool = Field(False, description="Compile the backbone with torch.compile.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Arithmetic of the backbone; auto takes bf16 where the device is fast at it.",
+        description="Arithmetic of the backbone; auto takes bf16 where the device has instructions "
+        "for it, and the config of the run says which it took.",
     )
 
 

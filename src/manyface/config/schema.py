@@ -13,6 +13,8 @@ from pydantic import model_validator
 
 from manyface.config.kinds import Section
 from manyface.config.learning import (
+    F2C_KEYS,
+    VIRTUAL_KEYS,
     WITHOUT_CENTERS,
     BackboneConfig,
     HeadConfig,
@@ -63,6 +65,12 @@ class Config(Section):
                 f"[pool] is for head.method 'f2c' and 'virtual', but it is '{self.head.method}'; "
                 "set head.method, or take [pool] out"
             )
+        for key in F2C_KEYS if self.head.method == "virtual" else ():
+            if getattr(self.pool, key) != PoolConfig.model_fields[key].default:
+                raise ValueError(
+                    f"pool.{key} is of head.method 'f2c', but it is 'virtual', which reads "
+                    f"{', '.join(VIRTUAL_KEYS)} of [pool]; take it out"
+                )
         listed = self.evaluation.pairs not in (None, "synthetic")
         if synthetic and listed and self.evaluation.path is None:
             raise ValueError(

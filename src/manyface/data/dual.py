@@ -48,6 +48,11 @@ class DualBatch(Batch, Generic[PlanT]):
     plan: PlanT | None
 
 
+def num_pairs(batch_size: int, identity_share: float) -> int:
+    """Identities of a batch that come as a pair of images."""
+    return round(identity_share * batch_size / 2)
+
+
 class DualSampler:
     """Which records make batch k: x, then y.
 
@@ -64,13 +69,13 @@ class DualSampler:
         if batch_size < 2 or batch_size % 2:
             near = max(2, batch_size - batch_size % 2)
             raise ConfigError(
-                f"a dual batch needs an even number of images, got {batch_size}; set batch_size to "
-                f"{near} or {near + 2}"
+                f"a dual batch needs an even number of images, got {batch_size}; set "
+                f"train.batch_size to {near} or {near + 2}"
             )
         if not 0 <= identity_share <= 1:
             raise ConfigError(f"identity_share must be in [0, 1], got {identity_share}")
         self._source = source
-        self.num_pairs = round(identity_share * batch_size / 2)
+        self.num_pairs = num_pairs(batch_size, identity_share)
         self.num_singles = batch_size - 2 * self.num_pairs
         self._pair_seed = stream_seed(seed, "pairs")
         self._identities = EpochSampler(source.num_identities, seed=stream_seed(seed, "identities"))

@@ -226,7 +226,9 @@ def _commands(run: Run) -> str:
 
 
 def _facts(run: Run) -> str:
-    known = {key: run.row.get(key) for key in ("device", "seed", "commit", "num_images")}
+    known = {
+        key: run.row.get(key) for key in ("device", "precision", "seed", "commit", "num_images")
+    }
     versions = run.row.get("versions") or {}
     facts = {**known, **(versions if isinstance(versions, dict) else {"versions": versions})}
     items = "".join(

@@ -147,7 +147,7 @@ def build_preparation(
     if not config.pool.prefill:
         return None
     if not isinstance(method, PoolTraining) or not isinstance(loader, DualLoader):
-        return None  # Virtual FC reads little of [pool]
+        return None  # nothing else has a pool
     num_slots = method.f2c.pool.num_slots
     if num_slots < 2:  # batch norm needs company
         raise ConfigError("pool.prefill needs at least 2 slots; raise pool.slots or pool.ratio")

@@ -11,9 +11,10 @@ from manyface.backbones import AveragedNet, create_backbone, load_backbone_weigh
 from manyface.base.errors import ConfigError
 from manyface.base.random import stream_seed
 from manyface.config import Config
+from manyface.data.dual import num_pairs
 from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
 from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
-from manyface.train.checks import check_half_batch, check_slots
+from manyface.train.checks import check_anchors, check_half_batch, check_slots
 from manyface.train.devices import autocast_dtype, cpu_has_bf16
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
 
@@ -81,7 +82,7 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
         "device": device,
     }
     if chosen.method == "virtual":
-        return VirtualFC(num_anchors=_num_slots(config, num_identities), **shared)
+        return VirtualFC(num_anchors=_num_anchors(config, num_identities), **shared)
     shared |= {
         "momentum": chosen.momentum,
         "weight_decay": chosen.weight_decay,
@@ -130,6 +131,17 @@ def build_f2c(
         rule=chosen.rule,
         reduction=chosen.reduction,
     )
+
+
+def _num_anchors(config: Config, num_identities: int) -> int:
+    anchors, batch_size = _num_slots(config, num_identities), config.train.batch_size
+    check_anchors(
+        anchors,
+        batch_size=batch_size,
+        pairs=num_pairs(batch_size, config.pool.identity_share),
+        num_identities=num_identities,
+    )
+    return anchors
 
 
 def _num_slots(config: Config, num_identities: int) -> int:

@@ -29,6 +29,17 @@ def check_half_batch(batch_size: int) -> None:
         )
 
 
+def check_anchors(anchors: int, *, batch_size: int, pairs: int, num_identities: int) -> None:
+    """Refuse fewer anchors than the identities that a batch with so many pairs may hold."""
+    needed = min(num_identities, batch_size - pairs)
+    if anchors < needed:
+        raise ConfigError(
+            f"{anchors} anchors are too few for head.method 'virtual': a batch of {batch_size} "
+            f"images may show {needed} people; set pool.slots to {needed} or more, raise "
+            "pool.ratio, or lower train.batch_size"
+        )
+
+
 def check_slots(slots: int, num_identities: int) -> None:
     """Refuse more slots or anchors than there are people."""
     if slots > num_identities:

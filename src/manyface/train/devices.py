@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -32,12 +33,17 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype of the backbone's matrix products; None for full precision.
 
     `auto` is bf16 where the device has bf16 arithmetic: CUDA GPUs of compute capability 8.0 and
-    later, CPUs with avx512_bf16 or amx_bf16 (there a step of the small nets takes about half the
-    time, of MobileFaceNet less than half: docs/log.md); fp32 elsewhere.
+    later, CPUs with avx512_bf16 or amx_bf16 (where a step of our nets took 0.5 to 0.85 of the time:
+    docs/log.md); fp32 elsewhere. A run's own config says which it was.
     """
     if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
         return torch.bfloat16
     return None
+
+
+def auto_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """What `run.precision = "auto"` means on a device."""
+    return "bf16" if has_fast_bf16(device) else "fp32"
 
 
 def has_fast_bf16(device: torch.device) -> bool:

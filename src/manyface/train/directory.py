@@ -13,6 +13,7 @@ from typing import Any
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.checkpoint import newest, replace_file
 from manyface.config import Config, load_config, toml_value
+from manyface.train.devices import auto_precision, choose_device
 
 CONFIG, EVENTS, RESULT = "config.toml", "events.jsonl", "result.json"
 EVALUATION, CHECKPOINTS, TENSORBOARD = "evaluation", "checkpoints", "tensorboard"
@@ -54,6 +55,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def _holds_progress(directory: Path) -> bool:
     return (directory / EVENTS).is_file() or newest(directory / CHECKPOINTS) is not None
+
+
+def with_precision(config: Config, *, resume: bool) -> Config:
+    """`config` with the precision that `auto` means: that of the run that goes on, or the device's.
+
+    It is written down with the run, so that neither a resume nor an evaluation on another machine
+    changes the arithmetic.
+    """
+    if config.run.precision != "auto":
+        return config
+    kept = config.run_directory / CONFIG
+    if resume and kept.exists():
+        precision = load_config(kept).run.precision
+    else:
+        precision = auto_precision(choose_device(config.run.device))
+    run = config.run.model_copy(update={"precision": precision})
+    return config.model_copy(update={"run": run})
 
 
 def check_start(directory: Path, config: Config, *, resume: bool, force: bool) -> None:

@@ -65,6 +65,7 @@ def train(
 
     Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
     """
+    config = places.with_precision(config, resume=resume)
     directory, notices = config.run_directory, Notices()
     with (
         places.naming_kept(directory),

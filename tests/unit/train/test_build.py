@@ -94,11 +94,17 @@ def test_filling_the_pool_before_the_first_step():
     assert build_training(tiny(*f2c), warn=no_warning).preparation is None
     filled = build_training(tiny(*f2c, "pool.prefill=true"), warn=no_warning).preparation
     assert filled.num_images == sum(len(b.images) for b in filled.batches()) == 10
-    virtual = tiny("head.method=virtual", "pool.prefill=true")
-    assert build_training(virtual, warn=no_warning).preparation is None
     one = tiny("head.method=f2c", "pool.slots=1", "pool.rule=sequential", "pool.prefill=true")
     with pytest.raises(ConfigError, match=r"prefill needs at least 2 slots"):
         build_training(one, warn=no_warning)
+
+
+def test_virtual_needs_anchors_for_all_people_of_a_batch():
+    enough = tiny("head.method=virtual", "pool.slots=6", "pool.identity_share=0.5")
+    assert build_training(enough, warn=no_warning).method.head.num_anchors == 6  # 2 pairs, 4 others
+    few = tiny("head.method=virtual", "pool.slots=5", "pool.identity_share=0.5")
+    with pytest.raises(ConfigError, match=r"may show 6 people; set pool.slots to 6 or more"):
+        build_training(few, warn=no_warning)
 
 
 def test_norms_biases_and_slopes_are_not_decayed():

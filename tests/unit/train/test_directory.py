@@ -5,7 +5,13 @@ import pytest
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.config import Config, load_config, parse_config
-from manyface.train.directory import begin, check_start, load_recipe, naming_kept
+from manyface.train.directory import (
+    begin,
+    check_start,
+    load_recipe,
+    naming_kept,
+    with_precision,
+)
 
 
 def config(*overrides: str):
@@ -107,3 +113,23 @@ def test_a_recipe_that_is_called_config_is_a_recipe(tmp_path, beside):
     assert load_recipe(tmp_path / "config.toml").run_directory == tmp_path
     (tmp_path / "config.toml").rename(tmp_path / "other.toml")
     assert load_recipe(tmp_path / "other.toml").run_directory == Path("runs/a")
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_auto_precision_is_that_of_the_first_start(tmp_path, monkeypatch, has_bf16):
+    """A resume on another machine keeps the arithmetic, and so does an evaluation there."""
+    monkeypatch.setattr("manyface.train.devices.cpu_has_bf16", lambda: has_bf16)
+    chosen = config(f"run.directory={tmp_path}", "run.device=cpu")
+    first = with_precision(chosen, resume=False)
+    assert first.run.precision == ("bf16" if has_bf16 else "fp32")
+    chosen.run_directory.mkdir()
+    prepare(chosen.run_directory, first, resume=False, force=False)
+    monkeypatch.setattr("manyface.train.devices.cpu_has_bf16", lambda: not has_bf16)
+    assert with_precision(chosen, resume=True) == first
+    check_start(chosen.run_directory, with_precision(chosen, resume=True), resume=True, force=False)
+    assert with_precision(chosen, resume=False).run.precision != first.run.precision
+
+
+def test_a_precision_that_was_asked_for_stays(tmp_path):
+    chosen = config(f"run.directory={tmp_path}", "run.precision=fp32")
+    assert with_precision(chosen, resume=False) == chosen
