@@ -173,7 +173,7 @@ def test_an_error_of_a_planner_surfaces():
 def test_what_is_refused():
     with pytest.raises(ConfigError, match=r"even number of images, got 7; set .* 6 or 8"):
         sampler_of(batch_size=7)
-    with pytest.raises(ConfigError, match="got 1; set train.batch_size to 2 or 4"):
+    with pytest.raises(ConfigError, match=r"got 1; set train.batch_size to 2 or 4"):
         sampler_of(batch_size=1)
     with pytest.raises(ConfigError, match=r"in \[0, 1\], got 1.5"):
         sampler_of(identity_share=1.5)
