@@ -54,7 +54,7 @@ DATASETS = {
     ),
     "lfw": Dataset(
         recipe=ROOT / "recipes" / "lfw.toml",
-        shared=("schedule.epochs=12",),
+        shared=("schedule.epochs=10", "backbone.widths=[64, 128]"),
         pairs="pairsDevTest",
         methods={"Partial FC 0.1": ("head.m=0.54",)},
     ),
