@@ -59,7 +59,7 @@ def demo_recipes(directory: Path, overrides: list[str]) -> list[Config]:
     for override in overrides:
         _check_free(override)
     text = files("manyface.cli").joinpath("demo.toml").read_text(encoding="utf-8")
-    of_pool = [each for each in overrides if each.strip().startswith("pool.")]
+    of_pool = [each for each in overrides if _key(each).startswith("pool.")]
     of_centers = [each for each in overrides if _key(each) in OF_CENTERS]
     rest = [each for each in overrides if each not in (*of_pool, *of_centers)]
 
