@@ -172,7 +172,8 @@ def cells_of(dataset: str) -> tuple[Cells, Cells]:
 
 def run_all(jobs: Sequence[Job], results: Results, *, runs: Path, at_once: int) -> None:
     """Train what the results lack."""
-    missing = {job.digest: job for job in jobs if job.digest not in results.runs}
+    wanted = {job.digest: job for job in reversed(jobs)}  # the first cell of equal ones names it
+    missing = {d: wanted[d] for d in dict.fromkeys(j.digest for j in jobs) if d not in results.runs}
 
     def run(number: int, job: Job) -> None:
         print(f"[{number} of {len(missing)}] {job.dataset}: {job.cell}, seed {job.seed}")
