@@ -1,19 +1,17 @@
 """What every result file of a benchmark says about where its figures come from."""
 
 import json
-import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from manyface.observe.provenance import processor
+from manyface.observe.provenance import processor, versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -28,9 +26,7 @@ def provenance() -> dict[str, Any]:
         + ("+" if _git("status", "--porcelain", "--", "src") else ""),
         "device": processor(),
         "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **versions(),
     }
 
 

@@ -17,6 +17,7 @@ from manyface.base.errors import ConfigError
 from manyface.base.permutation import Permutation
 from manyface.bench.centers import MARGIN, random_embeddings, streamed_bytes
 from manyface.bench.shape import Needs, Shape
+from manyface.data.dual import num_pairs
 from manyface.heads.placement import SlotState
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
@@ -50,7 +51,7 @@ class PoolRun:
         self._features = [
             random_embeddings(shape, name, half) for name in ("y features", "x features")
         ]
-        self._num_pairs = round(_IDENTITY_SHARE * half)
+        self._num_pairs = num_pairs(shape.batch, _IDENTITY_SHARE)
         self._inside, self._outside = 0, 0
 
     def plan(self, labels: Tensor) -> None:

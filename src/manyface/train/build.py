@@ -18,6 +18,7 @@ import torch
 from manyface.base.errors import ConfigError, DataError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.config import Config
+from manyface.config.learning import WITHOUT_CENTERS
 from manyface.data import (
     Augmentation,
     DecodedImages,
@@ -51,7 +52,6 @@ from manyface.train.prepare import Preparation
 from manyface.train.schedule import Schedule
 
 SYNTHETIC = "synthetic"
-POOLED = ("f2c", "virtual")  # methods of the [pool] section, fed by the dual loader
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def build_loader(
         "prefetch": workers + 1,
         "workers": workers,
     }
-    if config.head.method not in POOLED:
+    if config.head.method not in WITHOUT_CENTERS:
         return Loader(source, **shared)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(

@@ -36,9 +36,8 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     later, CPUs with avx512_bf16 or amx_bf16 (where a step of our nets took 0.5 to 0.85 of the time:
     docs/log.md); fp32 elsewhere. A run's own config says which it was.
     """
-    if precision == "bf16" or (precision == "auto" and has_fast_bf16(device)):
-        return torch.bfloat16
-    return None
+    chosen = auto_precision(device) if precision == "auto" else precision
+    return torch.bfloat16 if chosen == "bf16" else None
 
 
 def auto_precision(device: torch.device) -> Literal["fp32", "bf16"]:

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from manyface.config import Config
+from manyface.config.learning import WITHOUT_CENTERS
 from manyface.evaluate import Evaluation
 from manyface.observe.memory import peak_device_bytes
 from manyface.observe.provenance import commit, versions
-from manyface.train.build import POOLED, Training
+from manyface.train.build import Training
 from manyface.train.devices import describe_device
 from manyface.train.state import Position
 from manyface.train.validation import scores_of
@@ -36,7 +37,7 @@ def make_result(
     """
     first = next(iter(evaluations.values()), None)
     seconds = position.train_seconds
-    pooled = config.head.method in POOLED
+    pooled = config.head.method in WITHOUT_CENTERS
     return {
         "name": config.run.name,
         "method": config.head.method,
