@@ -1,4 +1,4 @@
-"""Margins: values against the formula, gradients against finite differences, behaviour past pi."""
+"""Fixed margins: the formula, gradients against finite differences, behaviour past pi."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 
 import manyface as mf
 from manyface.base.errors import ConfigError
+from manyface.margins import SphereFace
 
 COMBINATIONS = [
     (1.0, 0.0, 0.0),
@@ -90,6 +91,44 @@ def test_named_margins_are_cases_of_the_combined_one() -> None:
     assert torch.equal(mf.ArcFace(0.5)(cosine), mf.CombinedMargin(m2=0.5)(cosine))
 
 
+def by_hand(cosine: float, *, m: int, annealing: float) -> float:
+    """SphereFace of one cosine, the angle folded by counting half turns one by one."""
+    phi, half_turns = m * math.acos(cosine), 0
+    while phi >= (half_turns + 1) * math.pi:
+        half_turns += 1
+    folded = (-1) ** half_turns * math.cos(phi) - 2 * half_turns
+    return (annealing * cosine + folded) / (1 + annealing)
+
+
+@pytest.mark.parametrize("m, annealing", [(4, 0.0), (4, 5.0), (2, 0.0), (3, 1000.0)])
+def test_sphereface_is_the_formula_in_every_half_turn(m: int, annealing: float) -> None:
+    cosine = torch.cos(torch.linspace(0.01, math.pi - 0.01, 57, dtype=torch.float64))
+    value = SphereFace(m, annealing=annealing)(cosine)
+    expected = [by_hand(float(each), m=m, annealing=annealing) for each in cosine]
+    torch.testing.assert_close(
+        value, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12
+    )
+
+
+def test_sphereface_spans_one_to_one_minus_two_m_and_anneals_to_the_cosine() -> None:
+    ends = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    torch.testing.assert_close(
+        SphereFace(4.0)(ends), torch.tensor([1.0, -7.0]).double(), rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        SphereFace(4.0, annealing=1e9)(cosines()), cosines(), rtol=0, atol=1e-8
+    )
+
+
+def test_sphereface_gradients_are_what_they_say() -> None:
+    cosine = torch.tensor([-0.95, -0.3, 0.1, 0.6, 0.97], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(SphereFace(4.0, annealing=2.0), (cosine,))
+    through = SphereFace(4.0, annealing=2.0, gradient="straight_through")
+    torch.testing.assert_close(through(cosine), SphereFace(4.0, annealing=2.0)(cosine))
+    (slope,) = torch.autograd.grad(through(cosine).sum(), cosine)
+    assert torch.equal(slope, torch.ones_like(slope))
+
+
 def test_both_margins_count_where_insightface_drops_one() -> None:
     cosine = torch.tensor([0.5], dtype=torch.float64)
     both = mf.CombinedMargin(1.0, 0.5, 0.35)(cosine)
@@ -116,6 +155,9 @@ def test_ends_of_the_range_are_finite(dtype: torch.dtype, edge: float) -> None:
         lambda: mf.CombinedMargin(0.0),
         lambda: mf.CombinedMargin(1.0, -0.1),
         lambda: mf.ArcFace(0.5, gradient="exactly"),  # type: ignore[arg-type]
+        lambda: SphereFace(0.0),
+        lambda: SphereFace(4.0, annealing=-1.0),
+        lambda: SphereFace(4.0, gradient="none"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_margins_are_refused(make: object) -> None:
