@@ -1,5 +1,6 @@
 """Row-sparse SGD: what each mode makes of missed steps, against torch or a written-out rule."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from manyface.base.errors import CheckpointError, ConfigError
 from manyface.centers.sgd import RowSGD
 from manyface.testing.row_optim import DecayOnlySGD, DrivenTable
 
-NUM_ROWS, DIM, NUM_STEPS = 40, 3, 500
+NUM_ROWS, DIM, NUM_STEPS = 24, 3, 500
 BOUNDS = [1, 7, 64, 10_000]
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 
@@ -33,26 +34,30 @@ def learning_rate(step: int) -> float:
 
 
 def touches() -> Tensor:
-    """Which rows take part, bool [steps, N]; row i with gaps of 1 to 1 + 200 i / (N - 1)."""
+    """Which rows take part, bool [steps, N]; row i with gaps of 1 to 1 + 199 i / (N - 1)."""
     taking_part = torch.zeros(NUM_STEPS, NUM_ROWS, dtype=torch.bool)
     random = generator(1)
     for row in range(NUM_ROWS):
-        longest, step = 1 + 199 * row // (NUM_ROWS - 1), row % 5
-        while step < NUM_STEPS:
-            taking_part[step, row] = True
-            step += int(torch.randint(1, longest + 1, (), generator=random))
+        longest = 1 + 199 * row // (NUM_ROWS - 1)
+        gaps = torch.randint(1, longest + 1, (NUM_STEPS,), generator=random)
+        gaps[:2] = torch.tensor([row % 5, longest])
+        steps = gaps.cumsum(0)
+        taking_part[steps[steps < NUM_STEPS], row] = True
     return taking_part
 
 
-def training() -> Iterator[tuple[Tensor, Tensor, float]]:
+@functools.cache
+def training() -> list[tuple[Tensor, Tensor, float]]:
     """(ids [k], gradient [k, D], lr) of each step; some steps touch nothing."""
+    random, steps = generator(2), []
     for step, taking_part in enumerate(touches()):
         ids = taking_part.nonzero()[:, 0] if step % 50 != 3 else torch.arange(0)
-        noise = torch.randn(NUM_ROWS, DIM, dtype=torch.float64, generator=generator(step))
-        yield ids, noise[ids], learning_rate(step)
+        gradient = torch.randn(ids.shape[0], DIM, dtype=torch.float64, generator=random)
+        steps.append((ids, gradient, learning_rate(step)))
+    return steps
 
 
-def drive(optimizer: RowSGD, *, chunk_size: int = 6) -> DrivenTable:
+def drive(optimizer: RowSGD, *, chunk_size: int = 10) -> DrivenTable:
     """A table after all of `training`, up to date."""
     table = DrivenTable(first_rows(), optimizer, chunk_size=chunk_size)
     for ids, gradient, lr in training():
@@ -85,7 +90,7 @@ def test_the_training_has_what_it_promises() -> None:
     steps = [touches()[:, row].nonzero()[:, 0] for row in range(NUM_ROWS)]
     gaps = torch.cat([each.diff() for each in steps])
     assert gaps.min() == 1
-    assert gaps.max() > 190
+    assert gaps.max() == 200
     rates = [learning_rate(step) for step in range(NUM_STEPS)]
     assert len(set(rates)) > 400
     assert rates.count(0.0) == 80
@@ -97,7 +102,7 @@ def test_the_training_has_what_it_promises() -> None:
 def test_lazy_exact_is_dense_sgd(momentum: float, weight_decay: float, bound: int) -> None:
     """Also in between: the forward pass of every step reads the rows of the dense matrix."""
     optimizer = RowSGD(momentum, weight_decay, "lazy-exact", max_window=bound)
-    ours = DrivenTable(first_rows(), optimizer, chunk_size=6)
+    ours = DrivenTable(first_rows(), optimizer, chunk_size=10)
     dense = DenseSGD(first_rows(), momentum=momentum, weight_decay=weight_decay)
     for ids, gradient, lr in training():
         torch.testing.assert_close(ours.read(ids), dense.rows.detach()[ids], **EXACT)
@@ -112,7 +117,7 @@ def test_lazy_exact_is_dense_sgd(momentum: float, weight_decay: float, bound: in
 def test_lazy_exact_rounds_no_worse_than_dense_sgd_in_float32() -> None:
     exact = DenseSGD(first_rows(), momentum=0.9, weight_decay=5e-4)
     dense = DenseSGD(first_rows().float(), momentum=0.9, weight_decay=5e-4)
-    ours = DrivenTable(first_rows().float(), RowSGD(mode="lazy-exact"), chunk_size=6)
+    ours = DrivenTable(first_rows().float(), RowSGD(mode="lazy-exact"), chunk_size=10)
     for ids, gradient, lr in training():
         exact.step(ids, gradient, lr=lr)
         dense.step(ids, gradient.float(), lr=lr)
@@ -127,7 +132,7 @@ def test_lazy_exact_rounds_no_worse_than_dense_sgd_in_float32() -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_decay_only_is_the_written_out_rule(momentum: float, bound: int) -> None:
     optimizer = RowSGD(momentum, 0.01, "decay-only", max_window=bound)
-    ours = DrivenTable(first_rows(), optimizer, chunk_size=6)
+    ours = DrivenTable(first_rows(), optimizer, chunk_size=10)
     slow = DecayOnlySGD(first_rows(), momentum=momentum, weight_decay=0.01)
     for ids, gradient, lr in training():
         torch.testing.assert_close(ours.read(ids), slow.rows[ids], **EXACT)
@@ -140,7 +145,7 @@ def test_decay_only_is_the_written_out_rule(momentum: float, bound: int) -> None
 
 
 def test_frozen_keeps_bits_of_rows_and_momentum() -> None:
-    table = DrivenTable(first_rows(), RowSGD(0.9, 0.01), chunk_size=6)
+    table = DrivenTable(first_rows(), RowSGD(0.9, 0.01), chunk_size=10)
     for ids, gradient, lr in training():
         rows, velocity = table.rows.clone(), table.state["velocity"].clone()
         table.read(ids)
@@ -184,12 +189,12 @@ def test_chunks_and_needless_readings_change_no_bit(mode: str) -> None:
 @pytest.mark.parametrize("mode", ["frozen", "lazy-exact", "decay-only"])
 def test_a_run_saved_in_mid_window_continues_bit_for_bit(mode: str, momentum: float) -> None:
     straight = drive(RowSGD(momentum, 0.01, mode, max_window=64))
-    first = DrivenTable(first_rows(), RowSGD(momentum, 0.01, mode, max_window=64), chunk_size=6)
+    first = DrivenTable(first_rows(), RowSGD(momentum, 0.01, mode, max_window=64), chunk_size=10)
     second = None
     for step, (ids, gradient, lr) in enumerate(training()):
         if step == 150:  # 2 windows and 22 steps
             second = DrivenTable(
-                first.rows, RowSGD(momentum, 0.01, mode, max_window=64), chunk_size=6
+                first.rows, RowSGD(momentum, 0.01, mode, max_window=64), chunk_size=10
             )
             second.state = first.state
             second.optimizer.load_state_dict(first.optimizer.state_dict())
@@ -233,14 +238,12 @@ def test_rows_keep_only_the_state_that_their_mode_needs() -> None:
 def test_an_interrupted_flush_can_be_repeated() -> None:
     whole, broken = (drive_some(RowSGD(mode="lazy-exact")) for _ in range(2))
     whole.flush()
-    halfway = list(broken._chunks(torch.arange(NUM_ROWS // 2)))
 
     def interrupted() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         for _, rows, state in broken._chunks(torch.arange(NUM_ROWS // 2)):
             yield rows, state
         raise KeyboardInterrupt
 
-    assert halfway
     with pytest.raises(KeyboardInterrupt):
         broken.optimizer.flush_(interrupted())
     broken.flush()
@@ -249,8 +252,8 @@ def test_an_interrupted_flush_can_be_repeated() -> None:
 
 
 def drive_some(optimizer: RowSGD) -> DrivenTable:
-    table = DrivenTable(first_rows(), optimizer, chunk_size=6)
-    for ids, gradient, lr in itertools.islice(training(), 30):
+    table = DrivenTable(first_rows(), optimizer, chunk_size=10)
+    for ids, gradient, lr in training()[:30]:
         table.read(ids)
         table.step(ids, gradient, lr=lr)
     return table
@@ -333,7 +336,7 @@ def test_bad_arguments_are_refused(options: dict[str, object]) -> None:
         RowSGD(**options)
 
 
-def test_a_learned_window_works_after_inference_mode() -> None:
+def test_reading_in_inference_mode_does_no_harm() -> None:
     table = drive_some(RowSGD(mode="lazy-exact"))
     with torch.inference_mode():
         table.read(torch.arange(NUM_ROWS))
