@@ -20,9 +20,14 @@ m_j / sqrt(v_j) = r^j m / sqrt(v) with r = b1 / sqrt(b2) < 1:
     distance after a gap  <=  max lr  max over s of (sqrt(1 - b2^s) / (1 - b1^s))
                               |m| / sqrt(v)  r / (1 - r)         for each coordinate,
 
-r / (1 - r) = 9.05 ordinary steps at the default betas. (FBGEMM, unlike dense AdamW, counts steps
-per row in the bias corrections; here a row that is first touched late takes a first step of
-lr (1 - b1) / sqrt(1 - b2) = 3.2 lr per coordinate, as in dense AdamW.)
+r / (1 - r) = 9.05 ordinary steps at the default betas. *It is not small beside what is reproduced*:
+of the movement that a lone touch causes in dense AdamW, one part is the touch and up to 9.05 are
+the tail, so a rarely touched row moves about a tenth as far as in dense AdamW. b1 = 0 has no tail
+and is dense AdamW exactly; for rare rows a larger learning rate stands in for the tail.
+
+(FBGEMM, unlike dense AdamW, counts steps per row in the bias corrections; here a row that is first
+touched late takes a first step of lr (1 - b1) / sqrt(1 - b2) = 3.2 lr per coordinate, as in dense
+AdamW.)
 
 `row_wise_second_moment`: one v per row, of the mean of g^2 over its columns; 4 bytes in place of
 4 D. In gaps it decays alike.

@@ -48,10 +48,12 @@ def drive(table: DrivenTable, *, everybody: bool = False) -> DrivenTable:
     return table
 
 
-def dense_adamw(*, everybody: bool, weight_decay: float) -> tuple[Tensor, dict[str, Tensor]]:
+def dense_adamw(
+    *, everybody: bool, weight_decay: float, betas: tuple[float, float] = BETAS
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Rows and state of torch.optim.AdamW on the whole matrix."""
     rows = torch.nn.Parameter(first_rows())
-    optimizer = torch.optim.AdamW([rows], betas=BETAS, eps=EPS, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW([rows], betas=betas, eps=EPS, weight_decay=weight_decay)
     for ids, gradient, lr in training(everybody=everybody):
         rows.grad = torch.zeros_like(rows).index_copy_(0, ids, gradient)
         optimizer.param_groups[0]["lr"] = lr
@@ -110,13 +112,21 @@ def longest_tails() -> Tensor:
 
 
 def test_distance_from_dense_adamw_is_the_tail_of_the_momentum() -> None:
-    """The one thing not reproduced: bounded per gap, and of a few steps' length here."""
+    """The one thing not reproduced: bounded, but most of what moves a rarely touched row."""
     ours = drive(DrivenTable(first_rows(), RowAdamW(BETAS, EPS, 0.0), chunk_size=5)).rows
     theirs, _ = dense_adamw(everybody=False, weight_decay=0.0)
-    distance = (ours - theirs).abs()
+    distance, movement = (ours - theirs).abs(), (theirs - first_rows()).abs()
     assert (distance[0] < 1e-12).all()  # row 0 is in every step: no gap, no tail
-    assert (distance[1:] > 1e-6).all()  # else this test would say nothing
     assert (distance <= longest_tails() + 1e-12).all()
+    ratio = distance[1:].norm(dim=1) / movement[1:].norm(dim=1)
+    assert ((ratio > 0.6) & (ratio < 1.2)).all()  # 0.82 to 1.04 when written
+
+
+def test_without_first_momentum_there_is_no_tail() -> None:
+    optimizer = RowAdamW((0.0, BETAS[1]), EPS, 0.1)
+    ours = drive(DrivenTable(first_rows(), optimizer, chunk_size=5)).rows
+    theirs, _ = dense_adamw(everybody=False, weight_decay=0.1, betas=(0.0, BETAS[1]))
+    torch.testing.assert_close(ours, theirs, **EXACT)
 
 
 def test_row_wise_second_moment_is_one_number_a_row() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from manyface.base.errors import CheckpointError, ConfigError
 from manyface.centers.sgd import RowSGD
+from manyface.centers.window import Window
 from manyface.testing.row_optim import DecayOnlySGD, DrivenTable
 
 NUM_ROWS, DIM, NUM_STEPS = 24, 3, 500
@@ -336,8 +337,9 @@ def test_bad_arguments_are_refused(options: dict[str, object]) -> None:
         RowSGD(**options)
 
 
-def test_reading_in_inference_mode_does_no_harm() -> None:
-    table = drive_some(RowSGD(mode="lazy-exact"))
+def test_a_window_that_moves_to_another_device_in_inference_mode_can_still_grow() -> None:
+    window = Window(size=2, bound=4)
     with torch.inference_mode():
-        table.read(torch.arange(NUM_ROWS))
-    table.optimizer.finish_step(lr=0.1)
+        window.products(torch.zeros(3, dtype=torch.int32, device="meta"))
+    window.append([[1.0, 0.0], [0.0, 1.0]])
+    assert window.length == 1
