@@ -16,10 +16,20 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         unit rows [N, D]; inverse lengths [N, 1].
     """
+    inverse = inverse_lengths(rows)  # [N, 1]
+    return rows * inverse, inverse
+
+
+def inverse_lengths(rows: Tensor) -> Tensor:
+    """1 / |row| of rows [N, D] as [N, 1]; 0 for a row of length 0."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
     tiny = torch.finfo(rows.dtype).tiny
-    inverse = torch.where(length > tiny, 1.0 / length.clamp_min(tiny), 0.0)  # [N, 1]
-    return rows * inverse, inverse
+    return torch.where(length > tiny, 1.0 / length.clamp_min(tiny), 0.0)
+
+
+def working_dtype(dtype: torch.dtype) -> torch.dtype:
+    """In which rows stored in `dtype` are computed with: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def tangent_gradient(gradient: Tensor, unit: Tensor, inverse: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Class centers: rows with their optimizer state, updated only where they took part."""
 
-from manyface.centers.optim import RowSGD
+from manyface.centers.adamw import RowAdamW
+from manyface.centers.lazy import RowOptimizer
+from manyface.centers.sgd import RowSGD
 from manyface.centers.table import ActiveRows, CenterTable
 
-__all__ = ["ActiveRows", "CenterTable", "RowSGD"]
+__all__ = ["ActiveRows", "CenterTable", "RowAdamW", "RowOptimizer", "RowSGD"]

@@ -3,19 +3,29 @@
 A row's first value depends on (seed, class id) only, so that any number of ranks starts equal.
 Rows are drawn N(0, 0.01^2) as in the papers' code; only their direction matters to the softmax,
 their length sets how fast the direction turns.
+
+Rows, and what the optimizer keeps of their size, lie in float64, float32 or bfloat16. Arithmetic on
+bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
+from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
-from manyface.centers.optim import RowSGD
+from manyface.centers.lazy import RowOptimizer, RowState
+from manyface.centers.rounding import StochasticRounding
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
 _BLOCK_ROWS = 64
+# Rows that are moved at a time: their float32 copies should stay in a core's cache.
+_ROWS_AT_A_TIME = 512
+_WEIGHT = "weight"
 
 
 def initial_rows(start: int, stop: int, *, dim: int, seed: int) -> Tensor:
@@ -31,19 +41,19 @@ def initial_rows(start: int, stop: int, *, dim: int, seed: int) -> Tensor:
 
 
 class CenterTable(nn.Module):
-    """Class centers [N, D] and their momentum [N, D], as buffers: no autograd, no dense gradient.
+    """Class centers [N, D] and the state of their optimizer, as buffers: no autograd.
 
     Args:
         num_rows: N, number of classes.
         dim: D, length of an embedding.
-        seed: of the first values.
-        optimizer: how `ActiveRows.update` moves rows.
-        dtype: float32 or float64.
+        seed: of the first values and of rounding.
+        optimizer: how rows move; of this table alone.
+        dtype: float32, float64 or bfloat16.
         device: where the rows live.
     """
 
     weight: Tensor
-    velocity: Tensor
+    velocity: Tensor  # where the optimizer has one
 
     def __init__(
         self,
@@ -51,7 +61,7 @@ class CenterTable(nn.Module):
         dim: int,
         *,
         seed: int,
-        optimizer: RowSGD,
+        optimizer: RowOptimizer,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> None:
@@ -60,21 +70,68 @@ class CenterTable(nn.Module):
             raise ConfigError(
                 f"a center table needs num_classes >= 1 and dim >= 1, got {num_rows} and {dim}"
             )
-        self.optimizer = optimizer
-        self.register_buffer("weight", torch.empty(num_rows, dim, dtype=dtype, device=device))
-        self.register_buffer("velocity", torch.zeros(num_rows, dim, dtype=dtype, device=device))
-        self._draw_rows(seed)
+        self.optimizer, self.dtype, self.seed = optimizer, dtype, seed
+        self.register_buffer(_WEIGHT, torch.empty(num_rows, dim, dtype=dtype, device=device))
+        self._state_names = self._allocate_state(device)
+        self._rounding = StochasticRounding(seed=seed, dim=dim)
+        self._draw_rows()
 
     def active(self, ids: Tensor | None = None) -> "ActiveRows":
-        """The rows `ids` (int64 [K], sorted, distinct), or all of them."""
-        return ActiveRows(self, ids)
+        """The rows `ids` (int64 [K], sorted, distinct), or all of them, brought up to date."""
+        rows = ActiveRows(self, ids)
+        window = self.optimizer.window
+        if window is not None and window.length > 0:
+            for start, stop in _pieces(0, len(rows)):
+                values, state = rows.working(start, stop)
+                self.optimizer.catch_up_(values, state)
+                rows.write(start, stop, values, state, step=window.num_steps, lane="catch-up")
+        return rows
 
-    def _draw_rows(self, seed: int) -> None:
+    def finish_step(self, *, lr: float) -> None:
+        """After the last update of a step."""
+        self.optimizer.finish_step(lr=lr)
+        if self.optimizer.window_is_full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Apply to every row the steps that it has missed."""
+        self.optimizer.flush_(self._all_chunks())
+
+    def state_of_rows(self) -> dict[str, Tensor]:
+        """The optimizer's state by name, [N, ...] each."""
+        return {name: getattr(self, name) for name in self._state_names}
+
+    def rounded(self, name: str, values: Tensor, ids: Tensor, *, step: int, lane: str) -> Tensor:
+        """`values` [n, D] of the buffer `name` as they can be stored."""
+        if self.dtype != torch.bfloat16 or getattr(self, name).dtype != torch.bfloat16:
+            return values
+        return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
+
+    def _allocate_state(self, device: torch.device | str | None) -> list[str]:
+        num_rows, dim = self.weight.shape
+        working = working_dtype(self.dtype)
+        declared = self.optimizer.row_state(dim=dim, dtype=working)
+        for name, spec in declared.items():
+            dtype = self.dtype if spec.shape == (dim,) and spec.dtype == working else spec.dtype
+            zeros = torch.zeros(num_rows, *spec.shape, dtype=dtype, device=device)
+            self.register_buffer(name, zeros)
+        return list(declared)
+
+    def _draw_rows(self) -> None:
         num_rows, dim = self.weight.shape
         step = 256 * _BLOCK_ROWS
         for start in range(0, num_rows, step):
             stop = min(start + step, num_rows)
-            self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=seed)
+            self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=self.seed)
+
+    def _all_chunks(self) -> Iterator[tuple[Tensor, RowState]]:
+        rows = ActiveRows(self, None)
+        window = self.optimizer.window
+        step = 0 if window is None else window.num_steps
+        for start, stop in _pieces(0, len(rows)):
+            values, state = rows.working(start, stop)
+            yield values, state
+            rows.write(start, stop, values, state, step=step, lane="flush")
 
 
 class ActiveRows:
@@ -87,25 +144,89 @@ class ActiveRows:
     def __init__(self, table: CenterTable, ids: Tensor | None) -> None:
         self.table = table
         self.ids = ids
+        self._last: tuple[int, int, Tensor] | None = None  # a chunk is read, then updated
 
     def __len__(self) -> int:
         return self.table.weight.shape[0] if self.ids is None else self.ids.shape[0]
 
     def read(self, start: int, stop: int) -> Tensor:
         """Active rows [start, stop), [n, D]."""
-        return self._read(self.table.weight, start, stop)
+        if self.ids is None:
+            return self.table.weight[start:stop]
+        if self._last is None or self._last[:2] != (start, stop):
+            self._last = (start, stop, self.table.weight[self.ids[start:stop]])
+        return self._last[2]
 
     def take(self, places: Tensor) -> Tensor:
         """Copies [N, D] of the active rows at `places`."""
         return self.table.weight[places if self.ids is None else self.ids[places]]
 
-    def update(self, start: int, stop: int, gradient: Tensor, *, lr: float) -> None:
-        """One optimizer step of active rows [start, stop); `gradient` [n, D] is overwritten."""
-        rows, velocity = self.read(start, stop), self._read(self.table.velocity, start, stop)
-        self.table.optimizer.update_(rows, velocity, gradient, lr=lr)
-        if self.ids is not None:
-            self.table.weight[self.ids[start:stop]] = rows
-            self.table.velocity[self.ids[start:stop]] = velocity
+    def update(self, start: int, stop: int, gradient: Tensor, *, lr: float, step: int) -> None:
+        """One optimizer step of active rows [start, stop); `gradient` [n, D] is overwritten.
 
-    def _read(self, values: Tensor, start: int, stop: int) -> Tensor:
+        Args:
+            start: first place.
+            stop: one past the last.
+            gradient: [n, D] in the working dtype.
+            lr: learning rate.
+            step: number of the step, for rounding.
+        """
+        for first, last in _pieces(start, stop):
+            values, state = self.working(first, last)
+            piece = gradient[first - start : last - start]
+            self.table.optimizer.update_(values, state, piece, lr=lr)
+            self.write(first, last, values, state, step=step, lane="update")
+        self._last = None
+
+    def working(self, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Rows and their state to compute with: views where they are stored so, or copies."""
+        dtype = working_dtype(self.table.dtype)
+        state = {
+            name: self._some(values, start, stop)
+            for name, values in self.table.state_of_rows().items()
+        }
+        return self._current(start, stop).to(dtype), {
+            name: values.to(dtype) if values.is_floating_point() else values
+            for name, values in state.items()
+        }
+
+    def write(
+        self,
+        start: int,
+        stop: int,
+        rows: Tensor,
+        state: RowState,
+        *,
+        step: int,
+        lane: str,
+    ) -> None:
+        """Store what `working` gave, if it was copies."""
+        ids = self._ids(start, stop)
+        for name, values in {_WEIGHT: rows, **state}.items():
+            stored = getattr(self.table, name)
+            if self.ids is None and values.dtype == stored.dtype:
+                continue  # a view
+            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored.dtype)
+            if self.ids is None:
+                stored[start:stop] = kept
+            else:
+                stored.index_copy_(0, ids, kept)
+
+    def _current(self, start: int, stop: int) -> Tensor:
+        """Rows [start, stop), of the chunk that was read last if they are in it."""
+        if self._last is not None and self._last[0] <= start and stop <= self._last[1]:
+            return self._last[2][start - self._last[0] : stop - self._last[0]]
+        return self._some(self.table.weight, start, stop)
+
+    def _ids(self, start: int, stop: int) -> Tensor:
+        if self.ids is not None:
+            return self.ids[start:stop]
+        return torch.arange(start, stop, device=self.table.weight.device)
+
+    def _some(self, values: Tensor, start: int, stop: int) -> Tensor:
         return values[start:stop] if self.ids is None else values[self.ids[start:stop]]
+
+
+def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
+    for first in range(start, stop, _ROWS_AT_A_TIME):
+        yield first, min(first + _ROWS_AT_A_TIME, stop)

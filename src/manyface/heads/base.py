@@ -23,8 +23,8 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
-from manyface.base.numeric import refuse_double_backward
-from manyface.centers import CenterTable, RowSGD
+from manyface.base.numeric import refuse_double_backward, working_dtype
+from manyface.centers import CenterTable, RowOptimizer, RowSGD
 from manyface.heads.checks import (
     check_arguments,
     check_embeddings,
@@ -34,10 +34,16 @@ from manyface.heads.checks import (
 )
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
 from manyface.margins import Margin
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, chunk_borders, streamed_forward
+from manyface.softmax.streamed import (
+    DEFAULT_CHUNK_SIZE,
+    DEFAULT_KEPT_BYTES,
+    chunk_borders,
+    streamed_forward,
+)
 
 # Backward passes without a step after which a loop has forgotten head.step.
 _MANY_PENDING = 64
+_NO_WINDOW = torch.empty(0, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -54,9 +60,12 @@ class HeadOptions(TypedDict, total=False):
     scale: float
     momentum: float
     weight_decay: float
+    optimizer: RowOptimizer | None
     seed: int
     chunk_size: int
+    kept_bytes: int
     dtype: torch.dtype
+    operands: torch.dtype | None
     device: torch.device | str | None
 
 
@@ -94,9 +103,16 @@ class CenterHead(nn.Module, ABC):
         scale: factor of all logits (s in the papers).
         momentum: of the centers.
         weight_decay: of the centers.
+        optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
+            `RowSGD(..., mode="lazy-exact")`, `RowAdamW(...)`; of this head alone.
         seed: of the centers' first values and of all draws.
         chunk_size: classes per chunk; more is not faster once a chunk fills the caches.
-        dtype: of centers and arithmetic, float32 or float64.
+        kept_bytes: softmax numerators are kept from `forward` to `step` if they take no more than
+            this: three matrix products, not four.
+        dtype: of the centers and their momentum: float32, float64, or bfloat16, which halves both;
+            it is computed with in float32 and rounded stochastically.
+        operands: of the factors of matrix products; None is `dtype`. bfloat16 is faster where the
+            machine has instructions for it; see `softmax/streamed.py` on what stays in float32.
         device: of the centers.
     """
 
@@ -109,20 +125,24 @@ class CenterHead(nn.Module, ABC):
         scale: float = 64.0,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        optimizer: RowOptimizer | None = None,
         seed: int = 0,
         chunk_size: int = DEFAULT_CHUNK_SIZE,
+        kept_bytes: int = DEFAULT_KEPT_BYTES,
         dtype: torch.dtype = torch.float32,
+        operands: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.centers = CenterTable(
             num_classes,
             dim,
             seed=seed,
-            optimizer=RowSGD(momentum=momentum, weight_decay=weight_decay),
+            optimizer=optimizer or RowSGD(momentum=momentum, weight_decay=weight_decay),
             dtype=dtype,
             device=device,
         )
@@ -136,7 +156,7 @@ class CenterHead(nn.Module, ABC):
         """The classes that take part in a step with these labels, int64 [B]."""
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch, scalar in the centers' dtype; 0 for an empty batch.
+        """Mean loss of a batch, scalar in the working dtype; 0 for an empty batch.
 
         Args:
             embeddings: [B, dim], any length and floating dtype.
@@ -147,10 +167,10 @@ class CenterHead(nn.Module, ABC):
             NonFiniteError: an embedding holds NaN or infinity.
         """
         check_one_process()
-        check_table(self.centers.weight)
+        check_table(self.centers.weight, dtype=self.centers.dtype)
         check_labels(labels, num_classes=self.num_classes, batch=embeddings.shape[0])
         with self._full_precision():
-            values = embeddings.detach().to(self.centers.weight.dtype)
+            values = embeddings.detach().to(working_dtype(self.centers.dtype))
             check_embeddings(values, dim=self.dim)
             return self._loss(embeddings, values, labels.to(torch.int64))
 
@@ -169,6 +189,7 @@ class CenterHead(nn.Module, ABC):
                 self._fused_step(self._pending[0], lr, 1.0 / grad_scale)
             else:
                 self._unfused_step(lr, 1.0 / grad_scale)
+            self.centers.finish_step(lr=lr)
         self.num_steps += 1
         self.zero_grad()
 
@@ -206,13 +227,21 @@ class CenterHead(nn.Module, ABC):
         return f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
 
     def get_extra_state(self) -> Tensor:
-        """int64 [2]: seed (its 64 bits) and number of steps, on which a step's draws depend."""
+        """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; then the
+        bits of the window of missed steps, if the optimizer has one."""
         signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
-        return torch.tensor([signed, self.num_steps])
+        window = self.centers.optimizer.state_dict().get("window", _NO_WINDOW)
+        counts = torch.tensor([signed, self.num_steps])
+        return torch.cat([counts, window.flatten().cpu().view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
         self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
+        optimizer = self.centers.optimizer
+        size = 1 if optimizer.window is None else optimizer.window.size
+        window = state[2:].cpu().view(torch.float64)
+        loaded = {"window": window.view(-1, size, size), "num_steps": state[1].cpu()}
+        optimizer.load_state_dict(loaded if len(window) else {})
 
     def _loss(self, embeddings: Tensor, values: Tensor, labels: Tensor) -> Tensor:
         if labels.shape[0] == 0:
@@ -221,6 +250,7 @@ class CenterHead(nn.Module, ABC):
             return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
         selection = self.select(labels)
         rows = self.centers.active(selection.ids)
+        trains = torch.is_grad_enabled()
         with torch.no_grad():
             result = streamed_forward(
                 values,
@@ -229,6 +259,8 @@ class CenterHead(nn.Module, ABC):
                 margin=self.margin,
                 scale=self.scale,
                 chunk_size=self.chunk_size,
+                operands=self.operands,
+                kept_bytes=self.kept_bytes if trains else 0,
             )
         passed = ForwardPass(rows, result.residual)
         return self._attach(embeddings, result.loss, result.embedding_gradient, passed)
@@ -266,13 +298,16 @@ class CenterHead(nn.Module, ABC):
     def _fused_step(self, pending: Pending, lr: float, factor: float) -> None:
         upstream = pending.upstream * factor
         for start, stop, chunk in pending.forward.chunks():
-            pending.forward.rows.update(start, stop, chunk.mul_(upstream), lr=lr)
+            pending.forward.rows.update(
+                start, stop, chunk.mul_(upstream), lr=lr, step=self.num_steps
+            )
 
     def _unfused_step(self, lr: float, factor: float) -> None:
         gradients = self.row_gradients()
         rows = self.centers.active(gradients.ids)
         for start, stop in chunk_borders(len(rows), self.chunk_size):
-            rows.update(start, stop, gradients.values[start:stop].mul_(factor), lr=lr)
+            piece = gradients.values[start:stop].mul_(factor)
+            rows.update(start, stop, piece, lr=lr, step=self.num_steps)
 
 
 def _forget(module: nn.Module, incompatible_keys: object) -> None:

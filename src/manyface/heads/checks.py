@@ -53,9 +53,14 @@ def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: tor
     _check_dtype(dtype)
 
 
-def check_table(weight: Tensor) -> None:
+def check_table(weight: Tensor, *, dtype: torch.dtype) -> None:
     """The centers may have been moved to another dtype by `module.half()` or the like."""
-    _check_dtype(weight.dtype)
+    if weight.dtype != dtype:
+        raise ConfigError(
+            f"the class centers were made as {dtype} and are {weight.dtype} now; embeddings may "
+            "have any floating dtype, so keep the head out of .half(), .to(dtype) and of pure "
+            "16-bit precision plugins"
+        )
 
 
 def check_one_process() -> None:
@@ -68,10 +73,10 @@ def check_one_process() -> None:
 
 
 def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.float64):
+    if dtype not in (torch.float32, torch.float64, torch.bfloat16):
         raise ConfigError(
-            f"class centers must be float32 or float64, got {dtype}; embeddings may have any "
-            "floating dtype, so keep the head out of .half() and of pure 16-bit precision plugins"
+            f"class centers must be float32, float64 or bfloat16, got {dtype}; embeddings may have "
+            "any floating dtype"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from manyface.base.numeric import working_dtype
 from manyface.centers import ActiveRows
 from manyface.softmax.streamed import Residual, row_gradients
 
@@ -75,7 +76,9 @@ class Pending:
     def gradients(self) -> RowGradients:
         """All row gradients at once, [K, D]."""
         rows = self.forward.rows
-        values = rows.table.weight.new_empty(len(rows), rows.table.weight.shape[1])
+        weight = rows.table.weight
+        working = working_dtype(weight.dtype)
+        values = weight.new_empty(len(rows), weight.shape[1], dtype=working)
         for start, stop, chunk in self.forward.chunks():
             torch.mul(chunk, self.upstream, out=values[start:stop])
         return RowGradients(rows.ids, values)

@@ -42,7 +42,8 @@ def test_update_is_torch_sgd(ids: torch.Tensor | None) -> None:
     before = ours.weight.clone()
     for step in range(4):
         theirs.grad = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(step))
-        ours.active(ids).update(0, theirs.shape[0], theirs.grad.clone(), lr=0.3)
+        rows = ours.active(ids)
+        rows.update(0, len(rows), theirs.grad.clone(), lr=0.3, step=step)
         optimizer.step()
     torch.testing.assert_close(ours.weight[everything], theirs.detach(), rtol=1e-6, atol=1e-8)
     if ids is not None:
