@@ -65,12 +65,12 @@ def arcface_torch_needs(shape: Shape) -> Needs:
     sample. Optimizer: a gradient of all rows, and that with weight decay. Nothing is gathered at
     sample rate 1.
     """
-    row, active = 4 * shape.dim, partial_rows(shape)
-    gathered = row * active if shape.sample_rate < 1 else 0
-    logits = 4 * shape.batch * active
-    loss = gathered + row * active + 4 * logits
-    most = max(loss, gathered + 5 * row * active, 2 * row * shape.classes)
-    step = autograd_bytes(most + draw_bytes(shape), shape.classes)
+    rows, active = 4 * shape.dim * shape.classes, 4 * shape.dim * partial_rows(shape)
+    gathered = active if shape.sample_rate < 1 else 0
+    logits = 4 * shape.batch * partial_rows(shape)
+    most = max(gathered + active + 4 * logits, gathered + 5 * active, 2 * rows)
+    most += draw_bytes(shape)
+    step = autograd_bytes(most, shape, matrices=(rows, active, logits))
     return Needs(table_bytes(shape), 0, step)
 
 

@@ -7,7 +7,7 @@ step gathers those of the sampled classes, trains them by themselves and writes 
 softmax: the same products, less to do at the target.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,7 +31,8 @@ SCALE = 64.0
 # Images per chunk of linear_cross_entropy. Its own choice is one image from about 100,000 classes
 # on, each with a pass over all rows and their gradient: many times slower.
 _CHUNK_IMAGES = 16
-_KEPT_BYTES = 240 * 2**20
+# Larger blocks go back to the system when they are freed (M_MMAP_THRESHOLD at its largest).
+_KEPT_BELOW = 32 * 2**20
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -153,20 +154,21 @@ def no_linear_cross_entropy(shape: Shape) -> str | None:
 def eager_needs(shape: Shape) -> Needs:
     """Unit rows and four copies of the logits; or later three copies of the rows."""
     rows, logits = _matrices(shape, shape.classes)
-    return _needs(shape, max(4 * logits + rows, 3 * rows))
+    return _needs(shape, max(4 * logits + rows, 3 * rows), (rows, logits))
 
 
 def linear_cross_entropy_needs(shape: Shape) -> Needs:
     """Unit rows, their gradient, two copies of a chunk's logits; or three copies of the rows."""
     rows, logits = _matrices(shape, shape.classes)
     chunk = logits * min(_CHUNK_IMAGES, shape.batch) // shape.batch
-    return _needs(shape, max(2 * chunk + 2 * rows, 3 * rows))
+    return _needs(shape, max(2 * chunk + 2 * rows, 3 * rows), (rows,))
 
 
 def row_sparse_needs(shape: Shape) -> Needs:
     """Of the sample: rows, momentum, unit rows, four copies of the logits; or five of the rows."""
     rows, logits = _matrices(shape, partial_rows(shape))
-    return _needs(shape, max(4 * logits + 3 * rows, 5 * rows) + draw_bytes(shape))
+    stepping = max(4 * logits + 3 * rows, 5 * rows) + draw_bytes(shape)
+    return _needs(shape, stepping, (rows, logits))
 
 
 def draw_bytes(shape: Shape) -> int:
@@ -174,17 +176,18 @@ def draw_bytes(shape: Shape) -> int:
     return (4 + 16) * shape.classes
 
 
-def autograd_bytes(stepping: int, active_rows: int) -> int:
+def autograd_bytes(stepping: int, shape: Shape, *, matrices: Sequence[int]) -> int:
     """`stepping` bytes of matrices, with what torch takes beside them in plain autograd.
 
     That is a few vectors of one number per row, and what glibc keeps of freed blocks below 32 MiB:
-    up to twice the matrices of small steps and up to 240 MB of any were measured.
+    up to six times these `matrices` (bytes of each), twice the step's at most, were measured.
     """
-    return stepping + 4 * 8 * active_rows + min(2 * stepping, _KEPT_BYTES)
+    kept = 6 * sum(each for each in matrices if each < _KEPT_BELOW)
+    return stepping + 4 * 8 * shape.classes + min(2 * stepping, kept)
 
 
-def _needs(shape: Shape, stepping: int) -> Needs:
-    step = autograd_bytes(stepping, shape.classes)
+def _needs(shape: Shape, stepping: int, matrices: Sequence[int]) -> Needs:
+    step = autograd_bytes(stepping, shape, matrices=matrices)
     return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, step)
 
 

@@ -76,9 +76,15 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         "step: forward, backward and update; extra: peak of its memory above what is held",
         f"gemm: 3 products [B, D] x [D, k], at the best 2048^3 rate ({best}), as share of the step",
         f"time, memory (held + extra, the process included): of those of "
-        f"{result['against']}; against every other rival: --json",
+        f"{result['against']}{_other_rivals(result)}",
     ]
     return [*notes, *(_pool_note(name, found) for name, found in ran.items() if "passes" in found)]
+
+
+def _other_rivals(result: Mapping[str, Any]) -> str:
+    """Where to look for the ratios that the table has no place for."""
+    more = any(len(found["ratio"]) > 1 for found in _ran(result["methods"]).values())
+    return "; against every other rival: --json" if more else ""
 
 
 def _pool_note(name: str, found: Figures) -> str:
