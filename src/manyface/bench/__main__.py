@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from manyface.base.errors import ManyfaceError
-from manyface.bench.measure import measure, product_rate
+from manyface.bench.measure import measure, product_figures
 from manyface.bench.shape import Shape
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     name, shape = sys.argv[1], Shape(**json.loads(sys.argv[2]))
     try:
         figures = measure(name, shape, report=lambda text: _say(doing=text))
-        _say(found={**figures, "product_flop_per_second": product_rate(shape)})
+        _say(found={**figures, **product_figures(name, shape)})
     except ManyfaceError as error:
         _say(error=str(error))
     except Exception as error:  # anything: the process above says it in a line

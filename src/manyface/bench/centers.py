@@ -1,4 +1,4 @@
-"""Heads with class centers: full and Partial FC, and the dense softmax with autograd (eager)."""
+"""The library's heads with class centers: full and Partial FC."""
 
 from typing import Any
 
@@ -7,17 +7,15 @@ from torch import Tensor
 
 from manyface.base.random import torch_generator
 from manyface.bench.shape import Needs, Shape
-from manyface.centers import CenterTable, RowSGD
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.heads.base import HeadOptions
 from manyface.heads.sampling import sample_size
 from manyface.margins import CosFace
-from manyface.softmax import dense_margin_softmax
 
 MARGIN = CosFace(0.4)
 LEARNING_RATE = 0.1
-# Rows are drawn in blocks of 16,384, three copies of float32 at a time (centers/table.py).
-_BLOCK = 3 * 4 * 16_384
+# Bytes per dimension: rows are drawn 16,384 at a time, in three copies (centers/table.py).
+DRAW_BYTES = 3 * 4 * 16_384
 
 
 def random_embeddings(shape: Shape, name: str, count: int) -> Tensor:
@@ -42,37 +40,6 @@ class HeadRun:
         self._embeddings.grad = None
         self._head(self._embeddings, labels).backward()
         self._head.step(LEARNING_RATE)
-
-    def figures(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-
-class EagerRun:
-    """The same loss with all logits in memory, autograd, torch.optim.SGD over all rows."""
-
-    def __init__(self, shape: Shape) -> None:
-        sgd = RowSGD()
-        table = CenterTable(
-            shape.classes, shape.dim, seed=0, optimizer=sgd, dtype=shape.torch_dtype
-        )
-        self._rows = torch.nn.Parameter(table.weight)
-        self._optimizer = torch.optim.SGD(
-            [self._rows], lr=LEARNING_RATE, momentum=sgd.momentum, weight_decay=sgd.weight_decay
-        )
-        self._optimizer.state[self._rows]["momentum_buffer"] = table.velocity.fill_(0.0)
-        self._embeddings = random_embeddings(shape, "embeddings", shape.batch).requires_grad_()
-
-    def plan(self, labels: Tensor) -> None:
-        """Nothing."""
-
-    def step(self, labels: Tensor) -> None:
-        """As in a training loop."""
-        self._embeddings.grad = None
-        self._optimizer.zero_grad()
-        loss = dense_margin_softmax(self._embeddings, self._rows, labels, margin=MARGIN, scale=64.0)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
 
     def figures(self) -> dict[str, Any]:
         """Nothing."""
@@ -111,24 +78,13 @@ def partial_rows(shape: Shape) -> int:
 
 def full_needs(shape: Shape) -> Needs:
     """Rows and momentum; a chunk at a time."""
-    return Needs(_table(shape), _BLOCK * shape.dim, streamed_bytes(shape))
+    return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, streamed_bytes(shape))
 
 
 def partial_needs(shape: Shape) -> Needs:
     """The same, and the draw: some arrays of 8 bytes per sampled class."""
     draw = 5 * 8 * partial_rows(shape)
-    return Needs(_table(shape), _BLOCK * shape.dim, streamed_bytes(shape) + draw)
-
-
-def eager_needs(shape: Shape) -> Needs:
-    """Unit rows and four copies of the logits; later, three or four copies of the rows.
-
-    Measured above 150 MB of rows: 3.0 times the rows where D is several times B, and 4.0 times the
-    logits + the rows where B is.
-    """
-    rows = shape.classes * shape.dim * shape.number_bytes
-    logits = shape.classes * shape.batch * shape.number_bytes
-    return Needs(_table(shape), _BLOCK * shape.dim, max(4 * logits + rows, 4 * rows))
+    return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, streamed_bytes(shape) + draw)
 
 
 def streamed_bytes(shape: Shape) -> int:
@@ -138,7 +94,7 @@ def streamed_bytes(shape: Shape) -> int:
     return numbers * shape.number_bytes
 
 
-def _table(shape: Shape) -> int:
+def table_bytes(shape: Shape) -> int:
     """Rows and momentum [N, D]."""
     return 2 * shape.classes * shape.dim * shape.number_bytes
 

@@ -1,7 +1,8 @@
 """Time and memory of one method's steps, in this process, which should do nothing else.
 
 Memory is the peak of anonymous + shared resident bytes (observe/memory.py) above what is held
-before the first step, when rows, momentum and batch are resident and written. Time is that of the
+before the first step, when rows, momentum and batch are resident and written; pages of files, the
+program's own included, are counted apart. Time is that of the
 steps after one warm-up, each with labels of its own.
 """
 
@@ -16,7 +17,12 @@ from torch import Tensor
 from manyface.base.random import torch_generator
 from manyface.bench.methods import find_method
 from manyface.bench.shape import Shape
-from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
+from manyface.observe.memory import (
+    MemoryMeter,
+    file_bytes,
+    give_back_freed,
+    resident_bytes,
+)
 
 PRODUCT_SIZE = 2048
 _PRODUCT_REPEATS = 8
@@ -42,16 +48,23 @@ def measure(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[s
         **({"plan_seconds": _spread(plans[1:])} if method.plans else {}),
         "peak_extra_bytes": peak,
         "resident_bytes": before,
+        "page_cache_bytes": file_bytes(),
         **run.figures(),
     }
 
 
-def product_rate(shape: Shape) -> float:
+def product_figures(name: str, shape: Shape) -> dict[str, Any]:
+    """Dtype of the method's matrix products, and the rate of a large one."""
+    dtype = find_method(name).product_dtype or shape.dtype
+    return {"product_dtype": dtype, "product_flop_per_second": product_rate(dtype, shape.threads)}
+
+
+def product_rate(dtype: str, threads: int) -> float:
     """Floating-point operations per second of the fastest 2048^3 matrix product."""
-    torch.set_num_threads(shape.threads)
+    torch.set_num_threads(threads)
     draw = torch_generator(0, "bench", "product")
     size = (PRODUCT_SIZE, PRODUCT_SIZE)
-    one = torch.randn(size, generator=draw).to(shape.torch_dtype)
+    one = torch.randn(size, generator=draw).to(getattr(torch, dtype))
     result = torch.empty_like(one)
     seconds = [_timed(lambda: torch.mm(one, one, out=result)) for _ in range(_PRODUCT_REPEATS)]
     return 2.0 * PRODUCT_SIZE**3 / min(seconds)

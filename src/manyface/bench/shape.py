@@ -30,6 +30,7 @@ class Shape:
         threads: of torch.
         chunk_size: classes per chunk of the streamed softmax.
         dtype: "float32" or "float64", of everything.
+        checkout: folder of insightface's code, for the methods that run it.
 
     Raises:
         ConfigError: a size or share that no step can have.
@@ -44,6 +45,7 @@ class Shape:
     threads: int = 1
     chunk_size: int = DEFAULT_CHUNK_SIZE
     dtype: str = "float32"
+    checkout: str | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

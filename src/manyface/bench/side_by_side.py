@@ -9,11 +9,16 @@ The figures of a method that ran:
     plan_seconds      the same of planning the slots, which a loader's thread does in training
     resident_bytes    held before the first step, the process itself included
     peak_extra_bytes  most that was held above that in any step
+    page_cache_bytes  resident pages of files, torch's own included, in none of the above
     products          matrix products [B, D] x [D, k] that loss and gradients need
-    product_flop_per_second  rate of a 2048^3 product after its steps
-    gemm_fraction     3 * 2 B k D / median step time / the best of these rates of all methods
-    ratio             of this method to `against`: time (median), extra_memory (peak_extra_bytes)
-                      and memory (resident_bytes + peak_extra_bytes)
+    product_dtype     dtype of these, bfloat16 under autocast
+    product_flop_per_second  rate of a 2048^3 product of that dtype after its steps
+    gemm_fraction     3 * 2 B k D / median step time / the best rate of that dtype of all methods
+    ratio             rival -> of this method to that rival: time (median), extra_memory
+                      (peak_extra_bytes), memory (resident_bytes + peak_extra_bytes)
+
+What is a rival, bench/methods.py says; every one that ran is in `ratio`, and if none did, the first
+method that ran. `against` is the one for a table.
 
 One that does not fit has `fits` false, `needed_bytes`, `available_bytes`; one that died, `error`.
 """
@@ -23,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from manyface.bench.measure import PRODUCT_SIZE
-from manyface.bench.methods import find_method
+from manyface.bench.methods import check_method, find_method
 from manyface.bench.process import MeasurementError, in_own_process
 from manyface.bench.shape import Shape
 from manyface.observe.available import available_bytes
@@ -41,7 +46,7 @@ class Job:
     shape: Shape
 
     def __post_init__(self) -> None:
-        find_method(self.method).check(self.shape)
+        check_method(self.method, self.shape)
 
 
 def compare(jobs: Sequence[Job], *, report: Callable[[str, str], None]) -> Figures:
@@ -52,15 +57,18 @@ def compare(jobs: Sequence[Job], *, report: Callable[[str, str], None]) -> Figur
         report: is told (name of a job, what it does).
 
     Returns:
-        "methods" (name -> figures as above); "product" (size, flop_per_second), None if none ran.
+        "methods" (name -> figures as above); "product" (size, flop_per_second: dtype -> rate) and
+        "against" (name), None if none ran.
     """
     methods = {job.name: _run(job, report) for job in jobs}
-    rates = [each["product_flop_per_second"] for each in methods.values() if ran(each)]
+    rates = _best_rates(methods)
     if not rates:
-        return {"product": None, "methods": methods}
-    _add_fractions(jobs, methods, max(rates))
-    _add_ratios(methods, _reference(jobs, methods))
-    return {"product": {"size": PRODUCT_SIZE, "flop_per_second": max(rates)}, "methods": methods}
+        return {"product": None, "against": None, "methods": methods}
+    _add_fractions(jobs, methods, rates)
+    rivals = _rivals(jobs, methods)
+    _add_ratios(methods, [job.name for job in rivals])
+    product = {"size": PRODUCT_SIZE, "flop_per_second": rates}
+    return {"product": product, "against": _most_asked(rivals), "methods": methods}
 
 
 def _run(job: Job, report: Callable[[str, str], None]) -> Figures:
@@ -79,13 +87,24 @@ def _run(job: Job, report: Callable[[str, str], None]) -> Figures:
     return {**start, "products": PRODUCTS, **found}
 
 
-def _add_fractions(jobs: Sequence[Job], methods: dict[str, Figures], rate: float) -> None:
+def _best_rates(methods: dict[str, Figures]) -> dict[str, float]:
+    """Best rate of a product, by dtype, over the methods that ran."""
+    best: dict[str, float] = {}
+    for each in filter(ran, methods.values()):
+        dtype, rate = each["product_dtype"], each["product_flop_per_second"]
+        best[dtype] = max(rate, best.get(dtype, 0.0))
+    return best
+
+
+def _add_fractions(
+    jobs: Sequence[Job], methods: dict[str, Figures], rates: dict[str, float]
+) -> None:
     """Which share of a step the products that trained rows need would take at the best rate."""
     for job in jobs:
         if ran(figures := methods[job.name]):
             rows = figures["active_rows"]
             operations = PRODUCTS * 2 * job.shape.batch * rows * job.shape.dim
-            seconds = figures["step_seconds"]["median"]
+            seconds, rate = figures["step_seconds"]["median"], rates[figures["product_dtype"]]
             figures["gemm_fraction"] = operations / seconds / rate
 
 
@@ -94,20 +113,27 @@ def ran(figures: Figures) -> bool:
     return "step_seconds" in figures
 
 
-def _reference(jobs: Sequence[Job], methods: dict[str, Figures]) -> str:
-    """Eager, or else the first, of those that ran; one has."""
-    names = [job.name for job in jobs if ran(methods[job.name])]
-    eager = [job.name for job in jobs if job.method == "eager" and job.name in names]
-    return [*eager, *names][0]
+def _rivals(jobs: Sequence[Job], methods: dict[str, Figures]) -> list[Job]:
+    """The rivals that ran, or else the first job that did; one has."""
+    those = [job for job in jobs if ran(methods[job.name])]
+    return [job for job in those if find_method(job.method).rival] or those[:1]
 
 
-def _add_ratios(methods: dict[str, Figures], against: str) -> None:
-    reference = _costs(methods[against])
-    for figures in methods.values():
-        if ran(figures):
-            costs = _costs(figures)
-            shares = {key: costs[key] / reference[key] for key in costs}
-            figures["ratio"] = {"against": against, **shares}
+def _most_asked(rivals: Sequence[Job]) -> str:
+    """The rival for a table: one that the user has named a checkout for, else eager, else any."""
+    by_method = {job.method: job.name for job in rivals}
+    asked = [by_method[name] for name in ("arcface_torch", "eager") if name in by_method]
+    return [*asked, rivals[0].name][0]
+
+
+def _add_ratios(methods: dict[str, Figures], rivals: Sequence[str]) -> None:
+    references = {name: _costs(methods[name]) for name in rivals}
+    for figures in filter(ran, methods.values()):
+        costs = _costs(figures)
+        figures["ratio"] = {
+            name: {key: costs[key] / reference[key] for key in costs}
+            for name, reference in references.items()
+        }
 
 
 def _costs(figures: Figures) -> dict[str, float]:

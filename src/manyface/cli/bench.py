@@ -4,11 +4,16 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from manyface.base.errors import WriteError
+from manyface.base.errors import ConfigError, WriteError
+
+if TYPE_CHECKING:
+    from manyface.bench import Shape
+
+_RIVAL = "arcface_torch"
 
 app = typer.Typer(
     help="Measure what the parts of a training cost on this machine.",
@@ -30,10 +35,16 @@ def head(
     dim: Annotated[int, typer.Option(help="Length of an embedding.")] = 512,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="full, partial, f2c or eager; may be repeated. Default: all."),
+        typer.Option(help="One of those above; may be repeated. Default: all that can run."),
+    ] = None,
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR", help="arcface_torch=DIR: insightface's head, its code in DIR."
+        ),
     ] = None,
     sample_rate: Annotated[
-        float, typer.Option(help="Share of the classes that Partial FC scores.")
+        float, typer.Option(help="Share of the classes that the sampling heads score.")
     ] = 0.1,
     pool_ratio: Annotated[float, typer.Option(help="Slots of F2C's pool per identity.")] = 0.1,
     steps: Annotated[int, typer.Option(help="Steps measured, after one that is not.")] = 5,
@@ -57,7 +68,17 @@ def head(
              the batch is probe once and gallery once, so there are
              2 x B/2 probes of B distinct images; planning the slots is
              a loader thread's work and reported apart
+    and rivals, which the others are set in relation to:
     eager    dense softmax, autograd, SGD over all rows
+    linear_cross_entropy
+             torch's own fused last layer, on unit rows; without a margin
+    partial_fc_2020
+             Partial FC as first published: sampled rows and their
+             momentum gathered, trained with autograd, written back
+    arcface_torch, arcface_torch_bf16
+             insightface's PartialFC_V2, unchanged, in fp32 and under bf16
+             autocast; takes --rival arcface_torch=DIR, a checkout of it,
+             whose code is run
 
     Each runs in a process of its own, if it fits into the memory that is available.
 
@@ -65,10 +86,11 @@ def head(
     Examples:
       manyface bench head --classes 1000000
       manyface bench head --method f2c --method full --pool-ratio 0.01
+      manyface bench head --method partial --rival arcface_torch=insightface
     """
     import torch
 
-    from manyface.bench import METHODS, Job, Shape
+    from manyface.bench import Job, Shape
     from manyface.cli.head_table import print_heads
     from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
@@ -82,12 +104,34 @@ def head(
         threads=torch.get_num_threads() if threads is None else threads,
         chunk_size=DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size,
         dtype=dtype,
+        checkout=_checkout(rival or []),
     )
-    jobs = [Job(name, name, shape) for name in dict.fromkeys(method or METHODS)]
+    jobs = [Job(name, name, shape) for name in _methods(method, shape)]
     result = _compare(jobs, file)
     print_heads(result)
     if any("error" in figures for figures in result["methods"].values()):
         raise typer.Exit(1)
+
+
+def _checkout(rivals: Sequence[str]) -> str | None:
+    """The folder of `arcface_torch=DIR`, the last one given; None without any."""
+    folder = None
+    for each in rivals:
+        name, _, folder = each.partition("=")
+        if name != _RIVAL or not folder:
+            raise ConfigError(f"--rival takes {_RIVAL}=DIR, a checkout of insightface; got {each}")
+    return folder
+
+
+def _methods(asked: Sequence[str] | None, shape: "Shape") -> list[str]:
+    """Names as asked, once each, and the rival whose checkout is named; or all that can run."""
+    from manyface.bench import methods_here
+
+    if not asked:
+        return methods_here(shape)
+    named = any(name.startswith(_RIVAL) for name in asked)
+    added = [_RIVAL] if shape.checkout is not None and not named else []
+    return [*dict.fromkeys(asked), *added]
 
 
 def _compare(jobs: Sequence[Any], file: Path | None) -> dict[str, Any]:

@@ -6,14 +6,15 @@ from typing import Any
 from manyface.cli.console import format_bytes, make_console
 
 Figures = dict[str, Any]
-# Heading, text of a method that ran, and the narrowest terminal in which it is worth its place.
-_COLUMNS: list[tuple[str, Callable[[Figures], str], int]] = [
-    ("step", lambda found: format_seconds(found["step_seconds"]["median"]), 0),
-    ("extra", lambda found: format_bytes(found["peak_extra_bytes"]), 0),
-    ("held", lambda found: format_bytes(found["resident_bytes"]), 44),
-    ("gemm", lambda found: f"{100 * found['gemm_fraction']:.0f} %", 52),
-    ("time", lambda found: _times(found["ratio"]["time"]), 60),
-    ("memory", lambda found: _times(found["ratio"]["memory"]), 60),
+# Heading, text of a method that ran (figures, name of the rival), and the narrowest terminal in
+# which it is worth its place.
+_COLUMNS: list[tuple[str, Callable[[Figures, str], str], int]] = [
+    ("step", lambda found, _: format_seconds(found["step_seconds"]["median"]), 0),
+    ("extra", lambda found, _: format_bytes(found["peak_extra_bytes"]), 0),
+    ("held", lambda found, _: format_bytes(found["resident_bytes"]), 50),
+    ("gemm", lambda found, _: f"{100 * found['gemm_fraction']:.0f} %", 58),
+    ("time", lambda found, rival: _times(found["ratio"][rival]["time"]), 70),
+    ("memory", lambda found, rival: _times(found["ratio"][rival]["memory"]), 70),
 ]
 
 
@@ -22,7 +23,10 @@ def print_heads(result: Mapping[str, Any]) -> None:
     methods: dict[str, Figures] = result["methods"]
     console = make_console()
     columns = [column for column in _COLUMNS if console.width >= column[2]]
-    rows = {name: [text(found) for _, text, _ in columns] for name, found in _ran(methods).items()}
+    rows = {
+        name: [text(found, result["against"]) for _, text, _ in columns]
+        for name, found in _ran(methods).items()
+    }
     headings = [heading for heading, _, _ in columns]
     widths = [max(map(len, cells)) for cells in zip(headings, *rows.values(), strict=True)]
     first = max(map(len, ("method", *methods)))
@@ -64,17 +68,23 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     ran, shape = _ran(result["methods"]), result["shape"]
     if not ran:
         return []
-    against = next(iter(ran.values()))["ratio"]["against"]
-    rate = result["product"]["flop_per_second"] / 1e9
+    rates = result["product"]["flop_per_second"].items()
+    best = ", ".join(f"{dtype} {rate / 1e9:.1f} GFLOP/s" for dtype, rate in rates)
     notes = [
         f"\n{shape['classes']:,} classes, batch {shape['batch']}, dim {shape['dim']}, "
         f"{shape['dtype']}, threads {shape['threads']}; median of {shape['steps']} steps",
         "step: forward, backward and update; extra: peak of its memory above what is held",
-        f"gemm: 3 products [B, D] x [D, k], at the best 2048^3 rate ({rate:.1f} GFLOP/s), "
-        "as share of the step",
-        f"time, memory (held + extra, the process included): of those of {against}",
+        f"gemm: 3 products [B, D] x [D, k], at the best 2048^3 rate ({best}), as share of the step",
+        f"time, memory (held + extra, the process included): of those of "
+        f"{result['against']}{_other_rivals(result)}",
     ]
     return [*notes, *(_pool_note(name, found) for name, found in ran.items() if "passes" in found)]
+
+
+def _other_rivals(result: Mapping[str, Any]) -> str:
+    """Where to look for the ratios that the table has no place for."""
+    more = any(len(found["ratio"]) > 1 for found in _ran(result["methods"]).values())
+    return "; against every other rival: --json" if more else ""
 
 
 def _pool_note(name: str, found: Figures) -> str:

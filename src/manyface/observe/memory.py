@@ -29,14 +29,23 @@ def machine_bytes() -> int:
 
 def resident_bytes() -> int:
     """Anonymous + shared resident bytes now; where /proc is missing, the peak of all pages."""
+    found = _sum_of(_FIELDS)
+    return _peak_of_all_pages() if found is None else found
+
+
+def file_bytes() -> int | None:
+    """Resident pages of files now, given up when memory is short, in bytes; None: unknown."""
+    return _sum_of(("RssFile:",))
+
+
+def _sum_of(fields: tuple[str, ...]) -> int | None:
+    """Bytes of these lines of the process's status; None where they are not all there."""
     try:
         status = _STATUS.read_text()
     except OSError:
-        return _peak_of_all_pages()
-    found = [line.split() for line in status.splitlines() if line.startswith(_FIELDS)]
-    if len(found) != len(_FIELDS):
-        return _peak_of_all_pages()
-    return sum(int(words[1]) for words in found) * 1024
+        return None
+    found = [line.split() for line in status.splitlines() if line.startswith(fields)]
+    return sum(int(words[1]) for words in found) * 1024 if len(found) == len(fields) else None
 
 
 def _peak_of_all_pages() -> int:

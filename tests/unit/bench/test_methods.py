@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from manyface.base.errors import ConfigError
-from manyface.bench import METHODS, Job, Shape
-from manyface.bench.centers import EagerRun, build_full
+from manyface.bench import METHODS, Job, Shape, methods_here
+from manyface.bench.centers import build_full
 from manyface.bench.measure import measure
 from manyface.bench.pool import PoolRun
+from manyface.bench.rivals import build_eager
 
 SMALL = Shape(classes=300, batch=8, dim=16, steps=2, chunk_size=64)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", methods_here(SMALL))
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_run_has_its_figures(name: str, dtype: str) -> None:
     told: list[str] = []
@@ -23,12 +24,13 @@ def test_a_run_has_its_figures(name: str, dtype: str) -> None:
     seconds = found["step_seconds"]
     assert 0 < seconds["min"] <= seconds["median"] <= seconds["max"]
     assert found["resident_bytes"] > 0
+    assert found["page_cache_bytes"] > 0
     assert ("plan_seconds" in found) == (name == "f2c")
 
 
 def test_eager_and_full_make_the_same_step() -> None:
     shape = Shape(classes=300, batch=8, dim=16, chunk_size=64, dtype="float64")
-    full, eager = build_full(shape), EagerRun(shape)
+    full, eager = build_full(shape), build_eager(shape)
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 5, 299])
     for _ in range(2):
         full.step(labels)
@@ -59,7 +61,16 @@ def test_the_pool_is_full_before_the_first_step() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("full", 1000), ("eager", 1000), ("partial", 250), ("f2c", 20)]
+    ("name", "rows"),
+    [
+        ("full", 1000),
+        ("partial", 250),
+        ("f2c", 20),
+        ("eager", 1000),
+        ("linear_cross_entropy", 1000),
+        ("partial_fc_2020", 250),
+        ("arcface_torch", 250),
+    ],
 )
 def test_active_rows(name: str, rows: int) -> None:
     shape = Shape(classes=1000, sample_rate=0.25, pool_ratio=0.02)
@@ -71,7 +82,10 @@ def test_needs_of_ten_million_classes() -> None:
     table = 2 * 10_000_000 * 512 * 4
     for name in ("full", "partial"):
         assert table < METHODS[name].needs(shape).total < 1.03 * table
-    assert METHODS["eager"].needs(shape).total > 2.5 * table
+    for name in ("eager", "linear_cross_entropy"):
+        assert 2.5 * table < METHODS[name].needs(shape).total < 2.6 * table
+    assert 2 * table < METHODS["arcface_torch"].needs(shape).total < 2.1 * table
+    assert 1.2 * table < METHODS["partial_fc_2020"].needs(shape).total < 1.3 * table
     assert METHODS["f2c"].needs(shape).total < 0.12 * table
     assert METHODS["full"].needs(shape).held == table
 

@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from manyface.bench import METHODS, Job, Shape, compare, side_by_side
+from manyface.bench import METHODS, Job, Shape, compare, methods_here, side_by_side
 from manyface.bench.process import MeasurementError, in_own_process
 
 SMALL = Shape(classes=300, batch=8, dim=16, steps=1)
+
+
+SAMPLED = ("partial", "f2c", "partial_fc_2020")
+RIVALS = [name for name in methods_here(SMALL) if METHODS[name].rival]
 
 
 def silent(name: str, doing: str) -> None:
@@ -21,20 +25,24 @@ def jobs(*names: str) -> list[Job]:
 
 @pytest.fixture(scope="module")
 def measured() -> dict:
-    return compare(jobs(*METHODS), report=silent)
+    return compare(jobs(*methods_here(SMALL)), report=silent)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", methods_here(SMALL))
 def test_all_figures_are_there(measured: dict, name: str) -> None:
     found = measured["methods"][name]
     assert found["fits"] is True
-    assert found["active_rows"] == (30 if name in ("partial", "f2c") else 300)
+    assert found["active_rows"] == (30 if name in SAMPLED else 300)
     assert found.keys() >= {"step_seconds", "peak_extra_bytes", "products", "gemm_fraction"}
     assert found["resident_bytes"] + found["peak_extra_bytes"] <= found["needed_bytes"]
-    assert found["ratio"]["against"] == "eager"
+    assert list(found["ratio"]) == RIVALS
+    assert measured["against"] == "eager"
     operations = 3 * 2 * 8 * found["active_rows"] * 16
     rates = [each["product_flop_per_second"] for each in measured["methods"].values()]
-    assert measured["product"] == {"size": 2048, "flop_per_second": max(rates)}
+    assert measured["product"] == {
+        "size": 2048,
+        "flop_per_second": {"float32": max(rates)},
+    }
     share = operations / found["step_seconds"]["median"] / max(rates)
     assert found["gemm_fraction"] == pytest.approx(share)
 
@@ -56,6 +64,7 @@ class Fake:
             "step_seconds": spread,
             "resident_bytes": held,
             "peak_extra_bytes": extra,
+            "product_dtype": METHODS[name].product_dtype or shape.dtype,
             "product_flop_per_second": rate,
         }
 
@@ -69,10 +78,26 @@ def test_ratios_against_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, fake)
     found = compare(jobs("full", "eager"), report=silent)["methods"]
     expected = {"time": 0.25, "extra_memory": 0.25, "memory": pytest.approx(2 / 3)}
-    assert found["full"]["ratio"] == {"against": "eager", **expected}
+    assert found["full"]["ratio"] == {"eager": expected}
     ones = {"time": 1.0, "extra_memory": 1.0, "memory": 1.0}
-    assert found["eager"]["ratio"] == {"against": "eager", **ones}
+    assert found["eager"]["ratio"] == {"eager": ones}
     assert found["full"]["gemm_fraction"] == pytest.approx(3 * 2 * 8 * 300 * 16 / 1.0 / 1e9)
+
+
+def test_ratios_against_each_rival_and_rates_by_dtype(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("full", "eager", "arcface_torch", "arcface_torch_bf16")
+    seconds = dict(zip(names, (1.0, 4.0, 8.0, 2.0), strict=True))
+    use(monkeypatch, Fake(**{name: (each, 10**6, 10**6) for name, each in seconds.items()}))
+    shape = Shape(classes=300, batch=8, dim=16, steps=1, checkout=str(checkout))
+    result = compare([Job(name, name, shape) for name in names], report=silent)
+    times = {name: each["time"] for name, each in result["methods"]["full"]["ratio"].items()}
+    assert times == {"eager": 0.25, "arcface_torch": 0.125, "arcface_torch_bf16": 0.5}
+    assert result["against"] == "arcface_torch"
+    assert result["product"]["flop_per_second"] == {"float32": 1e9, "bfloat16": 5e8}
+    half = result["methods"]["arcface_torch_bf16"]
+    assert half["gemm_fraction"] == pytest.approx(3 * 2 * 8 * 30 * 16 / 2.0 / 5e8)
 
 
 @pytest.mark.parametrize("asked", [("partial", "full"), ("eager", "partial", "full")])
@@ -81,9 +106,11 @@ def test_ratios_against_the_first_that_ran(
 ) -> None:
     runs = {"partial": (1.0, 10**6, 10**6), "full": (3.0, 10**6, 10**6)}
     use(monkeypatch, Fake(**runs, eager="RuntimeError: x"))
-    found = compare(jobs(*asked), report=silent)["methods"]
-    assert found["full"]["ratio"]["against"] == "partial"
-    assert found["full"]["ratio"]["time"] == 3.0
+    result = compare(jobs(*asked), report=silent)
+    found = result["methods"]
+    assert result["against"] == "partial"
+    assert found["full"]["ratio"].keys() == {"partial"}
+    assert found["full"]["ratio"]["partial"]["time"] == 3.0
     if "eager" in asked:
         assert found["eager"]["error"] == "RuntimeError: x"
         assert "ratio" not in found["eager"]
@@ -103,7 +130,7 @@ def test_what_does_not_fit_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         "needed_bytes": needed,
         "available_bytes": 1000,
     }
-    assert found["product"] is None
+    assert found["product"] is found["against"] is None
     assert told == [("full", "does not fit yet")]
 
 
