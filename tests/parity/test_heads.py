@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import manyface as mf
-from manyface.base.errors import ConfigError, LabelError, NonFiniteError
+from manyface.base.errors import CheckpointError, ConfigError, LabelError, NonFiniteError
 from manyface.heads import CenterHead
+from manyface.heads.row_order import SHUFFLED_FROM
 from manyface.softmax import dense_margin_softmax, streamed_margin_softmax
 
 CLASSES, DIM, BATCH = 53, 11, 17
@@ -494,3 +495,52 @@ def test_a_loop_that_never_steps_is_warned() -> None:
     loss = head(*batches(1)[0])
     with pytest.warns(UserWarning, match=r"without head\.step"):
         loss.backward()
+
+
+def test_a_large_shuffled_table_drawn_in_blocks_equals_dense() -> None:
+    """The same centers by class, whatever rows they lie in; resumed in another head."""
+    num_classes = SHUFFLED_FROM + 5
+    head = mf.PartialFC(
+        num_classes=num_classes,
+        dim=DIM,
+        margin=mf.CosFace(0.3),
+        scale=16.0,
+        sample_rate=0.1,
+        dtype=torch.float64,
+        momentum=0.0,
+        weight_decay=0.0,
+    )
+    assert head.block > 1
+    for step in range(3):
+        draw = torch.Generator().manual_seed(step)
+        embeddings = torch.randn(40, DIM, generator=draw, dtype=torch.float64)
+        labels = torch.randint(num_classes, (40,), generator=draw)
+        selection = head.select(head.row_order(labels))
+        assert selection.ids is not None
+        rows = head.centers.weight[selection.ids].clone().requires_grad_()
+        own = head.class_centers(labels)
+        assert torch.equal(own, rows[selection.targets])
+        expected = dense_margin_softmax(
+            embeddings, rows, selection.targets, margin=mf.CosFace(0.3), scale=16.0
+        )
+        expected.backward()
+        loss = head(embeddings, labels)
+        loss.backward()
+        head.step(0.1)
+        torch.testing.assert_close(loss, expected, rtol=1e-10, atol=0)
+        moved = rows - 0.1 * rows.grad
+        torch.testing.assert_close(head.centers.weight[selection.ids], moved.detach())
+    full = mf.FullFC(
+        num_classes=num_classes,
+        dim=DIM,
+        margin=mf.CosFace(0.3),
+        dtype=torch.float64,
+        seed=9,
+        momentum=0.0,
+    )
+    full.load_state_dict(head.state_dict())
+    assert torch.equal(full.class_centers(labels), head.class_centers(labels))
+    old = head.state_dict()
+    old["_extra_state"] = old["_extra_state"][:2]
+    with pytest.raises(CheckpointError, match="order of their classes"):
+        full.load_state_dict(old)

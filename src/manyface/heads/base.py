@@ -23,6 +23,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor, nn
 
+from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
 from manyface.centers import CenterTable, RowOptimizer, RowSGD
 from manyface.heads.checks import (
@@ -33,6 +34,7 @@ from manyface.heads.checks import (
     check_table,
 )
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
+from manyface.heads.row_order import RowOrder
 from manyface.margins import Margin
 from manyface.softmax.streamed import (
     DEFAULT_CHUNK_SIZE,
@@ -48,7 +50,7 @@ _NO_WINDOW = torch.empty(0, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Selection:
-    """The classes of a step: `ids` int64 [K] sorted (None: all), `targets` int64 [B] into them."""
+    """The rows of a step: `ids` int64 [K], distinct (None: all), `targets` int64 [B] into them."""
 
     ids: Tensor | None
     targets: Tensor
@@ -146,6 +148,7 @@ class CenterHead(nn.Module, ABC):
             dtype=dtype,
             device=device,
         )
+        self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
         self._pending: list[Pending] = []
         self._gradients: RowGradients | None = None
@@ -153,7 +156,13 @@ class CenterHead(nn.Module, ABC):
 
     @abstractmethod
     def select(self, labels: Tensor) -> Selection:
-        """The classes that take part in a step with these labels, int64 [B]."""
+        """The rows that take part in a step with these labels, rows too, int64 [B]."""
+
+    def class_centers(self, classes: Tensor) -> Tensor:
+        """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
+        the order of rows, see `RowOrder`."""
+        rows, places = torch.unique(self.row_order(classes), return_inverse=True)
+        return self.centers.active(rows).take(places)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, scalar in the working dtype; 0 for an empty batch.
@@ -227,28 +236,36 @@ class CenterHead(nn.Module, ABC):
         return f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
 
     def get_extra_state(self) -> Tensor:
-        """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; then the
-        bits of the window of missed steps, if the optimizer has one."""
+        """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; whether
+        rows are shuffled; the bits of the window of missed steps, if the optimizer has one."""
         signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
         window = self.centers.optimizer.state_dict().get("window", _NO_WINDOW)
-        counts = torch.tensor([signed, self.num_steps])
+        counts = torch.tensor([signed, self.num_steps, self.row_order.is_shuffled])
         return torch.cat([counts, window.flatten().cpu().view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
+        if self.row_order.is_shuffled and not bool(state[2:3].any()):
+            raise CheckpointError(
+                "these class centers lie in the order of their classes, as in checkpoints of "
+                "manyface before tables were shuffled; continue with that version"
+            )
         self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
+        self.row_order = RowOrder(self.num_classes, seed=self.seed)
+        self._load_window(state[3:].cpu().view(torch.float64), num_steps=state[1].cpu())
+
+    def _load_window(self, bits: Tensor, *, num_steps: Tensor) -> None:
         optimizer = self.centers.optimizer
         size = 1 if optimizer.window is None else optimizer.window.size
-        window = state[2:].cpu().view(torch.float64)
-        loaded = {"window": window.view(-1, size, size), "num_steps": state[1].cpu()}
-        optimizer.load_state_dict(loaded if len(window) else {})
+        window = {"window": bits.view(-1, size, size), "num_steps": num_steps}
+        optimizer.load_state_dict(window if len(bits) else {})
 
     def _loss(self, embeddings: Tensor, values: Tensor, labels: Tensor) -> Tensor:
         if labels.shape[0] == 0:
             nobody = self.centers.active(labels)
             empty = ForwardPass(nobody, residual=None)
             return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
-        selection = self.select(labels)
+        selection = self.select(self.row_order(labels))
         rows = self.centers.active(selection.ids)
         trains = torch.is_grad_enabled()
         with torch.no_grad():

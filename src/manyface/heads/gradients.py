@@ -13,7 +13,7 @@ from manyface.softmax.streamed import Residual, row_gradients
 
 @dataclass(frozen=True)
 class RowGradients:
-    """Gradients `values` [K, D] of the rows `ids` int64 [K] (sorted, distinct; None: all rows)."""
+    """Gradients `values` [K, D] of the rows `ids` int64 [K] (distinct; None: all rows)."""
 
     ids: Tensor | None
     values: Tensor

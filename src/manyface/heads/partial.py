@@ -15,8 +15,9 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from manyface.base.errors import ConfigError
 from manyface.heads.base import CenterHead, HeadOptions, Selection
-from manyface.heads.sampling import sample_classes, sample_size
+from manyface.heads.sampling import block_size, sample_blocks, sample_classes, sample_size
 from manyface.margins import Margin
 
 
@@ -28,6 +29,8 @@ class PartialFC(CenterHead):
 
     Args:
         sample_rate: share of the classes that take part in a step, in [0, 1].
+        block: neighbouring rows that are drawn together; None is 1 for small samples and up to 64
+            for large ones.
         others: as in `CenterHead`.
     """
 
@@ -38,21 +41,25 @@ class PartialFC(CenterHead):
         dim: int,
         margin: Margin,
         sample_rate: float = 0.1,
+        block: int | None = None,
         **options: Unpack[HeadOptions],
     ) -> None:
         self.sample_rate = sample_rate
         self.sample_size = sample_size(num_classes, sample_rate)
+        self.block = block_size(self.sample_size) if block is None else block
+        if self.block < 1:
+            raise ConfigError(f"block must be at least 1 row, got {block}")
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
 
     def select(self, labels: Tensor) -> Selection:
         """Positives and negatives; every forward before a step draws from the same candidates."""
-        ids = sample_classes(
-            labels,
-            num_classes=self.num_classes,
-            size=self.sample_size,
-            seed=self.seed,
-            step=self.num_steps,
-        )
+        draw = {"size": self.sample_size, "seed": self.seed, "step": self.num_steps}
+        if self.block > 1 and self.sample_size < self.num_classes:
+            ids, targets = sample_blocks(
+                labels, num_rows=self.num_classes, block=self.block, **draw
+            )
+            return Selection(ids=ids, targets=targets)
+        ids = sample_classes(labels, num_classes=self.num_classes, **draw)
         return Selection(ids=ids, targets=torch.searchsorted(ids, labels))
 
     def extra_repr(self) -> str:

@@ -5,9 +5,14 @@ int(sample_rate * N) take part, all classes of the batch among them, the others 
 without replacement. If the batch has more classes than that, exactly the batch's classes take part
 and there are no further negatives.
 
-The draw costs O(sample), not O(N): the negatives of step t are the first images of a permutation
-of [0, N) that is computed, not stored, keyed by (seed, t). (insightface draws a random number per
-class and takes the top k; benchmarks/head_sampling.py has both.)
+The draw costs O(sample), not O(N): it is the beginning of a permutation that is computed, not
+stored, keyed by (seed, step). (insightface draws a random number per class and takes the top k;
+benchmarks/head_sampling.py has both.)
+
+Large samples are drawn in blocks of up to 64 neighbouring rows (`block_size`): 64 times fewer
+draws, and rows that lie together are read and written at the speed of streaming. Which classes are
+neighbours is decided by a permutation of the table's rows (`RowOrder`), not by the order of labels,
+in which relatives, or photos of one source, may stand side by side.
 """
 
 import numpy as np
@@ -25,6 +30,43 @@ def sample_size(num_classes: int, sample_rate: float) -> int:
     if not 0.0 <= sample_rate <= 1.0:
         raise ConfigError(f"sample_rate must be in [0, 1], got {sample_rate}")
     return int(sample_rate * num_classes + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
+def block_size(size: int) -> int:
+    """Rows per block of a sample of `size` rows: 1 to 64, so that there are 256 blocks or more."""
+    return min(64, 1 << max((size // 256).bit_length() - 1, 0))
+
+
+def sample_blocks(
+    labels: Tensor, *, num_rows: int, size: int, block: int, seed: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Rows of a step, blocks first, then the positive ones outside of them; and places of `labels`.
+
+    Args:
+        labels: int64 [B], rows of the batch.
+        num_rows: N.
+        size: most rows to draw, positives included; if there are more positives, just these.
+        block: rows per block.
+        seed: of the stream of draws.
+        step: number of the draw; the same step draws from the same permutation.
+
+    Returns:
+        ids int64 [K], distinct, and targets int64 [B] with ids[targets] == labels, on the device of
+        `labels`.
+    """
+    wanted = labels.cpu().numpy()
+    positives = np.unique(wanted)  # sorted
+    count = max(size - len(positives), 0) // block
+    permutation = Permutation(-(-num_rows // block), seed=stream_seed(seed, "negatives", step))
+    chosen = np.sort(permutation(np.arange(count)))  # [M], blocks
+    inside = (chosen[:, None] * block + np.arange(block)).ravel()
+    inside = inside[: len(inside) - max(int(inside[-1]) + 1 - num_rows, 0)] if count else inside
+    extra = positives[~_contains(chosen, positives // block)]
+    places = np.searchsorted(chosen, wanted // block) * block + wanted % block
+    outside = ~_contains(chosen, wanted // block)
+    places[outside] = len(inside) + np.searchsorted(extra, wanted[outside])
+    ids = np.concatenate([inside, extra])
+    return torch.from_numpy(ids).to(labels.device), torch.from_numpy(places).to(labels.device)
 
 
 def sample_classes(labels: Tensor, *, num_classes: int, size: int, seed: int, step: int) -> Tensor:

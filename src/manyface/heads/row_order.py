@@ -1,0 +1,36 @@
+"""Which row of the table is whose: large tables are shuffled, by a permutation of the seed.
+
+Partial FC draws large samples in blocks of neighbouring rows (`sampling`), and labels that stand
+side by side are often alike: one source, one family, one alphabet. So class c lies in row pi(c), pi
+a computed permutation that costs no memory. It depends on the number of classes and the seed alone,
+not on the head, so that a table trained by one head is read rightly by another. Small tables, whose
+blocks would be single rows anyhow, lie in the order of their classes.
+"""
+
+import torch
+from torch import Tensor
+
+from manyface.base.permutation import Permutation
+from manyface.base.random import stream_seed
+
+SHUFFLED_FROM = 2**14
+
+
+class RowOrder:
+    """Class ids -> rows.
+
+    Args:
+        num_classes: N; below `SHUFFLED_FROM` a class is its row.
+        seed: of the head.
+    """
+
+    def __init__(self, num_classes: int, *, seed: int) -> None:
+        self.is_shuffled = num_classes >= SHUFFLED_FROM
+        self._permutation = Permutation(num_classes, seed=stream_seed(seed, "rows"))
+
+    def __call__(self, classes: Tensor) -> Tensor:
+        """Rows int64 [n] of `classes` int64 [n], each in [0, N)."""
+        if not self.is_shuffled:
+            return classes
+        rows = self._permutation(classes.cpu().numpy())
+        return torch.from_numpy(rows).to(classes.device)
