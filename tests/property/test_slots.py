@@ -113,7 +113,7 @@ def test_memory_of_an_index_of_ten_million_identities():
 def test_what_slots_refuse():
     with pytest.raises(ConfigError, match="1 <= slots <= identities"):
         Slots(11, num_identities=10)
-    with pytest.raises(ConfigError, match="1 <= slots"):
+    with pytest.raises(ConfigError, match="num_slots must be a whole number of at least 1, got 0"):
         Slots(0, num_identities=10)
     slots = Slots(3, num_identities=10)
     with pytest.raises(LabelError, match=r"label 10 at position 1 .* outside \[0, 10\): check"):
