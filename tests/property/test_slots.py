@@ -104,12 +104,6 @@ def test_a_restored_pool_goes_on_as_the_saved_one():
             assert np.array_equal(first, second)
 
 
-def test_memory_of_an_index_of_ten_million_identities():
-    slots = Slots(1_000_000, num_identities=10_000_000)
-    arrays = [value for value in vars(slots).values() if isinstance(value, np.ndarray)]
-    assert sum(array.nbytes for array in arrays) <= 100e6
-
-
 def test_what_slots_refuse():
     with pytest.raises(ConfigError, match="1 <= slots <= identities"):
         Slots(11, num_identities=10)

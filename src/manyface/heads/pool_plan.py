@@ -148,11 +148,6 @@ class SlotLedger:
         self._time = 0
         self.num_changes = 0
 
-    @property
-    def num_bytes(self) -> int:
-        """Of its arrays."""
-        return self._identities.nbytes + self._next_rows.nbytes + self._used.nbytes
-
     def apply(self, change: Placement) -> None:
         """A step has been trained."""
         slots = change.used
