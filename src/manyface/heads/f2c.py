@@ -172,15 +172,17 @@ class F2C(nn.Module):
             "next_rows": torch.from_numpy(state.next_rows),
             "num_changes": torch.tensor(self._ledger.num_changes),
             "num_updates": torch.tensor(self._average.num_updates),
+            "has_followed": torch.tensor(self._has_followed),
         }
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `get_extra_state`."""
-        # Older states lack num_changes; the steps will do to tell plans from before this load.
+        # Older states lack two; the updates will do to tell plans from before this load.
         num_changes = int(state.get("num_changes", state["num_updates"]))
         self._ledger.restore(_slot_state(state), num_changes=num_changes)
         self._average.num_updates = int(state["num_updates"])
-        self._planner, self._has_followed = None, False
+        self._has_followed = bool(state.get("has_followed", False))
+        self._planner = None
 
     def _check_ready(self) -> None:
         check_one_process(ROWS)

@@ -130,16 +130,20 @@ def test_a_twin_that_never_met_the_batch_goes_on_alike(num_passes: int, what: st
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_the_state_after_a_refusal_is_the_one_before_it(what: str):
-    f2c = small_f2c(SLOTS, IDENTITIES)
-    f2c(batch_of(0))
+def test_a_state_saved_after_a_refusal_goes_on_as_the_one_before_it(what: str):
+    f2c, twin, resumed = (small_f2c(SLOTS, IDENTITIES) for _ in range(3))
+    for step in range(2):
+        assert step_of(f2c, batch_of(step)) == step_of(twin, batch_of(step))
     before = state_of(f2c)
     with pytest.raises(REFUSED[what][0]):
         REFUSED[what][1](f2c)
     after = state_of(f2c)
     for name in ("pool.rows", "identities", "order", "next_rows", "num_changes"):
         assert torch.equal(after[name], before[name]), name
-    small_f2c(SLOTS, IDENTITIES).load_state_dict(f2c.state_dict())
+    resumed.load_state_dict(f2c.state_dict())
+    for step in range(2, 4):
+        assert step_of(resumed, batch_of(step)) == step_of(twin, batch_of(step))
+    assert_same(state_of(resumed), state_of(twin))
 
 
 def test_a_pair_that_batch_norm_refuses():
@@ -225,7 +229,8 @@ def old_state_after(f2c: F2C, batches: list[Dual]) -> None:
     trained = small_f2c(SLOTS, IDENTITIES)
     trained(batch_of(9))
     state = trained.state_dict()
-    del state["_extra_state"]["num_changes"]
+    for name in ("num_changes", "has_followed"):
+        del state["_extra_state"][name]
     f2c.load_state_dict(state)
     f2c(batches[0])
 
@@ -270,7 +275,8 @@ def test_a_state_of_before_the_count_resumes():
     for step in range(4):
         f2c(batch_of(step))
     state = f2c.state_dict()
-    del state["_extra_state"]["num_changes"]
+    for name in ("num_changes", "has_followed"):
+        del state["_extra_state"][name]
     resumed.load_state_dict(state)
     planner = resumed.planner()
     for step in range(4, 7):
