@@ -1,10 +1,9 @@
 """F2C against the restated official step: losses, gradients, pool and bookkeeping."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
+from f2c_models import DIM, Dual, Identity, planned, random_batch, small_f2c
 from torch import Tensor, nn
 
 from manyface.backbones import AveragedNet
@@ -14,21 +13,12 @@ from manyface.data import Augmentation, DualLoader
 from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import F2C, DynamicClassPool
 from manyface.heads.pool import hardest
-from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan
+from manyface.heads.pool_plan import PoolPlanner, SlotLedger
 from manyface.heads.slots import Slots
 from manyface.margins import ArcFace, CosFace, Margin
 from manyface.softmax.dense import dense_margin_softmax
 from manyface.softmax.streamed import TensorRows
 from manyface.testing.official_f2c import OfficialPool
-
-DIM = 8
-
-
-@dataclass(frozen=True)
-class Dual:
-    images: Tensor
-    labels: Tensor
-    plan: StepPlan | None = None
 
 
 def official_pool(num_slots: int, margin: Margin, dtype: torch.dtype) -> DynamicClassPool:
@@ -71,44 +61,49 @@ def test_the_official_preset_equals_the_official_step(
         )
         expected_gradients = torch.autograd.grad(expected, probe)
         plan = planner.plan(x, y)
-        before = pool.write(plan.passes[0], features[3])
-        first = pool.loss(probe[0], plan.passes[0])
-        pool.take_back(before)
-        pool.write(plan.passes[1], features[2])
-        loss = first + pool.loss(probe[1], plan.passes[1])
+        gallery = (features[3], features[2])
+        loss = torch.stack(pool.losses(plan, zip(probe, gallery, strict=True))).sum()
         ledger.apply(plan.change)
         gradients = torch.autograd.grad(loss, probe)
         torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
         for found, wanted in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(pool.rows, oracle.rows, rtol=tolerance, atol=tolerance)
-        assert ledger.state().order.tolist() == slots.order().tolist()
+        for kept, ahead in zip(
+            vars(ledger.state()).values(), vars(slots.state()).values(), strict=True
+        ):
+            assert np.array_equal(kept, ahead)
 
 
-class Identity(nn.Module):
-    """A net whose output is its input times a weight, and which can be copied."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(DIM, dtype=torch.float64))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images * self.weight
-
-
-def small_f2c(num_slots: int, num_identities: int, **options: object) -> F2C:
-    pool = DynamicClassPool(
-        num_slots, DIM, margin=CosFace(0.2), scale=8, dtype=torch.float64, chunk_size=5
+@pytest.mark.parametrize("num_slots", [3, 7, 20, 50])
+def test_f2c_itself_equals_the_official_step(num_slots: int):
+    """Two passes, roll-back, moving gallery net and all, with a net that learns meanwhile."""
+    generator = numpy_generator(num_slots, "official F2C")
+    values = torch_generator(num_slots, "official F2C")
+    pool = official_pool(num_slots, ArcFace(0.3), torch.float64)
+    official = {"rule": "sequential", "reduction": "sum", "warmup": False}
+    f2c = F2C(Identity(), pool, num_identities=2 * num_slots, **official)
+    oracle = OfficialPool(
+        pool.rows, margin=pool.margin, scale=pool.scale, hard_negatives=pool.hard_negatives
     )
-    return F2C(Identity(), pool, num_identities=num_identities, **options)
-
-
-def random_batch(step: int, *, size: int, num_identities: int) -> Dual:
-    images = torch.randn(
-        2 * size, DIM, generator=torch_generator(step, "images"), dtype=torch.float64
-    )
-    labels = numpy_generator(step, "labels").integers(0, num_identities, 2 * size)
-    return Dual(images, torch.from_numpy(labels))
+    weight, gallery = f2c.probe_net.weight, f2c.probe_net.weight.detach().clone()
+    for _ in range(40):
+        size = int(generator.integers(1, 12))
+        images = torch.randn(2 * size, DIM, generator=values, dtype=torch.float64)
+        labels = generator.integers(0, 2 * num_slots, 2 * size)
+        gallery = 0.99 * gallery + 0.01 * weight.detach()
+        expected = oracle.step(
+            (images * weight).split(size),
+            (images * gallery).split(size),
+            (labels[:size].tolist(), labels[size:].tolist()),
+        )
+        loss = f2c(Dual(images, torch.from_numpy(labels)))
+        found, wanted = (torch.autograd.grad(each, weight)[0] for each in (loss, expected))
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(pool.rows, oracle.rows, rtol=1e-9, atol=1e-9)
+        with torch.no_grad():
+            weight -= 0.01 * found
 
 
 def test_a_pool_of_everybody_is_a_softmax_against_the_latest_features():
@@ -179,10 +174,10 @@ def test_plans_made_ahead_and_a_restored_state_go_on_alike():
     steps = [random_batch(step, size=6, num_identities=40) for step in range(20)]
     alone, ahead = small_f2c(12, 40), small_f2c(12, 40)
     planner = ahead.planner()
-    plans = [planner.plan(*(half.numpy() for half in b.labels.split(6))) for b in steps]
+    made_ahead = [planned(batch, planner) for batch in steps]
     losses = [alone(batch).item() for batch in steps]
-    for step, (batch, plan) in enumerate(zip(steps, plans, strict=True)):
-        assert ahead(Dual(batch.images, batch.labels, plan)).item() == losses[step]
+    for step, batch in enumerate(made_ahead):
+        assert ahead(batch).item() == losses[step]
         if step == 9:
             saved = ahead.state_dict()
             saved = {k: v.clone() if isinstance(v, Tensor) else v for k, v in saved.items()}

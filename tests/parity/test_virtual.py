@@ -88,3 +88,35 @@ def test_an_empty_batch():
     x = torch.randn(0, DIM).requires_grad_()
     head(x, torch.empty(0, dtype=torch.int64)).backward()
     assert x.grad.shape == (0, DIM)
+
+
+@pytest.mark.parametrize("num_anchors", [7, 300])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_a_narrow_dtype(dtype: torch.dtype, num_anchors: int):
+    embeddings = torch.randn(6, DIM, generator=torch_generator(0, "narrow"))
+    labels = torch.tensor([0, 1, 2, 100, 101, 1])
+    one, other = (
+        VirtualFC(num_classes=1000, num_anchors=num_anchors, dim=DIM, margin=CosFace())
+        for _ in range(2)
+    )
+    assert one(embeddings, labels.to(dtype)).item() == other(embeddings, labels).item()
+    assert torch.equal(one.rows, other.rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_anchors_of_half_precision(dtype: torch.dtype):
+    head = VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace()).to(dtype)
+    with pytest.raises(ConfigError, match=f"anchors must be float32 or float64, got {dtype}"):
+        head(torch.randn(2, DIM), torch.arange(2))
+
+
+def test_several_processes_and_labels_in_a_list(monkeypatch: pytest.MonkeyPatch):
+    head = VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace())
+    with pytest.raises(LabelError, match="tensor of integers, got list"):
+        head(torch.randn(2, DIM), [0, 1])
+    with pytest.raises(ConfigError, match=r"num_anchors must be a whole number .* got 7.0"):
+        VirtualFC(num_classes=30, num_anchors=7.0, dim=DIM, margin=CosFace())
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="anchors live in one process"):
+        head(torch.randn(2, DIM), torch.arange(2))

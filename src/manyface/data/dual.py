@@ -76,6 +76,7 @@ class DualSampler:
             raise ConfigError(f"identity_share must be in [0, 1], got {identity_share}")
         self._source = source
         self.num_pairs = num_pairs(batch_size, identity_share)
+        _check_pairs(self.num_pairs, batch_size, identity_share)
         self.num_singles = batch_size - 2 * self.num_pairs
         self._pair_seed = stream_seed(seed, "pairs")
         self._identities = EpochSampler(source.num_identities, seed=stream_seed(seed, "identities"))
@@ -112,8 +113,8 @@ class DualLoader(Generic[PlanT]):
         source, batch_size, augmentation, prefetch, workers: as in Loader.
         seed: of orders, pairs and augmentation.
         identity_share: as in DualSampler.
-        make_planner: called when `batches` begins; its planner is given the labels of every batch
-            in order, in a thread of its own, up to `prefetch` steps ahead.
+        make_planner: called when the first batch is asked for; its planner is given the labels of
+            every batch in order, in a thread of its own, up to `prefetch` steps ahead.
     """
 
     def __init__(
@@ -188,14 +189,18 @@ class DualLoader(Generic[PlanT]):
     ) -> Iterator[DualBatch[PlanT]]:
         """Batches [start_step, stop_step), or without end."""
         steps = step_numbers(start_step, stop_step)
-        planner = None if self._make_planner is None else self._make_planner()
-        if planner is None:
+        if self._make_planner is None:
             return (DualBatch(**vars(batch), plan=None) for batch in self._images(steps))
-        return self._planned(planner, steps, step_numbers(start_step, stop_step))
+        return self._planned(self._make_planner, steps, step_numbers(start_step, stop_step))
 
     def _planned(
-        self, planner: Planner[PlanT], steps: Iterator[int], same_steps: Iterator[int]
+        self,
+        make_planner: Callable[[], Planner[PlanT]],
+        steps: Iterator[int],
+        same_steps: Iterator[int],
     ) -> Generator[DualBatch[PlanT], None, None]:
+        planner = make_planner()
+
         def plan(step: int) -> PlanT:
             x_labels, y_labels = np.split(self.labels(step), 2)
             return planner.plan(x_labels, y_labels)
@@ -216,6 +221,15 @@ class DualLoader(Generic[PlanT]):
 
 def _positions(step: int, count: int) -> Int64Array:
     return np.arange(step * count, (step + 1) * count, dtype=np.int64)
+
+
+def _check_pairs(count: int, batch_size: int, identity_share: float) -> None:
+    if identity_share > 0 and count == 0:
+        raise ConfigError(
+            f"identity_share is {identity_share:g}, but of a batch of {batch_size} images that is "
+            f"no pair; set pool.identity_share to 0 or to {2 / batch_size:g} at least, or raise "
+            "train.batch_size"
+        )
 
 
 def _check_everyone_has_images(source: GroupedSource) -> None:

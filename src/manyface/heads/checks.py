@@ -3,17 +3,20 @@
 insightface's head takes any label: one out of range gives a constant loss of 69.0776 for ever.
 """
 
+import operator
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
 
+_CENTERS = "class centers"
+
 
 def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
     """Labels must be integers [batch] in [0, num_classes)."""
-    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
-        raise LabelError(f"labels must be integers, got {labels.dtype}")
+    check_integer_labels(labels)
     if labels.shape != (batch,):
         raise LabelError(
             f"expected one label per embedding, shape ({batch},), got {tuple(labels.shape)}"
@@ -24,8 +27,19 @@ def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
         place = int(wrong.nonzero()[0])
         raise LabelError(
             f"label {int(labels[place])} at position {place} of the batch{_on_rank()} is outside "
-            f"[0, {num_classes}): check num_classes and how labels are made"
+            f"[0, {num_classes}): check the number of identities and how labels are made"
         )
+
+
+def check_integer_labels(labels: object) -> None:
+    """Labels must be a tensor of integers."""
+    if not isinstance(labels, Tensor):
+        raise LabelError(
+            f"labels must be a tensor of integers, got {type(labels).__name__}: "
+            "make one with torch.as_tensor(labels)"
+        )
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise LabelError(f"labels must be integers, got {labels.dtype}")
 
 
 def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
@@ -42,42 +56,63 @@ def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
         )
 
 
-def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: torch.dtype) -> None:
-    """The arguments of a head that no other room checks."""
+def check_arguments(
+    *,
+    margin: object,
+    scale: float,
+    chunk_size: int,
+    dtype: torch.dtype,
+    what: str = _CENTERS,
+) -> None:
+    """The arguments of a head that no other room checks; `what` its rows are called."""
     if isinstance(margin, type) or not callable(margin):
         raise ConfigError(f"margin must be a margin such as CosFace(0.4), got {margin!r}")
     if not 0.0 < scale < float("inf"):
         raise ConfigError(f"scale must be a number above 0, got {scale}")
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
-    _check_dtype(dtype)
+    _check_dtype(dtype, what)
 
 
-def check_table(weight: Tensor, *, dtype: torch.dtype) -> None:
-    """The centers may have been moved to another dtype by `module.half()` or the like."""
-    if weight.dtype != dtype:
+def check_count(name: str, value: object) -> None:
+    """`value` must be a whole number of at least 1, and no bool."""
+    try:
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_table(rows: Tensor, what: str = _CENTERS, *, dtype: torch.dtype | None = None) -> None:
+    """The rows, made in `dtype`, may have been moved by `module.half()` or the like."""
+    _check_dtype(rows.dtype, what)
+    if dtype not in (None, rows.dtype):
         raise ConfigError(
-            f"the class centers were made as {dtype} and are {weight.dtype} now; embeddings may "
-            "have any floating dtype, so keep the head out of .half(), .to(dtype) and of pure "
-            "16-bit precision plugins"
+            f"the {what} were made as {dtype} and are {rows.dtype} now; embeddings may have any "
+            "floating dtype, so keep the head out of .to(dtype) and of pure 16-bit precision "
+            "plugins"
         )
 
 
-def check_one_process() -> None:
-    """Centers are not sharded yet; each process would train a table of its own."""
+def check_one_process(what: str = _CENTERS) -> None:
+    """Rows are not sharded yet; each process would train a table of its own."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise ConfigError(
-            f"class centers live in one process so far, and there are {dist.get_world_size()}: "
+            f"{what} live in one process so far, and there are {dist.get_world_size()}: "
             "start training without torchrun"
         )
 
 
-def _check_dtype(dtype: torch.dtype) -> None:
-    if dtype not in (torch.float32, torch.float64, torch.bfloat16):
-        raise ConfigError(
-            f"class centers must be float32, float64 or bfloat16, got {dtype}; embeddings may have "
-            "any floating dtype"
-        )
+def _check_dtype(dtype: torch.dtype, what: str) -> None:
+    possible = (torch.float32, torch.float64, *((torch.bfloat16,) if what == _CENTERS else ()))
+    if dtype in possible:
+        return
+    names = [str(each).removeprefix("torch.") for each in possible]
+    raise ConfigError(
+        f"{what} must be {', '.join(names[:-1])} or {names[-1]}, got {dtype}; embeddings may have "
+        "any floating dtype, so keep the head out of .half() and of pure 16-bit precision plugins"
+    )
 
 
 def _on_rank() -> str:

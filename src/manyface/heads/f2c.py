@@ -11,6 +11,8 @@ Source: Wang et al., "An Efficient Training Approach for Very Large Scale Face R
 4 bytes per identity. docs/f2c.md lists what differs from the authors' code, and why.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
 import torch
@@ -18,11 +20,17 @@ from torch import Tensor, nn
 
 from manyface.backbones import AveragedNet
 from manyface.base.errors import ConfigError, LabelError
-from manyface.heads.checks import check_embeddings, check_labels, check_one_process
+from manyface.heads.checks import (
+    check_embeddings,
+    check_integer_labels,
+    check_labels,
+    check_one_process,
+    check_table,
+)
 from manyface.heads.placement import Rule, SlotState
-from manyface.heads.pool import DynamicClassPool
-from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
-from manyface.heads.slots import Slots
+from manyface.heads.pool import ROWS, DynamicClassPool
+from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan, check_passes
+from manyface.heads.slots import Slots, check_slots
 
 GalleryNorm = Literal["batch", "average", "copy"]
 
@@ -33,7 +41,8 @@ class DualBatch(Protocol):
     Attributes:
         images: [2 n, 3, S, S], half batch x, then half batch y.
         labels: int64 [2 n], on the CPU.
-        plan: of the step, made ahead by a planner of this F2C; None: it is made when needed.
+        plan: of the step, made ahead by a planner of this F2C (the labels are not read again);
+            None: it is made when needed.
     """
 
     @property
@@ -79,6 +88,8 @@ class F2C(nn.Module):
                 "expected gallery_norm 'batch', 'average' or 'copy' and reduction 'mean' or 'sum', "
                 f"got {gallery_norm!r} and {reduction!r}"
             )
+        check_slots(pool.num_slots, num_identities, rule)
+        check_passes(num_passes)
         self.probe_net, self.pool, self.num_identities = probe_net, pool, num_identities
         buffers: Literal["average", "copy"] = "copy" if gallery_norm == "copy" else "average"
         self._average = AveragedNet(probe_net, decay=decay, buffers=buffers, warmup=warmup)
@@ -86,14 +97,20 @@ class F2C(nn.Module):
         self.gallery_norm, self.num_passes, self.rule = gallery_norm, num_passes, rule
         self.reduction = reduction
         self._ledger = SlotLedger(pool.num_slots)
-        self._planner: PoolPlanner | None = self.planner()
+        self._planner: PoolPlanner | None = None
+        self._has_followed = False  # the gallery net, in a step that ended in an error
         self.register_load_state_dict_pre_hook(_check_same_pool)  # type: ignore[no-untyped-call]
 
     def planner(self) -> PoolPlanner:
         """A planner of the steps that follow the last one trained."""
         slots = Slots(self.pool.num_slots, num_identities=self.num_identities, rule=self.rule)
         slots.restore(self._ledger.state())
-        return PoolPlanner(slots, features=self.pool.features, num_passes=self.num_passes)
+        return PoolPlanner(
+            slots,
+            features=self.pool.features,
+            num_passes=self.num_passes,
+            num_changes=self._ledger.num_changes,
+        )
 
     def forward(self, batch: DualBatch, *, follow: bool = True) -> Tensor:
         """Loss of a step, scalar.
@@ -102,23 +119,24 @@ class F2C(nn.Module):
             batch: of the dual loader.
             follow: move the gallery net first; once per step, so not for further micro-batches.
 
+        An error or interrupt leaves pool and slots as they were. If the gallery net had moved, it
+        does not move again for the next batch, so that a refused batch may be left out.
+
         Raises:
             LabelError: a label is no integer or out of range, or there is not one per image.
-            ConfigError: the batch has an odd number of images, or more identities than slots.
+            NonFiniteError: an embedding holds NaN or infinity.
+            ConfigError: the batch has an odd number of images, more identities than slots, or the
+                plan of another step; or this module is in eval mode or not float32 or float64.
         """
-        check_one_process()
-        plan = self._plan(batch)
-        halves = _halves(batch.images)
-        _check_one_label_per_image(plan, len(batch.images))
-        losses: list[Tensor] = []
-        for each, (probe, gallery) in zip(plan.passes, (halves, halves[::-1]), strict=False):
-            embeddings = self.probe_net(probe)
-            if follow and not losses:
-                self._average.update(self.probe_net)
-            losses.append(self._pass(each, embeddings, gallery, keep=each is plan.passes[-1]))
-        self._ledger.apply(plan.change)
-        total = torch.stack(losses).sum()
-        return total / len(losses) if self.reduction == "mean" else total
+        self._check_ready()
+        _check_training(self.training)
+        _check_batch(batch)
+        if batch.plan is not None:
+            self._planner = None  # it does not know of this step
+            return self._step(batch.images, batch.plan, follow=follow)
+        x, y = _half_labels(batch)
+        with self._own_planner() as planner:
+            return self._step(batch.images, planner.plan(x.numpy(), y.numpy()), follow=follow)
 
     @torch.no_grad()
     def prefill(self, images: Tensor, labels: Tensor) -> None:
@@ -133,44 +151,74 @@ class F2C(nn.Module):
 
         Raises:
             LabelError: a label is out of range, or there is not one per image.
-            NonFiniteError: an embedding holds NaN or infinity; pool and slots are as before.
+            NonFiniteError: an embedding holds NaN or infinity.
+            ConfigError: more identities than slots. Pool and slots are as before, after any error.
         """
-        check_one_process()
+        self._check_ready()
         check_labels(labels, num_classes=self.num_identities, batch=len(images))
         features = self._features(images)
         check_embeddings(features, dim=self.pool.dim)  # before the planner moves
-        plan, change = self._own_planner().prefill(labels.cpu().numpy())
-        self.pool.write(plan, features)
-        self._ledger.apply(change)
+        with self._own_planner() as planner:
+            plan, change = planner.prefill(labels.cpu().numpy())
+            self.pool.write(plan, features)
+            self._ledger.apply(change)
 
     def get_extra_state(self) -> dict[str, Tensor]:
-        """State of the slots after the last step trained; number of the gallery's updates."""
+        """State of the slots after the last step trained; changes of the pool and the gallery."""
         state = self._ledger.state()
         return {
             "identities": torch.from_numpy(state.identities),
             "order": torch.from_numpy(state.order),
             "next_rows": torch.from_numpy(state.next_rows),
+            "num_changes": torch.tensor(self._ledger.num_changes),
             "num_updates": torch.tensor(self._average.num_updates),
+            "has_followed": torch.tensor(self._has_followed),
         }
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `get_extra_state`."""
-        self._ledger.restore(_slot_state(state))
+        # Older states lack two; the updates will do to tell plans from before this load.
+        num_changes = int(state.get("num_changes", state["num_updates"]))
+        self._ledger.restore(_slot_state(state), num_changes=num_changes)
         self._average.num_updates = int(state["num_updates"])
+        self._has_followed = bool(state.get("has_followed", False))
         self._planner = None
 
-    def _plan(self, batch: DualBatch) -> StepPlan:
-        if batch.plan is not None:
-            self._planner = None  # it does not know of this step
-            return batch.plan
-        x, y = _halves(batch.labels.cpu())
-        return self._own_planner().plan(x.numpy(), y.numpy())
+    def _check_ready(self) -> None:
+        check_one_process(ROWS)
+        check_table(self.pool.rows, ROWS)
 
-    def _own_planner(self) -> PoolPlanner:
-        """Of batches that come without a plan; kept, since making one takes O(identities)."""
-        if self._planner is None:
-            self._planner = self.planner()
-        return self._planner
+    @contextmanager
+    def _own_planner(self) -> Iterator[PoolPlanner]:
+        """Of batches that come without a plan; kept, since making one takes O(identities).
+
+        Not after an error, for it has gone ahead then.
+        """
+        planner = self._planner or self.planner()
+        self._planner = None
+        yield planner
+        self._planner = planner
+
+    def _step(self, images: Tensor, plan: StepPlan, *, follow: bool) -> Tensor:
+        halves = _halves(images)
+        _check_one_label_per_image(plan.passes[0].num_probes * 2, len(images))
+        self._ledger.check_next(plan)
+        losses = self.pool.losses(plan, self._passes(halves, follow=follow))
+        self._ledger.apply(plan.change)
+        self._has_followed = False
+        total = torch.stack(losses).sum()
+        return total / len(losses) if self.reduction == "mean" else total
+
+    def _passes(
+        self, halves: tuple[Tensor, Tensor], *, follow: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Embeddings of the probe and features of the gallery, roles swapped in the second pass."""
+        for number, (probe, gallery) in enumerate((halves, halves[::-1])):
+            embeddings = self.probe_net(probe)
+            if follow and number == 0 and not self._has_followed:
+                self._average.update(self.probe_net)
+                self._has_followed = True
+            yield embeddings, self._features(gallery)
 
     def _features(self, images: Tensor) -> Tensor:
         """The gallery net's embeddings, any length, [n, D]."""
@@ -179,12 +227,29 @@ class F2C(nn.Module):
             features: Tensor = self.gallery_net(images)
         return features
 
-    def _pass(self, plan: PassPlan, embeddings: Tensor, gallery: Tensor, *, keep: bool) -> Tensor:
-        overwritten = self.pool.write(plan, self._features(gallery))
-        loss = self.pool.loss(embeddings, plan)
-        if not keep:
-            self.pool.take_back(overwritten)
-        return loss
+
+def _check_training(training: bool) -> None:
+    if not training:
+        raise ConfigError(
+            "F2C is in eval mode, and a step would move pool and gallery net: expected f2c.train() "
+            "before it; call f2c.probe_net to embed images"
+        )
+
+
+def _check_batch(batch: object) -> None:
+    missing = [name for name in ("images", "labels", "plan") if not hasattr(batch, name)]
+    if missing:
+        raise ConfigError(
+            "F2C expects a batch with images, labels and plan, as DualLoader.batches() has them, "
+            f"got {type(batch).__name__} without {', '.join(missing)}"
+        )
+
+
+def _half_labels(batch: DualBatch) -> tuple[Tensor, Tensor]:
+    _halves(batch.images)
+    check_integer_labels(batch.labels)
+    _check_one_label_per_image(len(batch.labels), len(batch.images))
+    return _halves(batch.labels.cpu())
 
 
 def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,12 +259,9 @@ def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
     return values[: size // 2], values[size // 2 :]
 
 
-def _check_one_label_per_image(plan: StepPlan, num_images: int) -> None:
-    for each in plan.passes:
-        if 2 * each.num_probes != num_images:
-            raise LabelError(
-                f"expected one label per image: {num_images} images, {2 * each.num_probes} labels"
-            )
+def _check_one_label_per_image(num_labels: int, num_images: int) -> None:
+    if num_labels != num_images:
+        raise LabelError(f"expected one label per image: {num_images} images, {num_labels} labels")
 
 
 def _slot_state(state: dict[str, Tensor]) -> SlotState:

@@ -12,6 +12,7 @@ official code survives only under autocast.
 Which identity has which slot is not this file's concern (`slots`, `pool_plan`).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -20,12 +21,14 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.base.random import torch_generator
-from manyface.heads.checks import check_arguments, check_embeddings
+from manyface.heads.checks import check_arguments, check_count, check_embeddings
 from manyface.heads.placement import FEATURES
-from manyface.heads.pool_plan import PassPlan
+from manyface.heads.pool_plan import PassPlan, StepPlan
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, TensorRows, chunk_borders
+
+ROWS = "the pool's rows"  # what they are called in errors
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class DynamicClassPool(nn.Module):
             batch has met an identity again.
         outlier_weight: factor of the loss of identities outside the pool; 0 leaves it out.
         hard_negatives: k; None is the official min(max(0.0002 Q, 3), 10).
-        outlier_clip: cosines up to here cost nothing.
-        count_empty: rows that were never written count as negatives, as in the official code.
+        outlier_clip: cosines up to here cost nothing; in [0, 1].
+        count_empty: rows that were never written count as negatives, as in the official code: unit
+            vectors of draws from [0, 1), all in one quadrant. Else nobody reads them.
         seed, chunk_size, dtype, device: as in the other heads.
     """
 
@@ -75,16 +79,43 @@ class DynamicClassPool(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
-        _check_pool(num_slots, dim, features, outlier_weight, hard_negatives)
+        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS)
+        check_count("num_slots", num_slots)
+        check_count("dim", dim)
+        if hard_negatives is not None:
+            check_count("hard_negatives", hard_negatives)
+        _check_pool(features, outlier_weight, outlier_clip)
         self.num_slots, self.dim, self.features = num_slots, dim, features
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.outlier_weight, self.outlier_clip = outlier_weight, outlier_clip
         self.hard_negatives = hard_negatives or min(max(int(0.0002 * num_slots), 3), 10)
         self.count_empty = count_empty
         generator = torch_generator(seed, "pool")
-        first, _ = unit_rows(torch.randn(num_slots, dim, generator=generator, dtype=dtype))
+        draw = torch.rand if count_empty else torch.randn
+        first, _ = unit_rows(draw(num_slots, dim, generator=generator, dtype=dtype))
         self.register_buffer("rows", first.to(device).repeat(features, 1, 1))  # [F, Q, D]
+
+    def losses(self, plan: StepPlan, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Losses of a step's passes; what the last one's gallery has written stays.
+
+        Args:
+            plan: of the step.
+            batches: of each pass the probe's embeddings and the gallery's features, [n, D] each;
+                asked for one by one.
+
+        An error or interrupt, of `batches` too, leaves the rows as they were.
+        """
+        losses: list[Tensor] = []
+        written: list[Overwritten] = []  # of one pass at a time
+        try:
+            for each, (embeddings, features) in zip(plan.passes, batches, strict=False):
+                self._take_all_back(written)
+                written.append(self.write(each, features))
+                losses.append(self.loss(embeddings, each))
+        except BaseException:
+            self._take_all_back(written)
+            raise
+        return losses
 
     @torch.no_grad()
     def write(self, plan: PassPlan, features: Tensor) -> Overwritten:
@@ -101,6 +132,11 @@ class DynamicClassPool(nn.Module):
     def take_back(self, overwritten: Overwritten) -> None:
         """Undo a write."""
         self.rows[overwritten.rows, overwritten.slots] = overwritten.values
+
+    def _take_all_back(self, written: list[Overwritten]) -> None:
+        for each in written:
+            self.take_back(each)
+        written.clear()
 
     def loss(self, embeddings: Tensor, plan: PassPlan) -> Tensor:
         """Loss of the probe batch's embeddings [n, D], scalar, after the plan's gallery is written.
@@ -183,14 +219,10 @@ class _Replaced(TensorRows):
         return torch.where(replaced, self._second[places], self.tensor[places])
 
 
-def _check_pool(
-    num_slots: int, dim: int, features: int, outlier_weight: float, hard_negatives: int | None
-) -> None:
-    if num_slots < 1 or dim < 1:
-        raise ConfigError(f"a pool needs slots >= 1 and dim >= 1, got {num_slots} and {dim}")
+def _check_pool(features: int, outlier_weight: float, outlier_clip: float) -> None:
     if features not in (1, FEATURES):
         raise ConfigError(f"a pool keeps 1 or 2 features per identity, got {features}")
     if not 0 <= outlier_weight < float("inf"):
         raise ConfigError(f"outlier_weight must be a number of at least 0, got {outlier_weight}")
-    if hard_negatives is not None and hard_negatives < 1:
-        raise ConfigError(f"hard_negatives must be at least 1, got {hard_negatives}")
+    if not 0 <= outlier_clip <= 1:
+        raise ConfigError(f"outlier_clip must be a cosine in [0, 1], got {outlier_clip}")

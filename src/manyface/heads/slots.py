@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import ConfigError, LabelError
+from manyface.heads.checks import check_count
 from manyface.heads.placement import (
     FEATURES,
     NO_SLOT,
@@ -58,21 +59,28 @@ class _Moves:
     head: int
 
 
+def check_slots(num_slots: int, num_identities: int, rule: Rule) -> None:
+    """Raise ConfigError where no `Slots` can be made of these."""
+    check_count("num_slots", num_slots)
+    check_count("num_identities", num_identities)
+    if not num_slots <= num_identities <= _LARGEST:
+        raise ConfigError(
+            f"a pool needs 1 <= slots <= identities <= {_LARGEST}, "
+            f"got {num_slots} slots for {num_identities} identities"
+        )
+    if rule not in ("hits_first", "sequential"):
+        raise ConfigError(f"expected rule 'hits_first' or 'sequential', got {rule!r}")
+
+
 class Slots:
     """Identity -> slot for `num_slots` slots and identities in [0, num_identities).
 
     Raises:
-        ConfigError: no slots, or more of them than identities.
+        ConfigError: no slots, or more of them than identities, or no such rule.
     """
 
     def __init__(self, num_slots: int, *, num_identities: int, rule: Rule = "hits_first") -> None:
-        if not 1 <= num_slots <= num_identities <= _LARGEST:
-            raise ConfigError(
-                f"a pool needs 1 <= slots <= identities <= {_LARGEST}, "
-                f"got {num_slots} slots for {num_identities} identities"
-            )
-        if rule not in ("hits_first", "sequential"):
-            raise ConfigError(f"expected rule 'hits_first' or 'sequential', got {rule!r}")
+        check_slots(num_slots, num_identities, rule)
         self.num_slots, self.num_identities, self.rule = num_slots, num_identities, rule
         self.num_filled = 0
         self._index = np.full(num_identities, NO_SLOT, np.int32)
@@ -290,6 +298,7 @@ class Slots:
     def _check_fits(self, batch: Distinct) -> None:
         if self.rule == "hits_first" and len(batch.identities) > self.num_slots:
             raise ConfigError(
-                f"half a batch has {len(batch.identities)} identities, the pool {self.num_slots} "
-                "slots; take more slots, a smaller batch, or the rule 'sequential'"
+                f"a gallery batch has {len(batch.identities)} identities, the pool "
+                f"{self.num_slots} slots; take more slots, a smaller batch, or the rule "
+                "'sequential'"
             )

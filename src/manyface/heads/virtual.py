@@ -22,10 +22,19 @@ from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
-from manyface.heads.checks import check_arguments, check_embeddings, check_labels, check_one_process
+from manyface.heads.checks import (
+    check_arguments,
+    check_count,
+    check_embeddings,
+    check_labels,
+    check_one_process,
+    check_table,
+)
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
+
+_ROWS = "anchors"
 
 
 class Anchors(NamedTuple):
@@ -71,7 +80,8 @@ class VirtualFC(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=_ROWS)
+        check_count("num_anchors", num_anchors)
         if not 1 <= num_anchors <= num_classes or dim < 1:
             raise ConfigError(
                 "Virtual FC needs 1 <= num_anchors <= num_classes and dim >= 1, got "
@@ -88,8 +98,14 @@ class VirtualFC(nn.Module):
         Args:
             embeddings: [B, dim], any length and floating dtype.
             labels: integer [B] in [0, num_classes).
+
+        Raises:
+            LabelError: a label is no integer or out of range, or there is not one per embedding.
+            NonFiniteError: an embedding holds NaN or infinity.
+            ConfigError: more identities than anchors, or the anchors are not float32 or float64.
         """
-        check_one_process()
+        check_one_process(_ROWS)
+        check_table(self.rows, _ROWS)
         check_labels(labels, num_classes=self.num_classes, batch=embeddings.shape[0])
         check_embeddings(embeddings.detach(), dim=self.dim)
         if len(labels) == 0:
@@ -138,7 +154,7 @@ def assign_anchors(labels: Tensor, *, num_anchors: int) -> Anchors:
     Raises:
         ConfigError: more identities than anchors.
     """
-    identities, group = np.unique(labels.cpu().numpy(), return_inverse=True)
+    identities, group = np.unique(labels.to("cpu", torch.int64).numpy(), return_inverse=True)
     if len(identities) > num_anchors:
         raise ConfigError(
             f"a batch has {len(identities)} identities, Virtual FC {num_anchors} anchors; "

@@ -161,6 +161,14 @@ def test_without_a_planner_there_are_no_plans():
     assert [batch.plan for batch in loader_of().batches(0, 3)] == [None] * 3
 
 
+def test_the_planner_is_made_with_the_first_batch():
+    made = []
+    batches = loader_of(make_planner=lambda: made.append(Planner()) or made[0]).batches(0, 2)
+    assert not made
+    assert [batch.plan for batch in batches] == [0, 1]
+    assert len(made) == 1
+
+
 def test_an_error_of_a_planner_surfaces():
     class Broken:
         def plan(self, x_labels, y_labels):
@@ -177,6 +185,10 @@ def test_what_is_refused():
         sampler_of(batch_size=1)
     with pytest.raises(ConfigError, match=r"in \[0, 1\], got 1.5"):
         sampler_of(identity_share=1.5)
+    words = r"identity_share is 0.1, .* batch of 8 images .* no pair; .* 0 or to 0.25 at least"
+    with pytest.raises(ConfigError, match=words):
+        sampler_of(identity_share=0.1)
+    assert sampler_of(identity_share=0.25).num_pairs == 1
     with pytest.raises(DataError, match="'person 1' has no image"):
         DualLoader(
             Grouped([2, 0, 3]), batch_size=4, seed=0, augmentation=Augmentation(), prefetch=0
