@@ -28,8 +28,8 @@ from manyface.centers import CenterTable, RowSGD
 from manyface.softmax import dense_margin_softmax
 
 SCALE = 64.0
-# Images per chunk of linear_cross_entropy. Its own choice is one image from about 100,000 classes
-# on, each with a pass over all rows and their gradient: many times slower.
+# Images per chunk of linear_cross_entropy. Its own choice is one image (50,000 classes and more),
+# each with a pass over all rows and their gradient: tens of times slower.
 _CHUNK_IMAGES = 16
 # Larger blocks go back to the system when they are freed (M_MMAP_THRESHOLD at its largest).
 _KEPT_BELOW = 32 * 2**20
