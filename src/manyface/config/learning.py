@@ -147,6 +147,7 @@ POOL_PRESETS: dict[str, dict[str, Any]] = {
     "official": {
         "identity_share": 2 / 3,
         "features": 2,
+        "decay": 0.99,
         "decay_warmup": False,
         "rule": "sequential",
         "reduction": "sum",
@@ -168,13 +169,15 @@ class PoolConfig(Section):
     )
     slots: Count | None = Field(None, description="Slots of the pool, instead of ratio.")
     identity_share: Fraction = Field(
-        0.5, description="Share of a batch's images that come as pairs of one identity."
+        1.0,
+        description="Share of a batch's images that come as pairs of one identity; the rest are "
+        "ordinary images.",
     )
     features: Literal[1, 2] = Field(1, description="Newest features kept per identity.")
     passes: Literal[1, 2] = Field(
         2, description="2: every image is probe and gallery once; 1: half of them probe."
     )
-    decay: BelowOne = Field(0.99, description="Of the gallery net, a moving average of the net.")
+    decay: BelowOne = Field(0.9, description="Of the gallery net, a moving average of the net.")
     decay_warmup: bool = Field(True, description="Begin with a smaller decay.")
     gallery_norm: Literal["batch", "average", "copy"] = Field(
         "batch",

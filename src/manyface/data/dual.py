@@ -124,7 +124,7 @@ class DualLoader(Generic[PlanT]):
         batch_size: int,
         seed: int,
         augmentation: Augmentation,
-        identity_share: float = 0.5,
+        identity_share: float = 1.0,
         make_planner: Callable[[], Planner[PlanT]] | None = None,
         prefetch: int = 2,
         workers: int = 1,

@@ -60,7 +60,7 @@ class F2C(nn.Module):
         probe_net: images [B, 3, S, S] -> embeddings [B, D]; the net that is trained.
         pool: rows and loss.
         num_identities: labels are in [0, num_identities).
-        decay: of the gallery net's moving average (m in the paper's code: 0.99).
+        decay: of the gallery net's moving average; the authors' code has 0.99.
         warmup: begin with a smaller decay (backbones/ema.py); the official code does not.
         gallery_norm: batch norm of the gallery net: of its own batch (official), or its averaged,
             or the probe net's running statistics.
@@ -75,7 +75,7 @@ class F2C(nn.Module):
         pool: DynamicClassPool,
         *,
         num_identities: int,
-        decay: float = 0.99,
+        decay: float = 0.9,
         warmup: bool = True,
         gallery_norm: GalleryNorm = "batch",
         num_passes: int = 2,
