@@ -269,7 +269,8 @@ def print_tables(dataset: str, data: Path | None, results: Results) -> None:
         against = [job for job in jobs if job.cell == name]
         if jobs and against:
             pairs = build_pairs(against[0].config, warn=print)
-            assert pairs is not None, "the recipes of all sets have pairs"
+            if pairs is None:
+                raise ValueError(f"the recipe of {dataset} has no pairs")
             print(f"\n{table(jobs, results, pairs, against)}")
 
 
