@@ -5,12 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from manyface.base.numeric import working_dtype
 from manyface.base.random import torch_generator
 from manyface.bench.shape import Needs, Shape
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.heads.base import HeadOptions
 from manyface.heads.sampling import sample_size
 from manyface.margins import CosFace
+from manyface.softmax.streamed import DEFAULT_KEPT_BYTES
 
 MARGIN = CosFace(0.4)
 LEARNING_RATE = 0.1
@@ -30,7 +32,8 @@ class HeadRun:
     def __init__(self, head: CenterHead, shape: Shape) -> None:
         self._head = head
         self._embeddings = random_embeddings(shape, "embeddings", shape.batch).requires_grad_()
-        head.centers.velocity.fill_(0.0)  # written, so that its pages are resident
+        for state in head.centers.state_of_rows().values():
+            state.fill_(0)  # written, so that its pages are resident
 
     def plan(self, labels: Tensor) -> None:
         """Nothing."""
@@ -46,21 +49,22 @@ class HeadRun:
         return {}
 
 
-def build_full(shape: Shape) -> HeadRun:
-    """Full FC, streamed."""
+def build_full(shape: Shape, dtype: torch.dtype | None = None) -> HeadRun:
+    """Full FC, streamed; rows in `dtype`, or that of the shape."""
+    options = _options(shape, dtype)
     return HeadRun(
-        FullFC(num_classes=shape.classes, dim=shape.dim, margin=MARGIN, **_options(shape)), shape
+        FullFC(num_classes=shape.classes, dim=shape.dim, margin=MARGIN, **options), shape
     )
 
 
-def build_partial(shape: Shape) -> HeadRun:
-    """Partial FC at the sample rate."""
+def build_partial(shape: Shape, dtype: torch.dtype | None = None) -> HeadRun:
+    """Partial FC at the sample rate; rows in `dtype`, or that of the shape."""
     head = PartialFC(
         num_classes=shape.classes,
         dim=shape.dim,
         margin=MARGIN,
         sample_rate=shape.sample_rate,
-        **_options(shape),
+        **_options(shape, dtype),
     )
     return HeadRun(head, shape)
 
@@ -76,28 +80,43 @@ def partial_rows(shape: Shape) -> int:
     return max(sample_size(shape.classes, shape.sample_rate), at_least)
 
 
-def full_needs(shape: Shape) -> Needs:
-    """Rows and momentum; a chunk at a time."""
-    return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, streamed_bytes(shape))
+def full_needs(shape: Shape, dtype: torch.dtype | None = None) -> Needs:
+    """Rows and momentum; a chunk at a time, and the numerators if they are kept."""
+    stepping = streamed_bytes(shape, dtype) + _kept_bytes(shape, shape.classes, dtype)
+    return Needs(_held(shape, dtype), DRAW_BYTES * shape.dim, stepping)
 
 
-def partial_needs(shape: Shape) -> Needs:
+def partial_needs(shape: Shape, dtype: torch.dtype | None = None) -> Needs:
     """The same, and the draw: some arrays of 8 bytes per sampled class."""
-    draw = 5 * 8 * partial_rows(shape)
-    return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, streamed_bytes(shape) + draw)
+    rows = partial_rows(shape)
+    stepping = streamed_bytes(shape, dtype) + _kept_bytes(shape, rows, dtype) + 5 * 8 * rows
+    return Needs(_held(shape, dtype), DRAW_BYTES * shape.dim, stepping)
 
 
-def streamed_bytes(shape: Shape) -> int:
+def streamed_bytes(shape: Shape, dtype: torch.dtype | None = None) -> int:
     """Temporaries of the streamed softmax: numerators [B, n], copies of a chunk's rows [n, D]."""
     chunk = min(shape.chunk_size, shape.classes)
     numbers = chunk * (shape.batch + 6 * shape.dim) + 8 * shape.batch * shape.dim
-    return numbers * shape.number_bytes
+    return numbers * working_dtype(dtype or shape.torch_dtype).itemsize
 
 
-def table_bytes(shape: Shape) -> int:
-    """Rows and momentum [N, D]."""
-    return 2 * shape.classes * shape.dim * shape.number_bytes
+def table_bytes(shape: Shape, dtype: torch.dtype | None = None, *, momentum: bool = True) -> int:
+    """Rows [N, D], and their momentum [N, D]."""
+    return (1 + momentum) * shape.classes * shape.dim * (dtype or shape.torch_dtype).itemsize
 
 
-def _options(shape: Shape) -> HeadOptions:
-    return {"chunk_size": shape.chunk_size, "dtype": shape.torch_dtype}
+def _held(shape: Shape, dtype: torch.dtype | None) -> int:
+    return table_bytes(shape, dtype, momentum=shape.momentum > 0)
+
+
+def _kept_bytes(shape: Shape, rows: int, dtype: torch.dtype | None) -> int:
+    bytes_ = shape.batch * rows * (dtype or shape.torch_dtype).itemsize
+    return bytes_ if bytes_ <= DEFAULT_KEPT_BYTES else 0
+
+
+def _options(shape: Shape, dtype: torch.dtype | None) -> HeadOptions:
+    return {
+        "chunk_size": shape.chunk_size,
+        "dtype": dtype or shape.torch_dtype,
+        "momentum": shape.momentum,
+    }

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+import torch
 
 from manyface.base.errors import ConfigError
 from manyface.bench.arcface_torch import (
@@ -68,6 +71,18 @@ class Method:
 METHODS: dict[str, Method] = {
     "full": Method(build_full, full_needs, full_rows),
     "partial": Method(build_partial, partial_needs, partial_rows),
+    "full_bf16": Method(
+        partial(build_full, dtype=torch.bfloat16),
+        partial(full_needs, dtype=torch.bfloat16),
+        full_rows,
+        product_dtype="bfloat16",
+    ),
+    "partial_bf16": Method(
+        partial(build_partial, dtype=torch.bfloat16),
+        partial(partial_needs, dtype=torch.bfloat16),
+        partial_rows,
+        product_dtype="bfloat16",
+    ),
     "f2c": Method(PoolRun, pool_needs, pool_rows, plans=True, check=check_pool),
     "eager": Method(build_eager, eager_needs, full_rows, rival=True),
     "linear_cross_entropy": Method(

@@ -29,7 +29,8 @@ class Shape:
         steps: measured, after one that is not.
         threads: of torch.
         chunk_size: classes per chunk of the streamed softmax.
-        dtype: "float32" or "float64", of everything.
+        momentum: of the library's class centers; 0 keeps none. Rivals have theirs.
+        dtype: "float32" or "float64", of everything but the methods named after another.
         checkout: folder of insightface's code, for the methods that run it.
 
     Raises:
@@ -44,6 +45,7 @@ class Shape:
     steps: int = 5
     threads: int = 1
     chunk_size: int = DEFAULT_CHUNK_SIZE
+    momentum: float = 0.9
     dtype: str = "float32"
     checkout: str | None = None
 
@@ -56,6 +58,8 @@ class Shape:
                 raise ConfigError(
                     f"{name} must be above 0 and at most 1, got {getattr(self, name)}"
                 )
+        if not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(f"momentum must be at least 0 and below 1, got {self.momentum}")
         if self.dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
 

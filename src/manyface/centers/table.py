@@ -24,7 +24,7 @@ INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
 _BLOCK_ROWS = 64
 # Rows that are moved at a time: their float32 copies should stay in a core's cache.
-_ROWS_AT_A_TIME = 512
+_ROWS_AT_A_TIME = 1024
 _WEIGHT = "weight"
 
 

@@ -54,6 +54,7 @@ def head(
     chunk_size: Annotated[
         int | None, typer.Option(help="Classes per chunk of the streamed softmax.")
     ] = None,
+    momentum: Annotated[float, typer.Option(help="Of our class centers; 0 keeps none.")] = 0.9,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
@@ -64,6 +65,8 @@ def head(
     \b
     full     full FC, streamed: all class centers in every step
     partial  Partial FC: a sample of them
+    full_bf16, partial_bf16
+             the same with rows, momentum and products in bfloat16
     f2c      the dynamic class pool; a step has two passes, each half of
              the batch is probe once and gallery once, so there are
              2 x B/2 probes of B distinct images; planning the slots is
@@ -103,6 +106,7 @@ def head(
         steps=steps,
         threads=torch.get_num_threads() if threads is None else threads,
         chunk_size=DEFAULT_CHUNK_SIZE if chunk_size is None else chunk_size,
+        momentum=momentum,
         dtype=dtype,
         checkout=_checkout(rival or []),
     )
