@@ -2,7 +2,17 @@
 
 from manyface.centers.adamw import RowAdamW
 from manyface.centers.lazy import RowOptimizer
+from manyface.centers.place import InFiles, InMemory, Place
 from manyface.centers.sgd import RowSGD
 from manyface.centers.table import ActiveRows, CenterTable
 
-__all__ = ["ActiveRows", "CenterTable", "RowAdamW", "RowOptimizer", "RowSGD"]
+__all__ = [
+    "ActiveRows",
+    "CenterTable",
+    "InFiles",
+    "InMemory",
+    "Place",
+    "RowAdamW",
+    "RowOptimizer",
+    "RowSGD",
+]

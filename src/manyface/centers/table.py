@@ -8,6 +8,7 @@ Rows, and what the optimizer keeps of their size, lie in float64, float32 or bfl
 bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +19,7 @@ from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
 from manyface.centers.lazy import RowOptimizer, RowState
+from manyface.centers.place import InMemory, Place
 from manyface.centers.rounding import StochasticRounding
 
 INITIAL_DEVIATION = 0.01
@@ -50,6 +52,10 @@ class CenterTable(nn.Module):
         optimizer: how rows move; of this table alone.
         dtype: float32, float64 or bfloat16.
         device: where the rows live.
+        place: where they live, instead of on a device: see `place`.
+
+    Raises:
+        ConfigError: no rows, or no room for them.
     """
 
     weight: Tensor
@@ -64,6 +70,7 @@ class CenterTable(nn.Module):
         optimizer: RowOptimizer,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__()
         if num_rows < 1 or dim < 1:
@@ -71,8 +78,12 @@ class CenterTable(nn.Module):
                 f"a center table needs num_classes >= 1 and dim >= 1, got {num_rows} and {dim}"
             )
         self.optimizer, self.dtype, self.seed = optimizer, dtype, seed
-        self.register_buffer(_WEIGHT, torch.empty(num_rows, dim, dtype=dtype, device=device))
-        self._state_names = self._allocate_state(device)
+        self._place = place or InMemory(device)  # kept: a folder is locked while it lives
+        tensors = self._tensors(num_rows, dim)
+        self._state_names = [name for name in tensors if name != _WEIGHT]
+        self._place.reserve(sum(math.prod(s) * d.itemsize for s, d in tensors.values()))
+        for name, (shape, of_tensor) in tensors.items():
+            self.register_buffer(name, self._place.zeros(name, shape, of_tensor))
         self._rounding = StochasticRounding(seed=seed, dim=dim)
         self._draw_rows()
 
@@ -107,15 +118,15 @@ class CenterTable(nn.Module):
             return values
         return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
 
-    def _allocate_state(self, device: torch.device | str | None) -> list[str]:
-        num_rows, dim = self.weight.shape
+    def _tensors(self, num_rows: int, dim: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of rows and state; state as large as the rows has their dtype."""
         working = working_dtype(self.dtype)
-        declared = self.optimizer.row_state(dim=dim, dtype=working)
-        for name, spec in declared.items():
+        tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]
+        tensors = {_WEIGHT: ((num_rows, dim), self.dtype)}
+        for name, spec in self.optimizer.row_state(dim=dim, dtype=working).items():
             dtype = self.dtype if spec.shape == (dim,) and spec.dtype == working else spec.dtype
-            zeros = torch.zeros(num_rows, *spec.shape, dtype=dtype, device=device)
-            self.register_buffer(name, zeros)
-        return list(declared)
+            tensors[name] = ((num_rows, *spec.shape), dtype)
+        return tensors
 
     def _draw_rows(self) -> None:
         num_rows, dim = self.weight.shape

@@ -1,0 +1,126 @@
+"""Where a table's rows and their state lie: in memory, or in files that are mapped into it.
+
+A mapped table may be larger than memory. Only the pages that a step touches are read; the system
+keeps those it has room for and writes changed ones back. A page holds 4 rows of 512 bfloat16
+numbers, so rows are best drawn in blocks (`heads/sampling`). The files are working storage like
+memory itself: what lasts is a checkpoint, and a table that is made anew overwrites what an earlier
+process has left.
+"""
+
+import fcntl
+import math
+import os
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from manyface.base.errors import ConfigError, WriteError
+from manyface.observe.available import available_bytes
+
+_SUFFIX = ".rows"
+_LOCK = "rows.lock"
+
+
+class Place(Protocol):
+    """Makes the tensors of one table."""
+
+    def reserve(self, num_bytes: int) -> None:
+        """Called once, before anything is made.
+
+        Raises:
+            ConfigError: there is no room for `num_bytes`, with both numbers.
+        """
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor of zeros; `name` is its own in the table."""
+
+
+class InMemory:
+    """On a device; `None` is torch's default one."""
+
+    def __init__(self, device: torch.device | str | None = None) -> None:
+        self.device = device
+
+    def reserve(self, num_bytes: int) -> None:
+        """Of the host; a GPU's memory is refused by torch itself."""
+        is_host = torch.empty(0, device=self.device).device.type == "cpu"
+        if is_host and num_bytes > (free := available_bytes()):
+            raise ConfigError(
+                f"class centers and their optimizer need {_gib(num_bytes)} of memory, "
+                f"{_gib(free)} are available: keep them in bfloat16, without momentum, in a file "
+                "(place=InFiles(folder)), or take F2C, which has none"
+            )
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """In memory."""
+        return torch.zeros(shape, dtype=dtype, device=self.device)
+
+
+class InFiles:
+    """In files of `folder`, which belongs to one table of one process at a time.
+
+    Args:
+        folder: made if it is missing; should lie on a local, fast disk.
+
+    Raises:
+        ConfigError: another process uses it, or it holds files that are not a table's.
+        WriteError: it cannot be written.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise WriteError(self.folder, error) from error
+        weakref.finalize(self, os.close, self._lock)  # held as long as this object lives
+        self._take_lock()
+        self._refuse_strangers()
+
+    def reserve(self, num_bytes: int) -> None:
+        """Of the disk, where files that are about to be replaced count as free."""
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            path.unlink()
+        disk = os.statvfs(self.folder)
+        if num_bytes > (free := disk.f_bavail * disk.f_frsize):
+            raise ConfigError(
+                f"class centers and their optimizer need {_gib(num_bytes)} in {self.folder}, "
+                f"{_gib(free)} are free: choose a folder on another disk, bfloat16, or no momentum"
+            )
+
+    def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Mapped; its bytes are reserved on the disk, so that no later write finds it full."""
+        path, numbers = self.folder / f"{name}{_SUFFIX}", math.prod(shape)
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise WriteError(path, error) from error
+        mapped = torch.from_file(str(path), shared=True, size=numbers, dtype=dtype)
+        return mapped.view(shape)
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} holds the class centers of another process; wait for it, stop it, "
+                "or choose another folder"
+            ) from error
+
+    def _refuse_strangers(self) -> None:
+        for path in self.folder.iterdir():
+            if path.suffix != _SUFFIX and path.name != _LOCK:
+                raise ConfigError(
+                    f"{self.folder} is to hold class centers only, but there is {path.name}; "
+                    "choose an empty or a new folder"
+                )
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"
