@@ -158,8 +158,10 @@ class Results:
 
 def entry(job: Job, run: Run) -> dict[str, Any]:
     """What is kept of a run."""
-    keys = ("verification_accuracy", "auc", "tar_at_far", "images_per_second", "train_seconds")
-    keys += ("total_seconds", "peak_memory_bytes", "steps", "batch_size", "precision", "commit")
+    keys = (
+        *("verification_accuracy", "auc", "tar_at_far", "images_per_second", "train_seconds"),
+        *("total_seconds", "peak_memory_bytes", "steps", "batch_size", "precision", "commit"),
+    )
     correct = run.scores[DATASETS[job.dataset].pairs].folds.correct
     return {
         "dataset": job.dataset,
