@@ -32,6 +32,7 @@ from manyface.heads.checks import (
     check_labels,
     check_one_process,
     check_table,
+    refuse_margin,
 )
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
 from manyface.heads.row_order import RowOrder
@@ -137,6 +138,7 @@ class CenterHead(nn.Module, ABC):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        refuse_margin(margin, head=type(self).__name__, trains_norm=True)
         self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size

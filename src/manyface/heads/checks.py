@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
+from manyface.margins import Stateful, TrainsNorm
 
 
 def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
@@ -51,6 +52,23 @@ def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: tor
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
     _check_dtype(dtype)
+
+
+def refuse_margin(
+    margin: object, *, head: str, stateful: bool = False, trains_norm: bool = False
+) -> None:
+    """Refuse a margin that looks at whole batches, or one that trains lengths, in `head`."""
+    name = type(margin).__name__
+    if stateful and isinstance(margin, Stateful):
+        raise ConfigError(
+            f"{head} keeps no running averages, which margin {name} needs: take a margin of the "
+            "target cosine such as ArcFace, or the heads FullFC and PartialFC"
+        )
+    if trains_norm and isinstance(margin, TrainsNorm):
+        raise ConfigError(
+            f"{head} does not train the length of embeddings, as margin {name} wants: take a "
+            "margin of the target cosine such as ArcFace, or the heads FullFC and PartialFC"
+        )
 
 
 def check_table(weight: Tensor, *, dtype: torch.dtype) -> None:

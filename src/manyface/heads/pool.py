@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.base.random import torch_generator
-from manyface.heads.checks import check_arguments, check_embeddings
+from manyface.heads.checks import check_arguments, check_embeddings, refuse_margin
 from manyface.heads.placement import FEATURES
 from manyface.heads.pool_plan import PassPlan
 from manyface.margins import Margin
@@ -76,6 +76,7 @@ class DynamicClassPool(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        refuse_margin(margin, head="F2C", stateful=True, trains_norm=True)
         _check_pool(num_slots, dim, features, outlier_weight, hard_negatives)
         self.num_slots, self.dim, self.features = num_slots, dim, features
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size

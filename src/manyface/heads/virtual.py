@@ -22,7 +22,13 @@ from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
-from manyface.heads.checks import check_arguments, check_embeddings, check_labels, check_one_process
+from manyface.heads.checks import (
+    check_arguments,
+    check_embeddings,
+    check_labels,
+    check_one_process,
+    refuse_margin,
+)
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
@@ -72,6 +78,7 @@ class VirtualFC(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        refuse_margin(margin, head="Virtual FC", stateful=True, trains_norm=True)
         if not 1 <= num_anchors <= num_classes or dim < 1:
             raise ConfigError(
                 "Virtual FC needs 1 <= num_anchors <= num_classes and dim >= 1, got "
