@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
-from manyface.margins import Stateful, TrainsNorm
+from manyface.margins import NegativeRule, Stateful, TrainsNorm
+from manyface.margins.checks import check_label_smoothing
 
 
 def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
@@ -43,7 +44,15 @@ def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
         )
 
 
-def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: torch.dtype) -> None:
+def check_arguments(
+    *,
+    margin: object,
+    scale: float,
+    chunk_size: int,
+    dtype: torch.dtype,
+    negatives: object = None,
+    label_smoothing: float = 0.0,
+) -> None:
     """The arguments of a head that no other room checks."""
     if isinstance(margin, type) or not callable(margin):
         raise ConfigError(f"margin must be a margin such as CosFace(0.4), got {margin!r}")
@@ -51,23 +60,27 @@ def check_arguments(*, margin: object, scale: float, chunk_size: int, dtype: tor
         raise ConfigError(f"scale must be a number above 0, got {scale}")
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
+    if negatives is not None and (
+        isinstance(negatives, type) or not isinstance(negatives, NegativeRule)
+    ):
+        raise ConfigError(
+            f"negatives must be a rule such as CurricularFace() or None, got {negatives!r}"
+        )
+    check_label_smoothing(label_smoothing)
     _check_dtype(dtype)
 
 
-def refuse_margin(
-    margin: object, *, head: str, stateful: bool = False, trains_norm: bool = False
-) -> None:
-    """Refuse a margin that looks at whole batches, or one that trains lengths, in `head`."""
+def refuse_margin(margin: object, *, head: str) -> None:
+    """Refuse a margin that looks at whole batches, or trains lengths, in a `head` that cannot."""
     name = type(margin).__name__
-    if stateful and isinstance(margin, Stateful):
+    instead = (
+        "take a margin of the target cosine such as ArcFace, or the heads FullFC and PartialFC"
+    )
+    if isinstance(margin, Stateful):
+        raise ConfigError(f"{head} keeps no running averages, which margin {name} needs: {instead}")
+    if isinstance(margin, TrainsNorm):
         raise ConfigError(
-            f"{head} keeps no running averages, which margin {name} needs: take a margin of the "
-            "target cosine such as ArcFace, or the heads FullFC and PartialFC"
-        )
-    if trains_norm and isinstance(margin, TrainsNorm):
-        raise ConfigError(
-            f"{head} does not train the length of embeddings, as margin {name} wants: take a "
-            "margin of the target cosine such as ArcFace, or the heads FullFC and PartialFC"
+            f"{head} does not train the length of embeddings, as margin {name} wants: {instead}"
         )
 
 

@@ -43,7 +43,7 @@ class DynamicClassPool(nn.Module):
     Args:
         num_slots: Q.
         dim: D, length of an embedding.
-        margin: target cosine -> target logit.
+        margin: target cosine -> target logit; one without running averages or trained lengths.
         scale: s of the softmax.
         features: newest features kept per identity, 1 or 2. With 2 the loss is the sum of two:
             against the first row of every slot, and against the second where the pass's gallery
@@ -76,7 +76,7 @@ class DynamicClassPool(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
-        refuse_margin(margin, head="F2C", stateful=True, trains_norm=True)
+        refuse_margin(margin, head="F2C")
         _check_pool(num_slots, dim, features, outlier_weight, hard_negatives)
         self.num_slots, self.dim, self.features = num_slots, dim, features
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size

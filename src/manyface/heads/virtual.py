@@ -57,7 +57,7 @@ class VirtualFC(nn.Module):
         num_classes: number of identities.
         num_anchors: V.
         dim: D, length of an embedding.
-        margin: target cosine -> target logit.
+        margin: target cosine -> target logit; one without running averages or trained lengths.
         scale, chunk_size, dtype, device: as in the other heads.
     """
 
@@ -78,7 +78,7 @@ class VirtualFC(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
-        refuse_margin(margin, head="Virtual FC", stateful=True, trains_norm=True)
+        refuse_margin(margin, head="Virtual FC")
         if not 1 <= num_anchors <= num_classes or dim < 1:
             raise ConfigError(
                 "Virtual FC needs 1 <= num_anchors <= num_classes and dim >= 1, got "
