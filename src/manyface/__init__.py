@@ -17,36 +17,63 @@ if TYPE_CHECKING:
     from manyface.backbones import create_backbone
     from manyface.base.errors import ManyfaceError
     from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
-    from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
+    from manyface.margins import (
+        AdaFace,
+        ArcFace,
+        CombinedMargin,
+        CosFace,
+        CurricularFace,
+        InterclassFilter,
+        MagFace,
+        Margin,
+        MVSoftmax,
+        NegativeRule,
+        NormFace,
+        SphereFace,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaFace",
     "ArcFace",
     "CombinedMargin",
     "CosFace",
+    "CurricularFace",
     "DynamicClassPool",
     "F2C",
     "FullFC",
+    "InterclassFilter",
+    "MVSoftmax",
+    "MagFace",
     "ManyfaceError",
     "Margin",
+    "NegativeRule",
     "NormFace",
     "PartialFC",
+    "SphereFace",
     "VirtualFC",
     "create_backbone",
 ]
 
 _ROOM_OF = {
+    "AdaFace": "margins",
     "ArcFace": "margins",
     "CombinedMargin": "margins",
     "CosFace": "margins",
+    "CurricularFace": "margins",
     "DynamicClassPool": "heads",
     "F2C": "heads",
     "FullFC": "heads",
+    "InterclassFilter": "margins",
+    "MVSoftmax": "margins",
+    "MagFace": "margins",
     "ManyfaceError": "base.errors",
     "Margin": "margins",
+    "NegativeRule": "margins",
     "NormFace": "margins",
     "PartialFC": "heads",
+    "SphereFace": "margins",
     "VirtualFC": "heads",
     "create_backbone": "backbones",
 }

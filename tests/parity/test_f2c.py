@@ -15,7 +15,7 @@ from manyface.heads import F2C, DynamicClassPool
 from manyface.heads.pool import hardest
 from manyface.heads.pool_plan import PoolPlanner, SlotLedger
 from manyface.heads.slots import Slots
-from manyface.margins import ArcFace, CosFace, Margin
+from manyface.margins import AdaFace, ArcFace, CosFace, MagFace, Margin
 from manyface.softmax.dense import dense_margin_softmax
 from manyface.softmax.streamed import TensorRows
 from manyface.testing.official_f2c import OfficialPool
@@ -217,6 +217,10 @@ def test_what_is_refused():
     for wrong in ({"features": 3}, {"outlier_weight": -1.0}, {"hard_negatives": 0}):
         with pytest.raises(ConfigError):
             DynamicClassPool(3, DIM, margin=CosFace(), **wrong)
+    with pytest.raises(ConfigError, match="F2C keeps no running averages"):
+        DynamicClassPool(3, DIM, margin=AdaFace())
+    with pytest.raises(ConfigError, match="F2C does not train the length"):
+        DynamicClassPool(3, DIM, margin=MagFace())
 
 
 def test_a_pool_larger_than_the_identities_is_refused():

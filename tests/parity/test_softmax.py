@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from margins_table import MARGINS
+from margins_table import MARGINS, NORM_MARGINS, RULES
 from torch import Tensor
 
 import manyface as mf
@@ -63,6 +63,28 @@ def test_fp64_equals_dense(shape: Shape, margin: mf.Margin, scale: float) -> Non
     truth = gradients(dense, embeddings, rows)
     for got, expected in zip(gradients(streamed, embeddings, rows), truth, strict=True):
         # Absolute for gradients that are 0 (one class): the loss is O(scale).
+        assert float((got - expected).norm()) <= 1e-10 * max(1.0, float(expected.norm()))
+
+
+# The oracle again, with all that a loss can have. Rules raise logits: 600 needs the shift with one.
+@pytest.mark.parametrize("scale", [16.0, 600.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rule", [None, *RULES])
+@pytest.mark.parametrize("margin", [mf.ArcFace(0.5), *NORM_MARGINS.values()], ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rules_smoothing_and_lengths_equal_dense(
+    shape: Shape, margin: mf.Margin, rule: str | None, smoothing: float, scale: float
+) -> None:
+    embeddings, rows, targets = problem(shape, torch.float64)
+    options = {
+        "margin": margin,
+        "scale": scale,
+        "negatives": None if rule is None else RULES[rule],
+        "label_smoothing": smoothing,
+    }
+    truth = gradients(dense_margin_softmax(embeddings, rows, targets, **options), embeddings, rows)
+    streamed = streamed_margin_softmax(embeddings, rows, targets, **options, chunk_size=shape.chunk)
+    for got, expected in zip(gradients(streamed, embeddings, rows), truth, strict=True):
         assert float((got - expected).norm()) <= 1e-10 * max(1.0, float(expected.norm()))
 
 
@@ -181,6 +203,32 @@ def test_fp32_at_a_usual_size_is_as_good_as_eager(margin: mf.Margin) -> None:
         ("loss", "embeddings", "rows"), streamed, eager, truth, strict=True
     ):
         error, budget = relative_error(got, expected), 1.3 * relative_error(plain, expected) + 1e-7
+        assert error <= budget, f"{name}: error {error:.1e}, budget {budget:.1e}"
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rule", [None, *RULES])
+@pytest.mark.parametrize("margin", [mf.ArcFace(0.5), *NORM_MARGINS.values()], ids=str)
+def test_fp32_rules_and_lengths_at_a_usual_size(
+    margin: mf.Margin, rule: str | None, smoothing: float
+) -> None:
+    embeddings, rows, targets = problem(Shape(64, 64, 1000, 300), torch.float32)
+    double = [tensor.detach().double().requires_grad_() for tensor in (embeddings, rows)]
+    options = {
+        "margin": margin,
+        "scale": 64.0,
+        "negatives": None if rule is None else RULES[rule],
+        "label_smoothing": smoothing,
+    }
+    truth = gradients(dense_margin_softmax(*double, targets, **options), *double)
+    eager, streamed = (
+        gradients(run(embeddings, rows, targets, **options), embeddings, rows)
+        for run in (dense_margin_softmax, streamed_margin_softmax)
+    )
+    for name, got, plain, expected in zip(
+        ("loss", "embeddings", "rows"), streamed, eager, truth, strict=True
+    ):
+        error, budget = relative_error(got, expected), 1.3 * relative_error(plain, expected) + 1e-6
         assert error <= budget, f"{name}: error {error:.1e}, budget {budget:.1e}"
 
 

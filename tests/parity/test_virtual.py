@@ -7,7 +7,7 @@ from torch import Tensor
 from manyface.base.errors import ConfigError, LabelError
 from manyface.base.random import numpy_generator, torch_generator
 from manyface.heads.virtual import VirtualFC, assign_anchors
-from manyface.margins import CosFace
+from manyface.margins import AdaFace, CosFace, MagFace
 from manyface.softmax.dense import dense_margin_softmax
 
 DIM = 6
@@ -81,6 +81,10 @@ def test_what_is_refused():
         head(torch.randn(3, DIM), torch.tensor([1, 2, 3]))
     with pytest.raises(LabelError):
         head(torch.randn(1, DIM), torch.tensor([30]))
+    with pytest.raises(ConfigError, match="Virtual FC keeps no running averages"):
+        VirtualFC(num_classes=30, num_anchors=2, dim=DIM, margin=AdaFace())
+    with pytest.raises(ConfigError, match="Virtual FC does not train the length"):
+        VirtualFC(num_classes=30, num_anchors=2, dim=DIM, margin=MagFace())
 
 
 def test_an_empty_batch():

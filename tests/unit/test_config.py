@@ -37,6 +37,7 @@ def test_config_cannot_be_changed() -> None:
         ["head.sample_rate=0.1"],
         ["head.margin=combined", "head.m2=0.3", "head.gradient=straight_through"],
         ["head.margin=normface"],
+        ["head.margin=magface", "head.u_a=50", "head.negatives=curricular"],
         ["schedule.steps=100", "schedule.warmup_steps=10"],
         ["evaluation.every_steps=50", "evaluation.fars=[0.5, 1e-05]"],
         ["optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
@@ -93,6 +94,8 @@ def test_last_word_wins_over_the_alternative_in_the_recipe() -> None:
     margin = parse_config("[head]\nm = 0.35", ["head.margin=arcface"]).head
     assert (margin.m, margin.gradient) == (0.5, "exact")
     assert parse_config("[head]\nm = 0.35", ["head.margin=cosface"]).head.m == 0.35
+    rule = parse_config('[head]\nnegatives = "mv"', ["head.negatives=interclass_filter"]).head
+    assert (rule.negatives_t, rule.negatives_threshold) == (None, 0.4)
     every = parse_config("[evaluation]\nevery_epochs = 2", ["evaluation.every_steps=9"]).evaluation
     assert (every.every_steps, every.every_epochs) == (9, None)
 
@@ -190,7 +193,9 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
         ("head.sample_rate=-0.1", ["head.sample_rate", "-0.1", "[0, 1]"]),
         ("head.sample_rate=nan", ["head.sample_rate", "nan"]),
         ("optimizer.learning_rate=inf", ["optimizer.learning_rate", "inf"]),
-        ("head.margin=sphereface", ["'normface', 'cosface', 'arcface', 'combined'"]),
+        ("head.margin=circle", ["'normface', 'cosface', 'arcface', 'combined'"]),
+        ("head.negatives=hard", ["head.negatives", "'curricular', 'mv'"]),
+        ("head.label_smoothing=1.0", ["head.label_smoothing", "[0, 1)"]),
         ("evaluation.fars=[0.1, 2]", ["evaluation.fars", "got 2"]),
         ("evaluation.fars=0.1", ["evaluation.fars", "a list"]),
         ("head=3", ["section.key=value"]),
@@ -228,6 +233,13 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ('[head]\nmargin = "normface"\nm = 0.3', ["head.m ", "cosface and arcface", "normface"]),
         ("[head]\nm2 = 0.3", ["head.m2", "combined", "cosface"]),
         ('[head]\ngradient = "exact"', ["head.gradient", "arcface and combined"]),
+        (
+            '[head]\nnegatives = "mv"\nnegatives_threshold = 0.3',
+            ["belongs to negatives interclass"],
+        ),
+        ('[head]\nmethod = "f2c"\nmargin = "adaface"', ["margin 'adaface'", "method 'f2c' yet"]),
+        ('[head]\nmethod = "f2c"\nnegatives = "mv"', ["negatives 'mv'", "method 'f2c' yet"]),
+        ('[head]\nmethod = "virtual"\nlabel_smoothing = 0.1', ["label_smoothing 0.1", "'virtual'"]),
         ("[schedule]\nsteps = 3\nepochs = 3", ["schedule.epochs", "steps", "expected one"]),
         ("[schedule]\nsteps = 3\nwarmup_steps = 4", ["schedule.warmup_steps (4)", "3 steps"]),
         ("[schedule]\nepochs = 3\nwarmup_epochs = 4", ["warmup_epochs (4)", "3 epochs"]),

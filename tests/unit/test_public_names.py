@@ -11,16 +11,23 @@ import manyface
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = {
+    "AdaFace",
     "ArcFace",
     "CombinedMargin",
     "CosFace",
+    "CurricularFace",
     "DynamicClassPool",
     "F2C",
     "FullFC",
+    "InterclassFilter",
+    "MVSoftmax",
+    "MagFace",
     "ManyfaceError",
     "Margin",
+    "NegativeRule",
     "NormFace",
     "PartialFC",
+    "SphereFace",
     "VirtualFC",
     "create_backbone",
 }

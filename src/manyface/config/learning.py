@@ -5,7 +5,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from manyface.config.kinds import (
+    AverageWeight,
     BelowOne,
+    Cosine,
     Count,
     CountOrOff,
     Fraction,
@@ -15,18 +17,30 @@ from manyface.config.kinds import (
     Text,
 )
 
-MARGIN_KEYS = {
-    "normface": (),
-    "cosface": ("m",),
-    "arcface": ("m", "gradient"),
-    "combined": ("m1", "m2", "m3", "gradient"),
-}
 MARGIN_DEFAULTS: dict[str, dict[str, float | str]] = {
     "normface": {},
     "cosface": {"m": 0.4},
     "arcface": {"m": 0.5, "gradient": "exact"},
     "combined": {"m1": 1.0, "m2": 0.0, "m3": 0.0, "gradient": "exact"},
+    "sphereface": {"m": 4.0, "annealing": 0.0, "gradient": "exact"},
+    "adaface": {"m": 0.4, "h": 0.333, "t_alpha": 0.01},
+    "magface": {"l_a": 10.0, "u_a": 110.0, "l_m": 0.45, "u_m": 0.8, "lambda_g": 35.0},
 }
+RULE_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "none": {},
+    "curricular": {"negatives_t_alpha": 0.01},
+    "mv": {"negatives_t": 0.2, "negatives_weighting": "adaptive"},
+    "interclass_filter": {"negatives_threshold": 0.4},
+    "interclass_remove": {"negatives_threshold": 0.4},
+}
+
+
+def _keys(defaults: dict[str, dict[str, float | str]]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for keys in defaults.values() for key in keys))
+
+
+MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)  # parameters of any of them
+WITH_CENTERS_ONLY = ("adaface", "magface")  # margins
 
 WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
 CENTER_KEYS = ("sample_rate", "learning_rate", "momentum", "weight_decay")  # of the others
@@ -83,11 +97,17 @@ class HeadConfig(Section):
         description="Share of the centers in each step of the partial head (its default: 0.1); "
         "0 takes the positives only.",
     )
-    margin: Literal["normface", "cosface", "arcface", "combined"] = Field(
-        "cosface", description="The margin; combined is cos(m1 theta + m2) - m3."
+    margin: Literal[
+        "normface", "cosface", "arcface", "combined", "sphereface", "adaface", "magface"
+    ] = Field(
+        "cosface",
+        description="The margin; combined is cos(m1 theta + m2) - m3. adaface and magface look at "
+        "the length of embeddings, and are of class centers only.",
     )
     m: NotNegative | None = Field(
-        None, description="Margin of cosface (default 0.4) or arcface (default 0.5, radians)."
+        None,
+        description="Margin of cosface and adaface (default 0.4), arcface (default 0.5, radians), "
+        "sphereface (default 4, a factor on the angle).",
     )
     m1: Positive | None = Field(None, description="Factor on the angle, of combined; default 1.")
     m2: NotNegative | None = Field(
@@ -98,8 +118,52 @@ class HeadConfig(Section):
     )
     gradient: Literal["exact", "straight_through"] | None = Field(
         None,
-        description="Of arcface and combined: the true derivative (default), or the margin taken "
-        "as a constant.",
+        description="Of arcface, combined and sphereface: the true derivative (default), or the "
+        "margin taken as a constant.",
+    )
+    annealing: NotNegative | None = Field(
+        None, description="Weight of the plain cosine in sphereface; default 0."
+    )
+    h: Positive | None = Field(
+        None, description="Concentration of adaface's image quality; default 0.333."
+    )
+    t_alpha: AverageWeight | None = Field(
+        None, description="Weight of a batch in adaface's running averages; default 0.01."
+    )
+    l_a: Positive | None = Field(None, description="Shortest length, of magface; default 10.")
+    u_a: Positive | None = Field(None, description="Longest length, of magface; default 110.")
+    l_m: NotNegative | None = Field(
+        None, description="Margin of the shortest, of magface, in radians; default 0.45."
+    )
+    u_m: NotNegative | None = Field(
+        None, description="Margin of the longest, of magface, in radians; default 0.8."
+    )
+    lambda_g: NotNegative | None = Field(
+        None, description="Weight of magface's reward for length; default 35."
+    )
+    negatives: Literal["none", "curricular", "mv", "interclass_filter", "interclass_remove"] = (
+        Field(
+            "none",
+            description="Rule for the cosines of other classes, of class centers only. curricular, "
+            "mv: those above the target logit weigh by training progress, or more; "
+            "interclass_filter, interclass_remove: those above a threshold count as 0, or not.",
+        )
+    )
+    negatives_t_alpha: AverageWeight | None = Field(
+        None, description="Weight of a batch in curricular's running average; default 0.01."
+    )
+    negatives_t: NotNegative | None = Field(
+        None, description="By how much mv raises a cosine; default 0.2."
+    )
+    negatives_weighting: Literal["adaptive", "fixed"] | None = Field(
+        None, description="Of mv: by t (c + 1) (default), or by t."
+    )
+    negatives_threshold: Cosine | None = Field(
+        None, description="Of interclass_filter and interclass_remove; default 0.4."
+    )
+    label_smoothing: BelowOne = Field(
+        0.0,
+        description="Share of a label spread over all classes in a step, of class centers only.",
     )
     scale: Positive = Field(64.0, description="Factor s on the cosines.")
     learning_rate: Positive | None = Field(
@@ -118,9 +182,10 @@ class HeadConfig(Section):
         filled = {"method": "partial" if "sample_rate" in given else "full", **given}
         if filled["method"] == "partial":
             filled.setdefault("sample_rate", 0.1)
-        margin = filled.get("margin", "cosface")
+        margin, rule = filled.get("margin", "cosface"), filled.get("negatives", "none")
         defaults = MARGIN_DEFAULTS.get(margin, {}) if isinstance(margin, str) else {}
-        return {**defaults, **filled}
+        of_rule = RULE_DEFAULTS.get(rule, {}) if isinstance(rule, str) else {}
+        return {**defaults, **of_rule, **filled}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -135,11 +200,33 @@ class HeadConfig(Section):
                 f"sample_rate is {self.sample_rate:g}, but method is '{self.method}'; "
                 "expected 1 or partial"
             )
-        for key in ("m", "m1", "m2", "m3", "gradient"):
-            if getattr(self, key) is not None and key not in MARGIN_KEYS[self.margin]:
-                owners = " and ".join(name for name, keys in MARGIN_KEYS.items() if key in keys)
-                raise ValueError(f"{key} belongs to margin {owners}, but margin is '{self.margin}'")
+        self._check_owners("margin", MARGIN_DEFAULTS)
+        self._check_owners("negatives", RULE_DEFAULTS)
+        if self.method in WITHOUT_CENTERS:
+            self._check_without_centers()
         return self
+
+    def _check_owners(self, choice: str, defaults: dict[str, dict[str, float | str]]) -> None:
+        """Refuse parameters of a margin or a rule that is not the chosen one."""
+        chosen = getattr(self, choice)
+        for key in _keys(defaults):
+            if getattr(self, key) is not None and key not in defaults[chosen]:
+                owners = " and ".join(name for name, keys in defaults.items() if key in keys)
+                raise ValueError(f"{key} belongs to {choice} {owners}, but {choice} is '{chosen}'")
+
+    def _check_without_centers(self) -> None:
+        """Refuse the parts of a loss that heads without class centers cannot train with yet."""
+        given = {
+            f"margin '{self.margin}'": self.margin in WITH_CENTERS_ONLY,
+            f"negatives '{self.negatives}'": self.negatives != "none",
+            f"label_smoothing {self.label_smoothing:g}": self.label_smoothing > 0,
+        }
+        for name, is_given in given.items():
+            if is_given:
+                raise ValueError(
+                    f"{name} is not supported by method '{self.method}' yet; expected full or "
+                    "partial, or a recipe without it"
+                )
 
 
 POOL_PRESETS: dict[str, dict[str, Any]] = {

@@ -20,7 +20,13 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
-from manyface.config.learning import CENTER_KEYS, F2C_KEYS, WITHOUT_CENTERS
+from manyface.config.learning import (
+    CENTER_KEYS,
+    F2C_KEYS,
+    MARGIN_KEYS,
+    RULE_KEYS,
+    WITHOUT_CENTERS,
+)
 from manyface.config.messages import describe_errors, unknown_key
 from manyface.config.render import all_keys
 from manyface.config.schema import Config
@@ -38,7 +44,8 @@ ALTERNATIVES = {
     "pool.ratio": ("pool.slots",),
     "head.sample_rate": ("head.method",),
     "head.method": ("head.sample_rate",),
-    "head.margin": ("head.m", "head.m1", "head.m2", "head.m3", "head.gradient"),
+    "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS),
+    "head.negatives": tuple(f"head.{key}" for key in RULE_KEYS),
 }
 OF_CENTERS = tuple(f"head.{key}" for key in CENTER_KEYS)
 OF_F2C = tuple(f"pool.{key}" for key in F2C_KEYS)

@@ -11,8 +11,9 @@ moves the rows as soon as their gradient is known: no gradient of the size of th
 *Unfused*. Several backwards before a step (accumulation), or a call of `grad_norm`,
 `clip_grad_norm_` or `row_gradients`, make the row gradients real: [K, D], K the rows that took
 part. `step` then applies their sum. Losses add up as in torch: divide each by the number of
-micro-batches to average. Forwards whose loss is never backpropagated change nothing, and a loss
-from before a step cannot be backpropagated after it.
+micro-batches to average. Forwards whose loss is never backpropagated change nothing (but in a
+training head with gradients enabled, running averages of a margin or a rule: they take in every
+batch), and a loss from before a step cannot be backpropagated after it.
 """
 
 import warnings
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
 from manyface.centers import CenterTable, RowOptimizer, RowSGD
+from manyface.heads.averages import Averages
 from manyface.heads.checks import (
     check_arguments,
     check_embeddings,
@@ -35,7 +37,7 @@ from manyface.heads.checks import (
 )
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
 from manyface.heads.row_order import RowOrder
-from manyface.margins import Margin
+from manyface.margins import Margin, NegativeRule
 from manyface.softmax.streamed import (
     DEFAULT_CHUNK_SIZE,
     DEFAULT_KEPT_BYTES,
@@ -60,6 +62,8 @@ class HeadOptions(TypedDict, total=False):
     """Arguments that every head shares, as `CenterHead` documents them."""
 
     scale: float
+    negatives: NegativeRule | None
+    label_smoothing: float
     momentum: float
     weight_decay: float
     optimizer: RowOptimizer | None
@@ -103,6 +107,8 @@ class CenterHead(nn.Module, ABC):
         dim: length of an embedding.
         margin: target cosine -> target logit.
         scale: factor of all logits (s in the papers).
+        negatives: cosine of another class -> its logit, such as `CurricularFace()`; None leaves it.
+        label_smoothing: share of a label that is spread evenly over the classes that take part.
         momentum: of the centers.
         weight_decay: of the centers.
         optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
@@ -125,6 +131,8 @@ class CenterHead(nn.Module, ABC):
         dim: int,
         margin: Margin,
         scale: float = 64.0,
+        negatives: NegativeRule | None = None,
+        label_smoothing: float = 0.0,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         optimizer: RowOptimizer | None = None,
@@ -136,10 +144,19 @@ class CenterHead(nn.Module, ABC):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype)
+        check_arguments(
+            margin=margin,
+            scale=scale,
+            chunk_size=chunk_size,
+            dtype=dtype,
+            negatives=negatives,
+            label_smoothing=label_smoothing,
+        )
         self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
+        self.negatives, self.label_smoothing = negatives, float(label_smoothing)
+        self.averages = Averages.of(margin=margin, negatives=negatives)
         self.centers = CenterTable(
             num_classes,
             dim,
@@ -233,7 +250,11 @@ class CenterHead(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
-        return f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
+        text = f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
+        text += "" if self.negatives is None else f", negatives={self.negatives}"
+        return text + (
+            f", label_smoothing={self.label_smoothing:g}" if self.label_smoothing else ""
+        )
 
     def get_extra_state(self) -> Tensor:
         """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; whether
@@ -275,6 +296,9 @@ class CenterHead(nn.Module, ABC):
                 selection.targets,
                 margin=self.margin,
                 scale=self.scale,
+                negatives=self.negatives,
+                label_smoothing=self.label_smoothing,
+                observe=trains and self.training,
                 chunk_size=self.chunk_size,
                 operands=self.operands,
                 kept_bytes=self.kept_bytes if trains else 0,

@@ -10,6 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
+from manyface.margins import NegativeRule, Stateful, TrainsNorm
+from manyface.margins.checks import check_label_smoothing
 
 _CENTERS = "class centers"
 
@@ -63,6 +65,8 @@ def check_arguments(
     chunk_size: int,
     dtype: torch.dtype,
     what: str = _CENTERS,
+    negatives: object = None,
+    label_smoothing: float = 0.0,
 ) -> None:
     """The arguments of a head that no other room checks; `what` its rows are called."""
     if isinstance(margin, type) or not callable(margin):
@@ -71,7 +75,28 @@ def check_arguments(
         raise ConfigError(f"scale must be a number above 0, got {scale}")
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
+    if negatives is not None and (
+        isinstance(negatives, type) or not isinstance(negatives, NegativeRule)
+    ):
+        raise ConfigError(
+            f"negatives must be a rule such as CurricularFace() or None, got {negatives!r}"
+        )
+    check_label_smoothing(label_smoothing)
     _check_dtype(dtype, what)
+
+
+def refuse_margin(margin: object, *, head: str) -> None:
+    """Refuse a margin that looks at whole batches, or trains lengths, in a `head` that cannot."""
+    name = type(margin).__name__
+    instead = (
+        "take a margin of the target cosine such as ArcFace, or the heads FullFC and PartialFC"
+    )
+    if isinstance(margin, Stateful):
+        raise ConfigError(f"{head} keeps no running averages, which margin {name} needs: {instead}")
+    if isinstance(margin, TrainsNorm):
+        raise ConfigError(
+            f"{head} does not train the length of embeddings, as margin {name} wants: {instead}"
+        )
 
 
 def check_count(name: str, value: object) -> None:

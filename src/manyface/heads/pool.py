@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.base.random import torch_generator
-from manyface.heads.checks import check_arguments, check_count, check_embeddings
+from manyface.heads.checks import check_arguments, check_count, check_embeddings, refuse_margin
 from manyface.heads.placement import FEATURES
 from manyface.heads.pool_plan import PassPlan, StepPlan
 from manyface.margins import Margin
@@ -46,7 +46,7 @@ class DynamicClassPool(nn.Module):
     Args:
         num_slots: Q.
         dim: D, length of an embedding.
-        margin: target cosine -> target logit.
+        margin: target cosine -> target logit; one without running averages or trained lengths.
         scale: s of the softmax.
         features: newest features kept per identity, 1 or 2. With 2 the loss is the sum of two:
             against the first row of every slot, and against the second where the pass's gallery
@@ -80,6 +80,7 @@ class DynamicClassPool(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS)
+        refuse_margin(margin, head="F2C")
         check_count("num_slots", num_slots)
         check_count("dim", dim)
         if hard_negatives is not None:

@@ -29,6 +29,7 @@ from manyface.heads.checks import (
     check_labels,
     check_one_process,
     check_table,
+    refuse_margin,
 )
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
@@ -60,7 +61,7 @@ class VirtualFC(nn.Module):
         num_classes: number of identities.
         num_anchors: V.
         dim: D, length of an embedding.
-        margin: target cosine -> target logit.
+        margin: target cosine -> target logit; one without running averages or trained lengths.
         scale, chunk_size, dtype, device: as in the other heads.
     """
 
@@ -81,6 +82,7 @@ class VirtualFC(nn.Module):
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=_ROWS)
+        refuse_margin(margin, head="Virtual FC")
         check_count("num_anchors", num_anchors)
         if not 1 <= num_anchors <= num_classes or dim < 1:
             raise ConfigError(

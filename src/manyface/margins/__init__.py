@@ -5,7 +5,7 @@ published ones; `schedules` are pure functions of the step.
 """
 
 from manyface.margins.adaptive import AdaFace, MagFace
-from manyface.margins.base import GradientKind, Margin, Stateful, TrainsNorm, let_observe
+from manyface.margins.base import GradientKind, Margin, Stateful, TrainsNorm, frozen, let_observe
 from manyface.margins.fixed import ArcFace, CombinedMargin, CosFace, NormFace, SphereFace
 from manyface.margins.negatives import CurricularFace, InterclassFilter, MVSoftmax, NegativeRule
 from manyface.margins.running import RunningAverages
@@ -17,6 +17,7 @@ __all__ = [
     "RunningAverages",
     "Stateful",
     "TrainsNorm",
+    "frozen",
     "let_observe",
     "NormFace",
     "CosFace",

@@ -5,13 +5,15 @@ rule for the negatives that looks at whole batches is also `Stateful`; a margin 
 length of the embeddings is also `TrainsNorm`. Who calls them asks `isinstance`.
 """
 
+import copy
 from collections.abc import Iterable
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 from manyface.margins.running import RunningAverages
 
+Part = TypeVar("Part")
 GradientKind = Literal["exact", "straight_through"]
 
 
@@ -65,3 +67,8 @@ def let_observe(parts: Iterable[object], cosine: Tensor, norms: Tensor) -> None:
     for part in parts:
         if isinstance(part, Stateful):
             part.observe(cosine.detach(), norms.detach())
+
+
+def frozen(part: Part) -> Part:
+    """`part` as it is now: a copy of one that is `Stateful`, whose averages later stay behind."""
+    return copy.deepcopy(part) if isinstance(part, Stateful) else part

@@ -33,6 +33,12 @@ def check_weight(name: str, value: float) -> None:
         raise ConfigError(f"{name} must be in (0, 1], got {value}")
 
 
+def check_label_smoothing(value: float) -> None:
+    """The share of a label that is spread over all classes, in [0, 1)."""
+    if not 0.0 <= value < 1.0:
+        raise ConfigError(f"label_smoothing must be in [0, 1), got {value}")
+
+
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """One of `choices`."""
     if value not in choices:

@@ -22,6 +22,7 @@ from torch import Tensor
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.margins import Margin, NegativeRule, TrainsNorm, let_observe
+from manyface.margins.checks import check_label_smoothing
 
 
 def dense_margin_softmax(
@@ -95,8 +96,7 @@ def _cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float) -> Tens
 
 
 def _check(label_smoothing: float, sub_centers: int, *, num_rows: int) -> None:
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ConfigError(f"label_smoothing must be in [0, 1), got {label_smoothing}")
+    check_label_smoothing(label_smoothing)
     if sub_centers < 1 or num_rows % sub_centers != 0:
         raise ConfigError(
             f"rows must be a whole number of sub_centers for each class, got {num_rows} rows and "

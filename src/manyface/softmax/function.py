@@ -1,14 +1,14 @@
 """The streamed softmax as a differentiable function of two tensors, for loops that keep their own
 class centers as a parameter. Heads use `streamed` directly, since they update rows in place."""
 
-from typing import Any
+from typing import Any, Required, TypedDict, Unpack
 
 import torch
 from torch import Tensor
 
 from manyface.base.errors import LabelError
 from manyface.base.numeric import refuse_double_backward
-from manyface.margins import Margin
+from manyface.margins import Margin, NegativeRule
 from manyface.softmax.streamed import (
     DEFAULT_CHUNK_SIZE,
     Rows,
@@ -18,25 +18,25 @@ from manyface.softmax.streamed import (
 )
 
 
+class StreamedOptions(TypedDict, total=False):
+    """What `streamed_margin_softmax` takes by name, as `streamed_forward` documents it."""
+
+    margin: Required[Margin]
+    scale: Required[float]
+    negatives: NegativeRule | None
+    label_smoothing: float
+    observe: bool
+    chunk_size: int
+
+
 class _StreamedMarginSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        embeddings: Tensor,
-        rows: Tensor,
-        targets: Tensor,
-        margin: Margin,
-        scale: float,
-        chunk_size: int,
+        ctx: Any, embeddings: Tensor, rows: Tensor, targets: Tensor, options: StreamedOptions
     ) -> Tensor:
         with torch.autocast(rows.device.type, enabled=False):
             result = streamed_forward(
-                embeddings.to(rows.dtype),
-                TensorRows(rows),
-                targets,
-                margin=margin,
-                scale=scale,
-                chunk_size=chunk_size,
+                embeddings.to(rows.dtype), TensorRows(rows), targets, **options
             )
         ctx.save_for_backward(rows, result.embedding_gradient)
         ctx.residual, ctx.dtype = result.residual, embeddings.dtype
@@ -51,19 +51,14 @@ class _StreamedMarginSoftmax(torch.autograd.Function):
             with torch.autocast(rows.device.type, enabled=False):
                 for start, stop, chunk in row_gradients(ctx.residual, TensorRows(rows)):
                     torch.mul(chunk, upstream[0], out=gradient[start:stop])
-        return (upstream[0] * embedding_gradient).to(ctx.dtype), gradient, None, None, None, None
+        return (upstream[0] * embedding_gradient).to(ctx.dtype), gradient, None, None
 
 
 def streamed_margin_softmax(
-    embeddings: Tensor,
-    rows: Tensor,
-    targets: Tensor,
-    *,
-    margin: Margin,
-    scale: float,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
+    embeddings: Tensor, rows: Tensor, targets: Tensor, **options: Unpack[StreamedOptions]
 ) -> Tensor:
-    """Mean margin-softmax loss; same arguments, value and gradients as `dense_margin_softmax`.
+    """Mean margin-softmax loss; same arguments, value and gradients as `dense_margin_softmax`, but
+    for `sub_centers`, and with a `chunk_size`.
 
     Memory beyond the inputs and their gradients: O(B D + (B + D) chunk_size).
     """
@@ -75,7 +70,7 @@ def streamed_margin_softmax(
     if embeddings.shape[0] == 0:
         return embeddings.sum() + 0.0 * rows.sum()
     loss: Tensor = _StreamedMarginSoftmax.apply(  # type: ignore[no-untyped-call]
-        embeddings, rows, targets, margin, scale, chunk_size
+        embeddings, rows, targets, options
     )
     return loss
 

@@ -22,6 +22,22 @@ a = s log2(e).
        dL/dw^_j = s/B [ sum_i E_ij x^_i / Z_i - sum_{i: y_i = j} (N_i / Z_i) psi'_i x^_i ]
    and its tangent part over |w|. A chunk's gradient is final when it is computed, so a head may
    update the chunk's rows at once and no K x D gradient ever exists.
+7. *A rule for the negatives* makes s g_ij of s c_ij, with slope g'_ij = dg/dc and -inf where j
+   takes no part for i. x^ is not multiplied by a then, since rules want cosines, and psi is kept
+   for the row gradients, since rules want it. E_ij = exp(s g_ij), and every product has E_ij g'_ij
+   where it had E_ij: O_i = sum E_ij g'_ij w^_j. Logits are bounded by s times the rule's bound.
+8. *Label smoothing* by eps takes -eps / K_i ln p_ij over the K_i classes that take part. With sums
+   over negatives that do, G_i = sum g_ij and P_i = sum g'_ij w^_j, the target's logit in stage 4
+   loses weight and the others gain it:
+       L_i = ln Z_i - s psi_i + eps s / K_i [ (K_i - 1) psi_i - G_i ]
+       pull_i = N_i / Z_i - eps (K_i - 1) / K_i         wherever stages 5 and 6 have N_i / Z_i
+       dL/dx^_i    gains  -s/B (eps / K_i) P_i
+       dL/dw^_j    gains  -s/B sum_i (eps / K_i) g'_ij x^_i, over samples i for which j takes part.
+   Without a rule g' = 1 and all take part. With W = sum_j w^_j, P_i = W - w^_y, G_i = x^_i . P_i,
+   and each row gains the same vector, own samples added back. No product is needed.
+9. *A margin that trains lengths* a = |x| is psi(c, a), with a penalty(a) in the loss:
+       dL/dx_i     gains  1/B [ -s pull_i d psi / d a + d penalty / d a ] x^_i,
+   the part of the gradient that is not tangent.
 
 *Precision.* With operands in float32 or float64 everything is in that dtype. With operands in
 bfloat16 (rows stored so, or asked for) both factors of the products are rounded to 8 bits, their
@@ -43,8 +59,11 @@ from manyface.base.numeric import (
     unit_rows,
     working_dtype,
 )
-from manyface.margins import Margin
+from manyface.margins import Margin, NegativeRule, frozen, let_observe
+from manyface.margins.checks import check_label_smoothing
 from manyface.softmax.products import product
+from manyface.softmax.smoothing import EvenSums
+from manyface.softmax.target import OwnLogit, own_logit
 
 # At B = D = 512 on two cores nothing between 512 and 8192 was faster (results/head_step.json).
 DEFAULT_CHUNK_SIZE = 2048
@@ -125,9 +144,11 @@ class Numerators:
     Attributes:
         start: first row.
         stop: one past the last.
-        values: E^ [B, n], targets 0, in the dtype of the operands.
+        values: E^ g' [B, n], targets 0, in the dtype of the operands.
         inverse: 1 / |w|, [n, 1].
         stretch: [n, 1] or None; factor by which rows were lengthened before all this.
+        even: g' / |w| [B, n], 0 where one takes no part, in the dtype of the operands; with a rule
+            and label smoothing, else None.
     """
 
     start: int
@@ -135,6 +156,15 @@ class Numerators:
     values: Tensor
     inverse: Tensor
     stretch: Tensor | None
+    even: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A chunk's cosines after the rule: g, -inf at targets, and g', 0 where g is -inf; [B, n]."""
+
+    logits: Tensor
+    slopes: Tensor
 
 
 @dataclass(frozen=True)
@@ -144,11 +174,15 @@ class Residual:
     Attributes:
         unit_embeddings: x^ [B, D].
         row_weight: s / (B Z_i), [B, 1].
-        target_pull: s / B (N_i / Z_i) psi'_i, [B, 1].
+        target_pull: s / B pull_i psi'_i, [B, 1].
         shift: base-2 exponent subtracted from every logit of a sample [B, 1], or None.
         targets: own rows.
         scale: s.
         operands: dtype of the factors of the products.
+        target_logit: psi, [B, 1].
+        rule: for the negatives, as it was in the forward pass, or None.
+        smoothing: eps.
+        even_weight: s eps / (B K_i), [B, 1], or None without label smoothing.
         kept: the numerators of all chunks, or None: they are computed again.
     """
 
@@ -159,6 +193,10 @@ class Residual:
     targets: Targets
     scale: float
     operands: torch.dtype
+    target_logit: Tensor
+    rule: NegativeRule | None = None
+    smoothing: float = 0.0
+    even_weight: Tensor | None = None
     kept: list[Numerators] | None = None
 
 
@@ -197,11 +235,14 @@ def streamed_forward(
     *,
     margin: Margin,
     scale: float,
+    negatives: NegativeRule | None = None,
+    label_smoothing: float = 0.0,
+    observe: bool = False,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     operands: torch.dtype | None = None,
     kept_bytes: int = 0,
 ) -> StreamedLoss:
-    """Loss and finished embedding gradient of a batch; stages 1 to 5 of the derivation above.
+    """Loss and finished embedding gradient of a batch; all but stage 6 of the derivation above.
 
     Args:
         embeddings: [B, D], B >= 1, float32 or float64 (`working_dtype` of the rows); not
@@ -210,39 +251,89 @@ def streamed_forward(
         targets: int64 [B] in [0, K).
         margin: target cosine -> target logit.
         scale: s.
+        negatives: cosine of a negative class -> its logit; None leaves it as it is.
+        label_smoothing: eps in [0, 1).
+        observe: first show the batch to the running averages of margin and rule, as in training.
         chunk_size: rows per chunk.
         operands: dtype of the factors of the products; None is that of the rows.
         kept_bytes: numerators are kept for `row_gradients` if they take no more.
     """
+    check_label_smoothing(label_smoothing)
     unit, inverse = unit_rows(embeddings)  # [B, D], [B, 1]
-    own = Targets.sort(targets, num_rows=len(rows), chunk_size=chunk_size)
     own_rows = rows.take(targets)  # [B, D]
-    operands = operands or own_rows.dtype
     own_unit, _ = unit_rows(own_rows.to(unit.dtype))
-    target_logit, slope = _target_path(unit, own_unit, inverse, margin)  # [B, 1] each
-    shift = None
-    if needs_shift(scale, num_rows=len(rows), dtype=unit.dtype):
-        shift = _largest_logit(unit, rows, own, target_logit, operands) * (
-            scale * math.log2(math.e)
-        )
-    nothing = unit.new_empty(0)
-    residual = Residual(unit, nothing, nothing, shift, own, scale, operands)
-    keeps = unit.shape[0] * len(rows) * operands.itemsize <= kept_bytes
-    negatives, pull, kept = _sum_negatives(residual, rows, keeps=keeps)  # [B, 1], [B, D]
-    own_exponent = target_logit * (scale * math.log2(math.e))
-    if shift is not None:
-        own_exponent = own_exponent - shift
+    cosine = (unit * own_unit).sum(dim=1)  # [B]
+    norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
+    if observe:
+        let_observe((margin, negatives), cosine, norms)
+    own = own_logit(cosine, norms, margin)
+    residual = Residual(
+        unit_embeddings=unit,
+        row_weight=unit.new_empty(0),
+        target_pull=unit.new_empty(0),
+        shift=None,
+        targets=Targets.sort(targets, num_rows=len(rows), chunk_size=chunk_size),
+        scale=scale,
+        operands=operands or own_rows.dtype,
+        target_logit=own.logit,
+        rule=frozen(negatives),
+        smoothing=label_smoothing,
+    )
+    bound = 1.0 if negatives is None else negatives.bound
+    if needs_shift(scale * bound, num_rows=len(rows), dtype=unit.dtype):
+        residual = replace(residual, shift=_largest_logit(residual, rows) * _in_base_2(scale))
+    sums = _sum_negatives(residual, rows, keeps=_bytes(residual, rows) <= kept_bytes)
+    if sums.even is not None and negatives is None:
+        sums.even.leave_out(own_unit, unit)
+    return _finish(residual, sums, own, own_unit, inverse)
+
+
+@dataclass
+class _Sums:
+    """N_i [B, 1] and O_i [B, D] over all chunks; label smoothing's sums; the kept numerators."""
+
+    negatives: Tensor
+    pull: Tensor
+    even: EvenSums | None
+    kept: list[Numerators] | None
+
+
+def _finish(
+    residual: Residual, sums: _Sums, own: OwnLogit, own_unit: Tensor, inverse: Tensor
+) -> StreamedLoss:
+    """Loss and embedding gradient from what was summed over the negatives; `sums` is used up."""
+    unit, scale, batch = residual.unit_embeddings, residual.scale, inverse.shape[0]
+    own_exponent = own.logit * _in_base_2(scale)
+    if residual.shift is not None:
+        own_exponent = own_exponent - residual.shift
     # L = ln(1 + N / exp(s psi)): exact for tiny losses, and for a single class, where N is 0.
     losses = torch.logaddexp(
-        (torch.log2(negatives) - own_exponent) * math.log(2.0), negatives.new_zeros(1)
+        (torch.log2(sums.negatives) - own_exponent) * math.log(2.0), sums.negatives.new_zeros(1)
     )  # [B, 1]
     # Not by way of the logarithm above, which would cost |s psi| roundings.
-    row_weight = (scale / embeddings.shape[0]) / (negatives + torch.exp2(own_exponent))  # [B, 1]
+    row_weight = (scale / batch) / (sums.negatives + torch.exp2(own_exponent))  # [B, 1]
     row_weight.clamp_max_(torch.finfo(unit.dtype).max)  # N = 0: nothing to weigh, but no inf * 0
-    target_pull = row_weight * negatives * slope  # [B, 1]
-    gradient = pull.mul_(row_weight).addcmul_(target_pull, own_unit, value=-1.0)  # [B, D]
-    residual = replace(residual, row_weight=row_weight, target_pull=target_pull, kept=kept)
-    return StreamedLoss(losses.mean(), tangent_gradient(gradient, unit, inverse), residual)
+    pull, gradient = row_weight * sums.negatives, sums.pull.mul_(row_weight)  # [B, 1], [B, D]
+    even_weight = None
+    if sums.even is not None:
+        even_weight = residual.smoothing * scale / (batch * (sums.even.count + 1.0))  # [B, 1]
+        losses += even_weight * batch * (sums.even.count * own.logit - sums.even.logits)
+        pull -= even_weight * sums.even.count
+        gradient.addcmul_(even_weight, sums.even.pull, value=-1.0)
+    target_pull = pull * own.slope  # [B, 1]
+    gradient.addcmul_(target_pull, own_unit, value=-1.0)
+    gradient = tangent_gradient(gradient, unit, inverse)
+    if own.lengths is not None:
+        losses += own.lengths.penalty
+        gradient.addcmul_(own.lengths.penalty_slope / batch - pull * own.lengths.slope, unit)
+    residual = replace(
+        residual,
+        row_weight=row_weight,
+        target_pull=target_pull,
+        even_weight=even_weight,
+        kept=sums.kept,
+    )
+    return StreamedLoss(losses.mean(), gradient, residual)
 
 
 def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Tensor]]:
@@ -253,8 +344,15 @@ def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Te
     """
     weighted = (residual.unit_embeddings * residual.row_weight).to(residual.operands)  # [B, D]
     pulled = residual.unit_embeddings * residual.target_pull  # [B, D]
+    even, everywhere = _even_shares(residual)  # [B, D], [D]; both None without label smoothing
+    if everywhere is not None and even is not None:
+        pulled = pulled - even  # own samples added back
     for chunk in residual.kept or _again(residual, rows):
         gradient = product(chunk.values.T, weighted)  # [n, D]
+        if everywhere is not None:
+            gradient.addcmul_(chunk.inverse, everywhere, value=-1.0)
+        if chunk.even is not None and even is not None:
+            gradient -= product(chunk.even.T, even.to(residual.operands))
         samples, places = residual.targets.of_chunk(chunk.start)
         gradient.index_add_(0, places, pulled[samples] * chunk.inverse[places], alpha=-1.0)
         read = _stretched(rows.read(chunk.start, chunk.stop).to(gradient.dtype), chunk.stretch)
@@ -268,57 +366,100 @@ def _remove_radial(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
     return gradient.addcmul_(radial, rows, value=-1.0)
 
 
-def _target_path(
-    unit: Tensor, own_unit: Tensor, inverse: Tensor, margin: Margin
-) -> tuple[Tensor, Tensor]:
-    """psi(c_iy) and psi'(c_iy), [B, 1] each, the slope by autograd through the margin."""
-    norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
-    cosine = (unit * own_unit).sum(dim=1)  # [B]
-    with torch.inference_mode(False), torch.enable_grad():
-        cosine, norms = cosine.clone().requires_grad_(), norms.clone()
-        logit = margin(cosine, norms)
-        (slope,) = torch.autograd.grad(logit.sum(), cosine)
-    return logit.detach()[:, None], slope[:, None]
+def _even_shares(residual: Residual) -> tuple[Tensor | None, Tensor | None]:
+    """s eps / (B K_i) x^_i [B, D], and their sum [D] if every row gets all of them."""
+    if residual.even_weight is None:
+        return None, None
+    even = residual.unit_embeddings * residual.even_weight
+    return even, even.sum(dim=0) if residual.rule is None else None
 
 
-def _sum_negatives(
-    residual: Residual, rows: Rows, *, keeps: bool
-) -> tuple[Tensor, Tensor, list[Numerators] | None]:
-    """N_i [B, 1], O_i [B, D] over all chunks, and the numerators if they are to be kept."""
+def _in_base_2(scale: float) -> float:
+    """a, with 2^(a c) = e^(s c)."""
+    return scale * math.log2(math.e)
+
+
+def _bytes(residual: Residual, rows: Rows) -> int:
+    """Of all numerators, were they kept."""
+    each = 2 if residual.rule is not None and residual.smoothing > 0 else 1
+    return each * len(residual.unit_embeddings) * len(rows) * residual.operands.itemsize
+
+
+def _sum_negatives(residual: Residual, rows: Rows, *, keeps: bool) -> _Sums:
+    """N_i, O_i, and what label smoothing sums, over all chunks."""
     unit = residual.unit_embeddings
-    negatives, pull = unit.new_zeros(unit.shape[0], 1), torch.zeros_like(unit)
-    kept: list[Numerators] = []
-    for operand, numerators, chunk in _chunks(residual, rows):
-        negatives += numerators.sum(dim=1, keepdim=True)
-        chunk = _divided(numerators, chunk, residual.operands)
-        pull += product(chunk.values, operand)
-        if keeps:
-            kept.append(chunk)
-    return negatives, pull, kept if keeps else None
+    sums = _Sums(
+        unit.new_zeros(unit.shape[0], 1),
+        torch.zeros_like(unit),
+        EvenSums(unit) if residual.smoothing > 0 else None,
+        [] if keeps else None,
+    )
+    for operand, numerators, chunk, scored in _chunks(residual, rows):
+        sums.negatives += numerators.sum(dim=1, keepdim=True)
+        chunk = _divided(numerators, chunk, scored, residual)
+        sums.pull += product(chunk.values, operand)
+        if sums.even is not None:
+            _add_even(sums.even, operand, chunk, scored)
+        if sums.kept is not None:
+            sums.kept.append(chunk)
+    return sums
+
+
+def _add_even(even: EvenSums, operand: Tensor, chunk: Numerators, scored: Scored | None) -> None:
+    if scored is None or chunk.even is None:
+        even.add_everything(operand, chunk.inverse)
+    else:
+        even.add(scored.logits, product(chunk.even, operand))
 
 
 def _again(residual: Residual, rows: Rows) -> Iterator[Numerators]:
     """The numerators of all chunks, not kept but computed again."""
-    for _, numerators, chunk in _chunks(residual, rows):
-        yield _divided(numerators, chunk, residual.operands)
+    for _, numerators, chunk, scored in _chunks(residual, rows):
+        yield _divided(numerators, chunk, scored, residual)
 
 
-def _chunks(residual: Residual, rows: Rows) -> Iterator[tuple[Tensor, Tensor, Numerators]]:
-    """(w as an operand [n, D], E [B, n] with targets 0, the rest without values) of each chunk."""
-    scale = residual.scale * math.log2(math.e)
-    queries = (residual.unit_embeddings * scale).to(residual.operands)  # [B, D]
+def _chunks(
+    residual: Residual, rows: Rows
+) -> Iterator[tuple[Tensor, Tensor, Numerators, Scored | None]]:
+    """(w as an operand [n, D], E [B, n] with targets 0, the rest without values, g if there is a
+    rule) of each chunk."""
+    scale = _in_base_2(residual.scale)
+    factor = scale if residual.rule is None else 1.0  # a rule wants cosines
+    queries = (residual.unit_embeddings * factor).to(residual.operands)  # [B, D]
     for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
         operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
         exponents = product(queries, operand.T).mul_(inverse.T)  # [B, n]
+        scored = _score(residual, exponents, start)
+        if scored is not None:
+            exponents = scored.logits * scale
         if residual.shift is not None:
             exponents -= residual.shift
         exponents.index_put_(residual.targets.of_chunk(start), exponents.new_tensor(-math.inf))
-        yield operand, exponents.exp2_(), Numerators(start, stop, exponents, inverse, stretch)
+        chunk = Numerators(start, stop, exponents, inverse, stretch)
+        yield operand, exponents.exp2_(), chunk, scored
 
 
-def _divided(numerators: Tensor, chunk: Numerators, operands: torch.dtype) -> Numerators:
-    """E^ = E / |w| as operands of the products; `numerators` is overwritten."""
-    return replace(chunk, values=numerators.mul_(chunk.inverse.T).to(operands))
+def _score(residual: Residual, cosines: Tensor, start: int) -> Scored | None:
+    """What the rule makes of the chunk at `start`, cosines [B, n]; None without a rule."""
+    if residual.rule is None:
+        return None
+    logits, slopes = residual.rule(cosines, residual.target_logit)
+    own = residual.targets.of_chunk(start)
+    logits = logits.index_put(own, logits.new_tensor(-math.inf))  # the rule may have kept its own
+    return Scored(logits, torch.where(logits > -math.inf, slopes, 0.0))
+
+
+def _divided(
+    numerators: Tensor, chunk: Numerators, scored: Scored | None, residual: Residual
+) -> Numerators:
+    """E^ g' = E g' / |w| as operands of the products; `numerators` is overwritten."""
+    values = numerators.mul_(chunk.inverse.T)
+    if scored is None:
+        return replace(chunk, values=values.to(residual.operands))
+    even = None
+    if residual.smoothing > 0:
+        even = (scored.slopes * chunk.inverse.T).to(residual.operands)
+    return replace(chunk, values=values.mul_(scored.slopes).to(residual.operands), even=even)
 
 
 def _as_operand(rows: Tensor, operands: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -335,14 +476,17 @@ def _stretched(values: Tensor, stretch: Tensor | None) -> Tensor:
     return values if stretch is None else values * stretch
 
 
-def _largest_logit(
-    unit: Tensor, rows: Rows, own: Targets, target_logit: Tensor, operands: torch.dtype
-) -> Tensor:
+def _largest_logit(residual: Residual, rows: Rows) -> Tensor:
     """Each sample's largest logit over s, [B, 1]: one more pass, for unusual scales only."""
-    largest = target_logit
-    for start, stop in chunk_borders(len(rows), own.chunk_size):
-        operand, inverse, _ = _as_operand(rows.read(start, stop), operands)
-        cosines = product(unit.to(operands), operand.T).mul_(inverse.T)  # [B, n]
-        cosines.index_put_(own.of_chunk(start), cosines.new_tensor(-math.inf))
-        largest = torch.maximum(largest, cosines.amax(dim=1, keepdim=True))
+    largest, queries = residual.target_logit, residual.unit_embeddings.to(residual.operands)
+    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
+        operand, inverse, _ = _as_operand(rows.read(start, stop), residual.operands)
+        logits = product(queries, operand.T).mul_(inverse.T)  # [B, n]
+        scored = _score(residual, logits, start)
+        if scored is not None:
+            logits = scored.logits
+        else:
+            own = residual.targets.of_chunk(start)
+            logits.index_put_(own, logits.new_tensor(-math.inf))
+        largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
     return largest

@@ -1,6 +1,7 @@
 """Config -> what learns: backbone, head or pool, optimizer, precision (build.py has the rest)."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,23 @@ from manyface.backbones import AveragedNet, create_backbone, load_backbone_weigh
 from manyface.base.errors import ConfigError
 from manyface.base.random import stream_seed
 from manyface.config import Config
+from manyface.config.learning import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
 from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
-from manyface.margins import ArcFace, CombinedMargin, CosFace, Margin, NormFace
+from manyface.margins import (
+    AdaFace,
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CurricularFace,
+    InterclassFilter,
+    MagFace,
+    Margin,
+    MVSoftmax,
+    NegativeRule,
+    NormFace,
+    SphereFace,
+)
 from manyface.train.checks import check_anchors, check_half_batch, check_slots
 from manyface.train.devices import autocast_dtype, cpu_has_bf16
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
@@ -87,6 +102,8 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
         "momentum": chosen.momentum,
         "weight_decay": chosen.weight_decay,
         "seed": stream_seed(config.run.seed, "head"),
+        "negatives": build_negatives(config),
+        "label_smoothing": chosen.label_smoothing,
     }
     if chosen.method == "partial":
         return PartialFC(sample_rate=chosen.sample_rate, **shared)
@@ -152,17 +169,36 @@ def _num_slots(config: Config, num_identities: int) -> int:
 
 
 def build_margin(config: Config) -> Margin:
-    """The margin; config has filled the parameters that belong to it."""
+    """The margin; config has filled the parameters that belong to it, and no others."""
+    make: dict[str, Callable[..., Margin]] = {
+        "normface": NormFace,
+        "cosface": CosFace,
+        "arcface": ArcFace,
+        "combined": CombinedMargin,
+        "sphereface": SphereFace,
+        "adaface": AdaFace,
+        "magface": MagFace,
+    }
     chosen = config.head
-    gradient = chosen.gradient or "exact"
-    if chosen.margin == "normface":
-        return NormFace()
-    if chosen.margin == "cosface":
-        return CosFace(_given(chosen.m))
-    if chosen.margin == "arcface":
-        return ArcFace(_given(chosen.m), gradient=gradient)
-    return CombinedMargin(
-        _given(chosen.m1), _given(chosen.m2), _given(chosen.m3), gradient=gradient
+    return make[chosen.margin](
+        **{key: getattr(chosen, key) for key in MARGIN_DEFAULTS[chosen.margin]}
+    )
+
+
+def build_negatives(config: Config) -> NegativeRule | None:
+    """The rule for the negatives, if any."""
+    chosen = config.head
+    make: dict[str, Callable[..., NegativeRule]] = {
+        "curricular": CurricularFace,
+        "mv": MVSoftmax,
+        "interclass_filter": partial(InterclassFilter, action="zero"),
+        "interclass_remove": partial(InterclassFilter, action="remove"),
+    }
+    if chosen.negatives == "none":
+        return None
+    keys = RULE_DEFAULTS[chosen.negatives]
+    return make[chosen.negatives](
+        **{key.removeprefix("negatives_"): getattr(chosen, key) for key in keys}
     )
 
 
@@ -194,9 +230,3 @@ def build_precision(config: Config, device: torch.device, *, warn: Warn) -> torc
     if config.run.precision == "bf16" and device.type == "cpu" and not cpu_has_bf16():
         warn("run.precision is bf16, but this CPU has no bf16 instructions; fp32 is faster here")
     return autocast_dtype(config.run.precision, device)
-
-
-def _given(value: float | None) -> float:
-    if value is None:
-        raise ConfigError("a parameter of the margin is missing")
-    return value

@@ -7,7 +7,18 @@ from manyface.base.errors import ConfigError, DataError
 from manyface.config import parse_config
 from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import FullFC, PartialFC
-from manyface.margins import ArcFace, CombinedMargin, CosFace, NormFace
+from manyface.margins import (
+    AdaFace,
+    ArcFace,
+    CombinedMargin,
+    CosFace,
+    CurricularFace,
+    InterclassFilter,
+    MagFace,
+    MVSoftmax,
+    NormFace,
+    SphereFace,
+)
 from manyface.train.build import (
     build_evaluators,
     build_pairs,
@@ -66,10 +77,32 @@ def test_everything_at_once():
             ArcFace(0.5, gradient="straight_through"),
         ),
         (["head.margin=combined", "head.m2=0.3", "head.m3=0.1"], CombinedMargin(1.0, 0.3, 0.1)),
+        (["head.margin=sphereface", "head.annealing=5"], SphereFace(4.0, annealing=5.0)),
+        (["head.margin=adaface", "head.t_alpha=0.1"], AdaFace(t_alpha=0.1)),
+        (["head.margin=magface", "head.u_a=50"], MagFace(u_a=50.0)),
     ],
 )
 def test_margins(overrides, margin):
     assert build_margin(tiny(*overrides)) == margin
+
+
+@pytest.mark.parametrize(
+    "overrides, rule",
+    [
+        ([], None),
+        (["head.negatives=curricular"], CurricularFace()),
+        (["head.negatives=mv", "head.negatives_weighting=fixed"], MVSoftmax(0.2, "fixed")),
+        (["head.negatives=interclass_filter"], InterclassFilter(0.4, "zero")),
+        (
+            ["head.negatives=interclass_remove", "head.negatives_threshold=0.3"],
+            InterclassFilter(0.3, "remove"),
+        ),
+    ],
+)
+def test_rules_for_negatives(overrides, rule):
+    head = build_head(tiny(*overrides, "head.label_smoothing=0.1"), 20, device=CPU)
+    assert head.negatives == rule
+    assert head.label_smoothing == 0.1
 
 
 def test_heads():
