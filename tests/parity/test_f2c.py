@@ -82,7 +82,7 @@ def test_f2c_itself_equals_the_official_step(num_slots: int):
     values = torch_generator(num_slots, "official F2C")
     pool = official_pool(num_slots, ArcFace(0.3), torch.float64)
     official = {"rule": "sequential", "reduction": "sum", "warmup": False}
-    f2c = F2C(Identity(), pool, num_identities=2 * num_slots, **official)
+    f2c = F2C(Identity(), pool, num_identities=2 * num_slots, decay=0.99, **official)
     oracle = OfficialPool(
         pool.rows, margin=pool.margin, scale=pool.scale, hard_negatives=pool.hard_negatives
     )

@@ -87,7 +87,11 @@ def test_full_fc_trains_as_dense_softmax_with_torch_sgd(margin: mf.Margin) -> No
 def test_partial_fc_at_rate_one_is_full_fc_bit_for_bit(
     margin: mf.Margin, dtype: torch.dtype
 ) -> None:
-    heads = [full(margin=margin, dtype=dtype), partial(margin=margin, dtype=dtype, sample_rate=1.0)]
+    own = [copy.deepcopy(margin) for _ in range(2)]  # running averages are not shared
+    heads = [
+        full(margin=own[0], dtype=dtype),
+        partial(margin=own[1], dtype=dtype, sample_rate=1.0),
+    ]
     data = batches(5, dtype=dtype)
     curves = [train(head, data) for head in heads]
     assert [loss.item().hex() for loss in curves[0]] == [loss.item().hex() for loss in curves[1]]

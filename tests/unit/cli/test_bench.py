@@ -44,7 +44,7 @@ def test_table_and_file(run: Callable[..., Outcome], tmp_path: Path) -> None:
     [
         (
             ["--method", "fulll"],
-            "unknown method 'fulll'; expected one of full, partial, f2c, eager",
+            "unknown method 'fulll'; expected one of full, partial, full_bf16",
         ),
         (["--classes", "0"], "classes must be at least 1, got 0"),
         (["--classes", "many"], "--classes"),

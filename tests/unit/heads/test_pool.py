@@ -82,7 +82,15 @@ def test_statistics_of_the_gallery_nets_batch_norm(gallery_norm):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM))
     pool = DynamicClassPool(6, DIM, margin=CosFace())
-    f2c = F2C(net, pool, num_identities=20, gallery_norm=gallery_norm, num_passes=1, warmup=False)
+    f2c = F2C(
+        net,
+        pool,
+        num_identities=20,
+        gallery_norm=gallery_norm,
+        num_passes=1,
+        decay=0.99,
+        warmup=False,
+    )
     batch = random_batch(0, size=4, num_identities=20)
     f2c(Dual(batch.images.float(), batch.labels))
     mine, theirs = f2c.gallery_net[1].running_mean, net[1].running_mean
