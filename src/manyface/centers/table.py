@@ -92,10 +92,8 @@ class CenterTable(nn.Module):
         rows = ActiveRows(self, ids)
         window = self.optimizer.window
         if window is not None and window.length > 0:
-            for start, stop in _pieces(0, len(rows)):
-                values, state = rows.working(start, stop)
+            for values, state in rows.lent(step=window.num_steps, lane="catch-up"):
                 self.optimizer.catch_up_(values, state)
-                rows.write(start, stop, values, state, step=window.num_steps, lane="catch-up")
         return rows
 
     def finish_step(self, *, lr: float) -> None:
@@ -106,7 +104,9 @@ class CenterTable(nn.Module):
 
     def flush(self) -> None:
         """Apply to every row the steps that it has missed."""
-        self.optimizer.flush_(self._all_chunks())
+        if (window := self.optimizer.window) is not None:
+            everything = ActiveRows(self, None).lent(step=window.num_steps, lane="flush")
+            self.optimizer.flush_(everything)
 
     def state_of_rows(self) -> dict[str, Tensor]:
         """The optimizer's state by name, [N, ...] each."""
@@ -114,7 +114,7 @@ class CenterTable(nn.Module):
 
     def rounded(self, name: str, values: Tensor, ids: Tensor, *, step: int, lane: str) -> Tensor:
         """`values` [n, D] of the buffer `name` as they can be stored."""
-        if self.dtype != torch.bfloat16 or getattr(self, name).dtype != torch.bfloat16:
+        if getattr(self, name).dtype != torch.bfloat16:
             return values
         return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
 
@@ -134,15 +134,6 @@ class CenterTable(nn.Module):
         for start in range(0, num_rows, step):
             stop = min(start + step, num_rows)
             self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=self.seed)
-
-    def _all_chunks(self) -> Iterator[tuple[Tensor, RowState]]:
-        rows = ActiveRows(self, None)
-        window = self.optimizer.window
-        step = 0 if window is None else window.num_steps
-        for start, stop in _pieces(0, len(rows)):
-            values, state = rows.working(start, stop)
-            yield values, state
-            rows.write(start, stop, values, state, step=step, lane="flush")
 
 
 class ActiveRows:
@@ -182,15 +173,28 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
-        for first, last in _pieces(start, stop):
-            values, state = self.working(first, last)
-            piece = gradient[first - start : last - start]
+        lent = self.lent(start, stop, step=step, lane="update")
+        pieces = torch.split(gradient, _ROWS_AT_A_TIME)
+        for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
-            self.write(first, last, values, state, step=step, lane="update")
         self._last = None
 
-    def working(self, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Rows and their state to compute with: views where they are stored so, or copies."""
+    def lent(
+        self, start: int = 0, stop: int | None = None, *, step: int, lane: str
+    ) -> Iterator[tuple[Tensor, RowState]]:
+        """Rows [start, stop) and their state, some at a time, in the working dtype.
+
+        They may be written to: views where they are stored so, or copies that are stored when the
+        next ones are asked for; `step` and `lane` are those of the rounding.
+        """
+        stop = len(self) if stop is None else stop
+        for first in range(start, stop, _ROWS_AT_A_TIME):
+            last = min(first + _ROWS_AT_A_TIME, stop)
+            rows, state = self._working(first, last)
+            yield rows, state
+            self._store(first, last, {_WEIGHT: rows, **state}, step=step, lane=lane)
+
+    def _working(self, start: int, stop: int) -> tuple[Tensor, RowState]:
         dtype = working_dtype(self.table.dtype)
         state = {
             name: self._some(values, start, stop)
@@ -201,22 +205,12 @@ class ActiveRows:
             for name, values in state.items()
         }
 
-    def write(
-        self,
-        start: int,
-        stop: int,
-        rows: Tensor,
-        state: RowState,
-        *,
-        step: int,
-        lane: str,
-    ) -> None:
-        """Store what `working` gave, if it was copies."""
-        ids = self._ids(start, stop)
-        for name, values in {_WEIGHT: rows, **state}.items():
+    def _store(self, start: int, stop: int, tensors: RowState, *, step: int, lane: str) -> None:
+        for name, values in tensors.items():
             stored = getattr(self.table, name)
             if self.ids is None and values.dtype == stored.dtype:
                 continue  # a view
+            ids = self._ids(start, stop)
             kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored.dtype)
             if self.ids is None:
                 stored[start:stop] = kept
@@ -236,8 +230,3 @@ class ActiveRows:
 
     def _some(self, values: Tensor, start: int, stop: int) -> Tensor:
         return values[start:stop] if self.ids is None else values[self.ids[start:stop]]
-
-
-def _pieces(start: int, stop: int) -> Iterator[tuple[int, int]]:
-    for first in range(start, stop, _ROWS_AT_A_TIME):
-        yield first, min(first + _ROWS_AT_A_TIME, stop)

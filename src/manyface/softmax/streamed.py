@@ -424,19 +424,27 @@ def _chunks(
     """(w as an operand [n, D], E [B, n] with targets 0, the rest without values, g if there is a
     rule) of each chunk."""
     scale = _in_base_2(residual.scale)
-    factor = scale if residual.rule is None else 1.0  # a rule wants cosines
-    queries = (residual.unit_embeddings * factor).to(residual.operands)  # [B, D]
-    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
-        operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
-        exponents = product(queries, operand.T).mul_(inverse.T)  # [B, n]
-        scored = _score(residual, exponents, start)
-        if scored is not None:
-            exponents = scored.logits * scale
+    for operand, exponents, chunk, scored in _logits(residual, rows, factor=scale):
         if residual.shift is not None:
             exponents -= residual.shift
-        exponents.index_put_(residual.targets.of_chunk(start), exponents.new_tensor(-math.inf))
-        chunk = Numerators(start, stop, exponents, inverse, stretch)
         yield operand, exponents.exp2_(), chunk, scored
+
+
+def _logits(
+    residual: Residual, rows: Rows, *, factor: float
+) -> Iterator[tuple[Tensor, Tensor, Numerators, Scored | None]]:
+    """As `_chunks`, but with `factor` times the logits over s in place of E, -inf at targets."""
+    folded = factor if residual.rule is None else 1.0  # a rule wants cosines
+    queries = (residual.unit_embeddings * folded).to(residual.operands)  # [B, D]
+    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
+        operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
+        logits = product(queries, operand.T).mul_(inverse.T)  # [B, n]
+        scored = _score(residual, logits, start)
+        if scored is not None:
+            logits = scored.logits * factor
+        else:
+            logits.index_put_(residual.targets.of_chunk(start), logits.new_tensor(-math.inf))
+        yield operand, logits, Numerators(start, stop, logits, inverse, stretch), scored
 
 
 def _score(residual: Residual, cosines: Tensor, start: int) -> Scored | None:
@@ -478,15 +486,7 @@ def _stretched(values: Tensor, stretch: Tensor | None) -> Tensor:
 
 def _largest_logit(residual: Residual, rows: Rows) -> Tensor:
     """Each sample's largest logit over s, [B, 1]: one more pass, for unusual scales only."""
-    largest, queries = residual.target_logit, residual.unit_embeddings.to(residual.operands)
-    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
-        operand, inverse, _ = _as_operand(rows.read(start, stop), residual.operands)
-        logits = product(queries, operand.T).mul_(inverse.T)  # [B, n]
-        scored = _score(residual, logits, start)
-        if scored is not None:
-            logits = scored.logits
-        else:
-            own = residual.targets.of_chunk(start)
-            logits.index_put_(own, logits.new_tensor(-math.inf))
+    largest = residual.target_logit
+    for _, logits, _, _ in _logits(residual, rows, factor=1.0):
         largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
     return largest
