@@ -1,7 +1,7 @@
 """A step of F2C's pool, without its nets: two passes, roles swapped, as `heads/f2c.py` runs them.
 
 B counts the distinct images of a step. Each half batch of B / 2 is probe once and gallery once, so
-there are two passes of B / 2 probes against the Q slots. As the dual loader mixes them by default,
+there are two passes of B / 2 probes against the Q slots. As the paper's dual loader mixes them,
 half of the images are pairs of one identity, the others anybody's; the pool is full before the
 first step, so most of the others are outside of it. Planning the slots is a loader's work in
 training and is timed apart.
@@ -20,7 +20,7 @@ from manyface.bench.shape import Needs, Shape
 from manyface.data.dual import num_pairs
 from manyface.heads.placement import SlotState
 from manyface.heads.pool import DynamicClassPool
-from manyface.heads.pool_plan import PassPlan, PoolPlanner, SlotLedger, StepPlan
+from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan
 from manyface.heads.slots import Slots
 
 _IDENTITY_SHARE = 0.5
@@ -66,11 +66,8 @@ class PoolRun:
         """Write, loss, take back; write, loss; backward."""
         for probe in self._probes:
             probe.grad = None
-        passes = zip(self._plan.passes, self._probes, self._features, strict=True)
-        losses = [
-            self._pass(plan, probe, features, keep=plan is self._plan.passes[-1])
-            for plan, probe, features in passes
-        ]
+        batches = zip(self._probes, self._features, strict=True)
+        losses = self._pool.losses(self._plan, batches)
         self._ledger.apply(self._plan.change)
         torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
 
@@ -86,13 +83,6 @@ class PoolRun:
             "share_inside": self._inside / scored,
             "products": (2 * self._inside + self._outside) / scored,
         }
-
-    def _pass(self, plan: PassPlan, probe: Tensor, features: Tensor, *, keep: bool) -> Tensor:
-        overwritten = self._pool.write(plan, features)
-        loss = self._pool.loss(probe, plan)
-        if not keep:
-            self._pool.take_back(overwritten)
-        return loss
 
 
 def check_pool(shape: Shape) -> None:
