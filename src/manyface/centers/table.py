@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
+from manyface.centers.fused import move, rule_of_kernel
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
 from manyface.centers.rounding import StochasticRounding
+from manyface.centers.sgd import RowSGD
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -206,10 +208,28 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
+        if (rule := rule_of_kernel(self.table.optimizer, self.table.weight)) is not None:
+            self._move(rule, self._ids(start, stop), gradient, lr=lr, step=step)
+            return
         lent = self.lent(start, stop, step=step, lane="update")
         pieces = torch.split(gradient, _ROWS_AT_A_TIME)
         for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
+        self._last = None
+
+    def _move(self, rule: RowSGD, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
+        """`update` by the kernel, with the same rounding."""
+        table, rounding = self.table, self.table._rounding
+        move(
+            rule,
+            table.weight,
+            table.state_of_rows(),
+            gradient,
+            ids,
+            lr=lr,
+            noise=lambda name: rounding.words(ids, step=step, lane=f"update {name}"),
+            columns=rounding.columns(ids.device),
+        )
         self._last = None
 
     def lent(
