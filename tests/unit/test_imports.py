@@ -14,7 +14,7 @@ FLOORS = {
     1: ("margins", "backbones", "parallel", "kernels", "observe"),
     2: ("softmax", "centers", "data"),
     3: ("heads", "testing"),
-    4: ("evaluate", "checkpoint", "plan", "bench"),
+    4: ("evaluate", "checkpoint", "plan", "bench", "compat"),
     5: ("train", "export"),
     6: ("report",),
     7: ("cli",),

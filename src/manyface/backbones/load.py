@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from manyface.backbones.base import Backbone
@@ -47,6 +46,8 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"no backbone weights at {path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # heads need backbones, and not this
+
             return load_file(path, device="cpu")
         if path.suffix in TORCH_SUFFIXES:
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -79,10 +79,15 @@ class RowOptimizer(ABC):
 
         A row takes at most one update a step; add up its gradients before.
         """
-        self._inside_step = True
         self._move_(rows, state, gradient, lr=lr)
+        self.note_update(state)
+
+    def note_update(self, state: RowState, rows: Tensor | None = None) -> None:
+        """Rows (int64 [k], None: all) of `state` have been moved in the step that is under way."""
+        self._inside_step = True
         if self.window is not None:
-            state[TOUCHED].fill_(self.window.num_steps + 1)
+            place: Tensor | slice = slice(None) if rows is None else rows
+            state[TOUCHED][place] = self.window.num_steps + 1
 
     def finish_step(self, *, lr: float) -> None:
         """Count the step, at the learning rate of its updates; also where no row was touched."""

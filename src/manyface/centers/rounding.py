@@ -42,13 +42,21 @@ class StochasticRounding:
             step: number of the update.
             lane: what is rounded: its draws have nothing to do with those of another lane.
         """
-        words = _hash32(ids, stream_seed(self._seed, "rounding", lane, step))  # [n]
-        self._columns = self._columns.to(values.device)
-        noise = words[:, None] * self._columns  # [n, D], int32 that wraps
+        words = self.words(ids, step=step, lane=lane)  # [n]
+        noise = words[:, None] * self.columns(values.device)  # [n, D], int32 that wraps
         noise.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
         bits = values.clamp_(-_LARGEST, _LARGEST).view(torch.int32)
         bits.add_(noise).bitwise_and_(-0x10000)
         return values
+
+    def words(self, ids: Tensor, *, step: int, lane: str) -> Tensor:
+        """h of the rows `ids`, int32 [n]."""
+        return _hash32(ids, stream_seed(self._seed, "rounding", lane, step))
+
+    def columns(self, device: torch.device) -> Tensor:
+        """The odd constants of the columns, int32 [1, D]."""
+        self._columns = self._columns.to(device)
+        return self._columns
 
 
 def _hash32(ids: Tensor, key: int) -> Tensor:

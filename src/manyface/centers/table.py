@@ -10,6 +10,7 @@ bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
+from manyface.centers.fused import move, rule_of_kernel
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
 from manyface.centers.rounding import StochasticRounding
+from manyface.centers.sgd import RowSGD
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -82,18 +85,25 @@ class CenterTable(nn.Module):
         tensors = self._tensors(num_rows, dim)
         self._state_names = [name for name in tensors if name != _WEIGHT]
         self._place.reserve(sum(math.prod(s) * d.itemsize for s, d in tensors.values()))
-        for name, (shape, of_tensor) in tensors.items():
-            self.register_buffer(name, self._place.zeros(name, shape, of_tensor))
+        self._make(tensors)
         self._rounding = StochasticRounding(seed=seed, dim=dim)
+        self._made_up_writes = 0
         self._draw_rows()
+
+    @property
+    def version(self) -> int:
+        """Another one whenever rows have moved; the same after missed steps were made up, which
+        rows that are in use do not have."""
+        return self.weight._version - self._made_up_writes
 
     def active(self, ids: Tensor | None = None) -> "ActiveRows":
         """The rows `ids` (int64 [K], sorted, distinct), or all of them, brought up to date."""
         rows = ActiveRows(self, ids)
         window = self.optimizer.window
         if window is not None and window.length > 0:
-            for values, state in rows.lent(step=window.num_steps, lane="catch-up"):
-                self.optimizer.catch_up_(values, state)
+            with self._making_up():
+                for values, state in rows.lent(step=window.num_steps, lane="catch-up"):
+                    self.optimizer.catch_up_(values, state)
         return rows
 
     def finish_step(self, *, lr: float) -> None:
@@ -106,7 +116,21 @@ class CenterTable(nn.Module):
         """Apply to every row the steps that it has missed."""
         if (window := self.optimizer.window) is not None:
             everything = ActiveRows(self, None).lent(step=window.num_steps, lane="flush")
-            self.optimizer.flush_(everything)
+            with self._making_up():
+                self.optimizer.flush_(everything)
+
+    def change_optimizer(self, optimizer: RowOptimizer) -> None:
+        """Bring all rows up to date and go on with another optimizer, its state zeros."""
+        self.flush()
+        self.optimizer = optimizer
+        for name in self._state_names:
+            delattr(self, name)
+        num_rows, dim = self.weight.shape
+        tensors = self._tensors(num_rows, dim)
+        del tensors[_WEIGHT]
+        self._state_names = list(tensors)
+        self._make(tensors)
+        self.to(self.weight.device)  # which may not be where it was made
 
     def state_of_rows(self) -> dict[str, Tensor]:
         """The optimizer's state by name, [N, ...] each."""
@@ -117,6 +141,17 @@ class CenterTable(nn.Module):
         if getattr(self, name).dtype != torch.bfloat16:
             return values
         return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
+
+    @contextmanager
+    def _making_up(self) -> Iterator[None]:
+        before = self.weight._version
+        yield
+        self._made_up_writes += self.weight._version - before
+
+    def _make(self, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+        """Buffers of zeros, where the table lies."""
+        for name, (shape, dtype) in tensors.items():
+            self.register_buffer(name, self._place.zeros(name, shape, dtype))
 
     def _tensors(self, num_rows: int, dim: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of rows and state; state as large as the rows has their dtype."""
@@ -173,10 +208,28 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
+        if (rule := rule_of_kernel(self.table.optimizer, self.table.weight)) is not None:
+            self._move(rule, self._ids(start, stop), gradient, lr=lr, step=step)
+            return
         lent = self.lent(start, stop, step=step, lane="update")
         pieces = torch.split(gradient, _ROWS_AT_A_TIME)
         for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
+        self._last = None
+
+    def _move(self, rule: RowSGD, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
+        """`update` by the kernel, with the same rounding."""
+        table, rounding = self.table, self.table._rounding
+        move(
+            rule,
+            table.weight,
+            table.state_of_rows(),
+            gradient,
+            ids,
+            lr=lr,
+            noise=lambda name: rounding.words(ids, step=step, lane=f"update {name}"),
+            columns=rounding.columns(ids.device),
+        )
         self._last = None
 
     def lent(

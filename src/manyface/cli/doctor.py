@@ -12,7 +12,7 @@ import manyface
 from manyface.cli.console import format_bytes, make_console
 
 REQUIRED = ("torch", "numpy", "simplejpeg", "pillow", "safetensors", "xxhash", "pydantic")
-OPTIONAL = {"tensorboard": "tensorboard"}
+OPTIONAL = {"tensorboard": "tensorboard", "triton": "triton"}
 
 
 def doctor() -> None:
@@ -42,6 +42,7 @@ def _devices() -> list[tuple[str, str]]:
     import torch
 
     from manyface.data.threads import usable_cores
+    from manyface.kernels import choose
 
     rows = [
         ("cores", f"{usable_cores()} usable of {os.cpu_count()}"),
@@ -52,6 +53,7 @@ def _devices() -> list[tuple[str, str]]:
         properties = torch.cuda.get_device_properties(index)
         memory = format_bytes(properties.total_memory)
         rows.append((f"cuda:{index}", f"{properties.name}, {memory}"))
+    rows.append(("head kernels", str(choose(torch.device("cuda")))))
     if torch.backends.mps.is_available():
         rows.append(("mps", "available"))
     if not torch.cuda.is_available():

@@ -22,10 +22,11 @@ class RowOrder:
     Args:
         num_classes: N; below `SHUFFLED_FROM` a class is its row.
         seed: of the head.
+        shuffled: False keeps large tables in the order of their classes too.
     """
 
-    def __init__(self, num_classes: int, *, seed: int) -> None:
-        self.is_shuffled = num_classes >= SHUFFLED_FROM
+    def __init__(self, num_classes: int, *, seed: int, shuffled: bool = True) -> None:
+        self.is_shuffled = shuffled and num_classes >= SHUFFLED_FROM
         self._permutation = Permutation(num_classes, seed=stream_seed(seed, "rows"))
 
     def __call__(self, classes: Tensor) -> Tensor:

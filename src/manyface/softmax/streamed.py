@@ -59,6 +59,7 @@ from manyface.base.numeric import (
     unit_rows,
     working_dtype,
 )
+from manyface.kernels import choose
 from manyface.margins import Margin, NegativeRule, frozen, let_observe
 from manyface.margins.checks import check_label_smoothing
 from manyface.softmax.products import product
@@ -394,9 +395,7 @@ def _sum_negatives(residual: Residual, rows: Rows, *, keeps: bool) -> _Sums:
         EvenSums(unit) if residual.smoothing > 0 else None,
         [] if keeps else None,
     )
-    for operand, numerators, chunk, scored in _chunks(residual, rows):
-        sums.negatives += numerators.sum(dim=1, keepdim=True)
-        chunk = _divided(numerators, chunk, scored, residual)
+    for operand, chunk, scored in _numerators(residual, rows, sums.negatives):
         sums.pull += product(chunk.values, operand)
         if sums.even is not None:
             _add_even(sums.even, operand, chunk, scored)
@@ -414,8 +413,39 @@ def _add_even(even: EvenSums, operand: Tensor, chunk: Numerators, scored: Scored
 
 def _again(residual: Residual, rows: Rows) -> Iterator[Numerators]:
     """The numerators of all chunks, not kept but computed again."""
-    for _, numerators, chunk, scored in _chunks(residual, rows):
-        yield _divided(numerators, chunk, scored, residual)
+    for _, chunk, _ in _numerators(residual, rows, None):
+        yield chunk
+
+
+def _numerators(
+    residual: Residual, rows: Rows, sums: Tensor | None
+) -> Iterator[tuple[Tensor, Numerators, Scored | None]]:
+    """(w as an operand [n, D], its numerators, g if there is a rule) of each chunk; the row sums of
+    E are added to `sums` [B, 1]."""
+    by_kernel = choose(residual.unit_embeddings.device, residual.operands).uses_triton
+    if residual.rule is None and by_kernel and residual.unit_embeddings.dtype == torch.float32:
+        yield from _by_kernel(residual, rows, sums)
+        return
+    for operand, numerators, chunk, scored in _chunks(residual, rows):
+        if sums is not None:
+            sums += numerators.sum(dim=1, keepdim=True)
+        yield operand, _divided(numerators, chunk, scored, residual), scored
+
+
+def _by_kernel(
+    residual: Residual, rows: Rows, sums: Tensor | None
+) -> Iterator[tuple[Tensor, Numerators, None]]:
+    """As `_numerators` without a rule: product and all that follows in one kernel."""
+    from manyface.kernels.numerators import numerators  # needs triton
+
+    queries = (residual.unit_embeddings * _in_base_2(residual.scale)).to(residual.operands)
+    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
+        operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
+        own = residual.targets.row - start  # [B], places in the chunk
+        values, of_chunk = numerators(queries, operand, inverse, own, residual.shift)
+        if sums is not None:
+            sums += of_chunk
+        yield operand, Numerators(start, stop, values, inverse, stretch), None
 
 
 def _chunks(

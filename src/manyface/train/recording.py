@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manyface.checkpoint import step_of
-from manyface.observe import EventLog, MemoryMeter, Progress, Throughput
-from manyface.observe.progress import Snapshot
+from manyface.observe import EventLog, MemoryMeter, Throughput
+from manyface.observe.progress import Progress, Snapshot
 from manyface.train.state import Position
 from manyface.train.step import StepResult
 

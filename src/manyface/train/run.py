@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from manyface.checkpoint import run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
-from manyface.observe import EventLog, MemoryMeter, Progress, Throughput, make_progress
+from manyface.observe import EventLog, MemoryMeter, Throughput
+from manyface.observe.progress import Progress, make_progress
 from manyface.observe.provenance import versions
 from manyface.observe.tensorboard import TensorBoardLog
 from manyface.train import directory as places

@@ -1,0 +1,59 @@
+"""Rows that the kernel of `kernels/row_update.py` moves: SGD on a GPU."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from manyface.centers.lazy import RowOptimizer, RowState
+from manyface.centers.sgd import VELOCITY, RowSGD
+from manyface.kernels import choose
+
+
+def rule_of_kernel(optimizer: RowOptimizer, weight: Tensor) -> RowSGD | None:
+    """The rule of `optimizer` if `move` can make its steps of these rows [N, D]."""
+    if not isinstance(optimizer, RowSGD) or not choose(weight.device, weight.dtype).uses_triton:
+        return None
+    return optimizer
+
+
+def move(
+    rule: RowSGD,
+    weight: Tensor,
+    state: RowState,
+    gradient: Tensor,
+    ids: Tensor,
+    *,
+    lr: float,
+    noise: Callable[[str], Tensor],
+    columns: Tensor,
+) -> None:
+    """One step of the rows `ids`, in place; the part of `gradient` along a row has no effect.
+
+    Args:
+        rule: of the step.
+        weight: [N, D], float32 or bfloat16.
+        state: of all rows.
+        gradient: float32 [n, D].
+        ids: int64 [n], distinct.
+        lr: learning rate.
+        noise: name of a buffer -> what its rounding is made from, int32 [n].
+        columns: int32 [1, D], for the rounding too.
+    """
+    from manyface.kernels.row_update import Noise, update_rows  # needs triton
+
+    rounds = weight.dtype == torch.bfloat16
+    update_rows(
+        weight,
+        state.get(VELOCITY),
+        gradient,
+        ids,
+        factor=gradient.new_ones(()),
+        lr=lr,
+        momentum=rule.momentum,
+        weight_decay=rule.weight_decay,
+        noise=Noise(noise("weight"), noise(VELOCITY), columns) if rounds else None,
+    )
+    increment_version(weight)  # torch does not see what a kernel writes
+    rule.note_update(state, ids)

@@ -1,0 +1,1 @@
+"""Names and signatures of other projects on top of the heads here; one file per project."""
