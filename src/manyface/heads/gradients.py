@@ -48,12 +48,12 @@ class ForwardPass:
         self.rows = rows
         self._residual = residual
         self._weight = rows.table.weight
-        self._version = rows.table.weight._version
+        self._version = rows.table.version
 
     def check_fresh(self) -> None:
         """Raise if the centers are not those of the forward pass any more."""
-        weight = self.rows.table.weight
-        if weight is not self._weight or weight._version != self._version:
+        table = self.rows.table
+        if table.weight is not self._weight or table.version != self._version:
             raise RuntimeError(
                 "the class centers have changed since this loss was computed (a head.step or a "
                 "load came in between): call backward before step, and drop losses from before it"
@@ -78,7 +78,7 @@ class Pending:
         rows = self.forward.rows
         weight = rows.table.weight
         working = working_dtype(weight.dtype)
-        values = weight.new_empty(len(rows), weight.shape[1], dtype=working)
+        values = torch.empty(len(rows), weight.shape[1], dtype=working, device=rows.table.device)
         for start, stop, chunk in self.forward.chunks():
             torch.mul(chunk, self.upstream, out=values[start:stop])
         return RowGradients(rows.ids, values)
