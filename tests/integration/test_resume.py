@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,8 @@ TINY = [
 FLAVOURS = {
     "full": [],
     "partial": ["head.sample_rate=0.4"],
+    "lazy-exact": ["head.sample_rate=0.4", "head.missed_steps=lazy-exact", "head.dtype=bfloat16"],
+    "head-adamw": ["head.sample_rate=0.4", "head.optimizer=adamw", "optimizer.accumulation=2"],
     "f2c": ["head.method=f2c", "pool.ratio=0.25", "optimizer.accumulation=2"],
     "f2c-official": ["head.method=f2c", "pool.ratio=0.5", "pool.preset=official"],
     "f2c-prefilled": [
@@ -116,6 +119,23 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, flavour):
     result = train(parts, resume=True, progress=silent)
     assert result.result["steps"] == 8
     assert (result.result["sample_rate"] is None) == (whole.head.method in ("f2c", "virtual"))
+    assert_same_end(whole.run_directory, parts.run_directory)
+
+
+def test_centers_move_house_at_a_resume(tmp_path):
+    """The files are working storage: a checkpoint is all that a resume reads, wherever it goes."""
+    lazy = ["head.sample_rate=0.4", "head.missed_steps=lazy-exact", "head.dtype=bfloat16"]
+    mapped = ["head.placement=file", f"head.placement_folder={tmp_path / 'rows'}"]
+    whole = make(tmp_path, *lazy, "run.name=whole")
+    train(whole, progress=silent)
+    for last_step, placement in ((2, []), (4, mapped), (6, ["head.placement=host"]), (8, mapped)):
+        parts = make(tmp_path, *lazy, *placement, "run.name=parts")
+        stop, ends = StopFlag(), last_step == 8
+        display = silent if ends else stopping_after(last_step, stop)
+        with nullcontext() if ends else pytest.raises(Interrupted):
+            train(parts, resume=last_step > 2, progress=display, stop=stop)
+        for left in (tmp_path / "rows").glob("*.rows"):
+            left.write_bytes(b"what a crash may leave")
     assert_same_end(whole.run_directory, parts.run_directory)
 
 

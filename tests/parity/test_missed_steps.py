@@ -11,8 +11,9 @@ BATCH, DIM, CLASSES = 48, 64, 700
 MARGIN = mf.CosFace(0.3)
 
 
+@pytest.mark.parametrize("parts", [1, 2], ids=["one batch", "accumulated"])
 @pytest.mark.parametrize("mode", ["lazy-exact", "decay-only"])
-def test_partial_fc_with_missed_steps_equals_dense_sgd(mode: str) -> None:
+def test_partial_fc_with_missed_steps_equals_dense_sgd(mode: str, parts: int) -> None:
     """insightface's rule: each row decays and drifts in each step. decay-only without momentum."""
     momentum = 0.9 if mode == "lazy-exact" else 0.0
     ours = mf.PartialFC(
@@ -31,18 +32,16 @@ def test_partial_fc_with_missed_steps_equals_dense_sgd(mode: str) -> None:
         draw = torch.Generator().manual_seed(step)
         embeddings = torch.randn(BATCH, DIM, generator=draw, dtype=torch.float64)
         labels = torch.randint(CLASSES, (BATCH,), generator=draw)
-        ids = ours.select(labels).ids
-        assert ids is not None
         optimizer.zero_grad()
-        dense_margin_softmax(
-            embeddings,
-            theirs[ids],
-            torch.searchsorted(ids, labels),
-            margin=MARGIN,
-            scale=16.0,
-        ).backward()
+        micro_batches = zip(embeddings.chunk(parts), labels.chunk(parts), strict=True)
+        for some, own in micro_batches:
+            ids = ours.select(own).ids
+            assert ids is not None
+            targets = torch.searchsorted(ids, own)
+            oracle = dense_margin_softmax(some, theirs[ids], targets, margin=MARGIN, scale=16.0)
+            (oracle / parts).backward()
+            (ours(some, own) / parts).backward()
         optimizer.step()
-        ours(embeddings, labels).backward()
         if step % 2:  # the unfused mode
             ours.row_gradients()
         ours.step(0.1)

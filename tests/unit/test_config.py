@@ -38,6 +38,9 @@ def test_config_cannot_be_changed() -> None:
         ["head.margin=combined", "head.m2=0.3", "head.gradient=straight_through"],
         ["head.margin=normface"],
         ["head.margin=magface", "head.u_a=50", "head.negatives=curricular"],
+        ["head.placement=file", "head.placement_folder=/tmp/x", "head.dtype=bfloat16"],
+        ["head.optimizer=adamw", "head.row_wise_second_moment=true", "head.operands=bfloat16"],
+        ["head.sample_rate=0.1", "head.block=32", "head.missed_steps=lazy-exact"],
         ["schedule.steps=100", "schedule.warmup_steps=10"],
         ["evaluation.every_steps=50", "evaluation.fars=[0.5, 1e-05]"],
         ["optimizer.name=adamw", "optimizer.learning_rate=1e-3"],
@@ -94,6 +97,12 @@ def test_last_word_wins_over_the_alternative_in_the_recipe() -> None:
     margin = parse_config("[head]\nm = 0.35", ["head.margin=arcface"]).head
     assert (margin.m, margin.gradient) == (0.5, "exact")
     assert parse_config("[head]\nm = 0.35", ["head.margin=cosface"]).head.m == 0.35
+    centers = parse_config("[head]\nmomentum = 0.5", ["head.optimizer=adamw"]).head
+    assert (centers.optimizer, centers.momentum) == ("adamw", 0.9)
+    files = '[head]\nplacement = "file"\nplacement_folder = "x"'
+    assert parse_config(files, ["head.placement=host"]).head.placement_folder is None
+    blocks = "[head]\nsample_rate = 0.3\nblock = 8"
+    assert parse_config(blocks, ["head.method=full"]).head.block is None
     rule = parse_config('[head]\nnegatives = "mv"', ["head.negatives=interclass_filter"]).head
     assert (rule.negatives_t, rule.negatives_threshold) == (None, 0.4)
     every = parse_config("[evaluation]\nevery_epochs = 2", ["evaluation.every_steps=9"]).evaluation
@@ -121,14 +130,27 @@ def test_any_shipped_recipe_is_one_for_any_method(path: Path, method: str) -> No
     assert load_config(path, ["head.method=full"]).head.method == "full"
 
 
-@pytest.mark.parametrize("key", ["sample_rate", "learning_rate", "momentum", "weight_decay"])
-def test_centers_on_the_command_line_contradict_a_method_without_them(key: str) -> None:
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        *((key, "0.25") for key in ("sample_rate", "learning_rate", "momentum", "weight_decay")),
+        ("block", "8"),
+        ("optimizer", "adamw"),
+        ("missed_steps", "lazy-exact"),
+        ("row_wise_second_moment", "true"),
+        ("dtype", "bfloat16"),
+        ("operands", "bfloat16"),
+        ("placement", "host"),
+        ("placement_folder", "x"),
+    ],
+)
+def test_centers_on_the_command_line_contradict_a_method_without_them(key: str, value: str) -> None:
     words = rf"^--set head.{key} is of class centers, but method is 'f2c'"
     with pytest.raises(ConfigError, match=words):
-        parse_config(CENTERS, ["head.method=f2c", f"head.{key}=0.25"])
+        parse_config(CENTERS, ["head.method=f2c", f"head.{key}={value}"])
     if key != "sample_rate":  # which asks for the partial head
         with pytest.raises(ConfigError, match=words):
-            parse_config('[head]\nmethod = "f2c"', [f"head.{key}=0.25"])
+            parse_config('[head]\nmethod = "f2c"', [f"head.{key}={value}"])
 
 
 def test_the_pool_of_a_recipe_has_no_effect_where_an_override_wants_another_method() -> None:
@@ -194,6 +216,11 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
         ("head.sample_rate=nan", ["head.sample_rate", "nan"]),
         ("optimizer.learning_rate=inf", ["optimizer.learning_rate", "inf"]),
         ("head.margin=circle", ["'normface', 'cosface', 'arcface', 'combined'"]),
+        ("head.dtype=float16", ["head.dtype", '"float16"', "'float32', 'bfloat16'"]),
+        ("head.operands=int8", ["head.operands", "'same', 'bfloat16'"]),
+        ("head.missed_steps=lazy", ["head.missed_steps", "'lazy-exact'"]),
+        ("head.block=0", ["head.block", "at least 1"]),
+        ("head.placement=disk", ["head.placement", "'device', 'host', 'file'"]),
         ("head.negatives=hard", ["head.negatives", "'curricular', 'mv'"]),
         ("head.label_smoothing=1.0", ["head.label_smoothing", "[0, 1)"]),
         ("evaluation.fars=[0.1, 2]", ["evaluation.fars", "got 2"]),
@@ -232,6 +259,19 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ('[head]\nmethod = "full"\nsample_rate = 0.1', ["head.sample_rate is 0.1", "full"]),
         ('[head]\nmargin = "normface"\nm = 0.3', ["head.m ", "cosface and arcface", "normface"]),
         ("[head]\nm2 = 0.3", ["head.m2", "combined", "cosface"]),
+        ("[head]\nblock = 8", ["head.block is of method 'partial'", "'full'"]),
+        ('[head]\noptimizer = "adamw"\nmomentum = 0.5', ["head.momentum", "'sgd'", "'adamw'"]),
+        (
+            '[head]\noptimizer = "adamw"\nmissed_steps = "decay-only"',
+            ["head.missed_steps belongs to optimizer 'sgd'"],
+        ),
+        ("[head]\nrow_wise_second_moment = true", ["head.row_wise_second_moment", "'adamw'"]),
+        ('[head]\nplacement = "file"', ["placement_folder is missing", "a folder"]),
+        ('[head]\nplacement_folder = "x"', ["'device'", "placement_folder is given"]),
+        (
+            '[head]\nplacement = "host"\nplacement_folder = "x"',
+            ["'host'", "placement_folder is given"],
+        ),
         ('[head]\ngradient = "exact"', ["head.gradient", "arcface and combined"]),
         (
             '[head]\nnegatives = "mv"\nnegatives_threshold = 0.3',

@@ -3,6 +3,7 @@
 from manyface.centers.adamw import RowAdamW
 from manyface.centers.lazy import RowOptimizer
 from manyface.centers.place import InFiles, InMemory, Place
+from manyface.centers.read_ahead import RowBlocks
 from manyface.centers.sgd import RowSGD
 from manyface.centers.table import ActiveRows, CenterTable
 
@@ -13,6 +14,7 @@ __all__ = [
     "InMemory",
     "Place",
     "RowAdamW",
+    "RowBlocks",
     "RowOptimizer",
     "RowSGD",
 ]

@@ -1,5 +1,7 @@
 """Where a table's rows and their state lie: in memory, or in files that are mapped into it.
 
+They need not lie on the device that computes: `CenterTable` moves a step's rows there and back.
+
 A mapped table may be larger than memory. Only the pages that a step touches are read; the system
 keeps those it has room for and writes changed ones back. A page holds 4 rows of 512 bfloat16
 numbers, so rows are best drawn in blocks (`heads/sampling`). The files are working storage like
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, WriteError
+from manyface.centers.read_ahead import Draw, ReadAhead, RowFile
 from manyface.observe.available import available_bytes
 
 _SUFFIX = ".rows"
@@ -37,6 +40,9 @@ class Place(Protocol):
     def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of zeros; `name` is its own in the table."""
 
+    def read_ahead(self, draw: Draw) -> None:
+        """These rows will be read soon. `draw` may be called in another thread, or never."""
+
 
 class InMemory:
     """On a device; `None` is torch's default one."""
@@ -45,18 +51,23 @@ class InMemory:
         self.device = device
 
     def reserve(self, num_bytes: int) -> None:
-        """Of the host; a GPU's memory is refused by torch itself."""
-        is_host = torch.empty(0, device=self.device).device.type == "cpu"
-        if is_host and num_bytes > (free := available_bytes()):
+        """Of the host or a CUDA GPU; other devices refuse by themselves."""
+        device = torch.empty(0, device=self.device).device
+        free = _free_bytes(device)
+        if free is not None and num_bytes > free:
             raise ConfigError(
                 f"class centers and their optimizer need {_gib(num_bytes)} of memory, "
-                f"{_gib(free)} are available: keep them in bfloat16, without momentum, in a file "
-                "(place=InFiles(folder)), or take F2C, which has none"
+                f"{_gib(free)} are available on {device.type}: keep them in bfloat16 "
+                "(head.dtype), without momentum (head.momentum = 0), elsewhere (head.placement), "
+                "or take F2C, which has none"
             )
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """In memory."""
         return torch.zeros(shape, dtype=dtype, device=self.device)
+
+    def read_ahead(self, draw: Draw) -> None:
+        """Nothing: they are there."""
 
 
 class InFiles:
@@ -72,6 +83,8 @@ class InFiles:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
+        self._files: list[RowFile] = []
+        self._read_ahead = ReadAhead()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
@@ -101,8 +114,14 @@ class InFiles:
         except OSError as error:
             path.unlink(missing_ok=True)
             raise WriteError(path, error) from error
+        num_bytes = numbers * dtype.itemsize
+        self._files.append(RowFile(path, num_bytes, num_bytes // shape[0]))
         mapped = torch.from_file(str(path), shared=True, size=numbers, dtype=dtype)
         return mapped.view(shape)
+
+    def read_ahead(self, draw: Draw) -> None:
+        """In a thread."""
+        self._read_ahead(self._files, draw)
 
     def _take_lock(self) -> None:
         try:
@@ -120,6 +139,16 @@ class InFiles:
                     f"{self.folder} is to hold class centers only, but there is {path.name}; "
                     "choose an empty or a new folder"
                 )
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    """What may still be taken; None: unknown. What torch's allocator keeps for reuse is free."""
+    if device.type == "cpu":
+        return available_bytes()
+    if device.type != "cuda":
+        return None
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 def _gib(num_bytes: int) -> str:

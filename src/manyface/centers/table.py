@@ -9,8 +9,7 @@ bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from manyface.base.random import numpy_generator
 from manyface.centers.fused import move, rule_of_kernel
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
+from manyface.centers.read_ahead import Draw
 from manyface.centers.rounding import StochasticRounding
 from manyface.centers.sgd import RowSGD
 
@@ -54,8 +54,9 @@ class CenterTable(nn.Module):
         seed: of the first values and of rounding.
         optimizer: how rows move; of this table alone.
         dtype: float32, float64 or bfloat16.
-        device: where the rows live.
-        place: where they live, instead of on a device: see `place`.
+        device: that computes.
+        place: where the rows live, instead of on `device`: `InMemory("cpu")`, `InFiles(folder)`.
+            Rows of a step are moved to `device` and back; `.to(device)` leaves them where they are.
 
     Raises:
         ConfigError: no rows, or no room for them.
@@ -82,29 +83,58 @@ class CenterTable(nn.Module):
             )
         self.optimizer, self.dtype, self.seed = optimizer, dtype, seed
         self._place = place or InMemory(device)  # kept: a folder is locked while it lives
+        self._computes_on = None if place is None else torch.empty(0, device=device).device
         tensors = self._tensors(num_rows, dim)
         self._state_names = [name for name in tensors if name != _WEIGHT]
         self._place.reserve(sum(math.prod(s) * d.itemsize for s, d in tensors.values()))
         self._make(tensors)
         self._rounding = StochasticRounding(seed=seed, dim=dim)
-        self._made_up_writes = 0
+        self._caught_up = 0  # how often missed steps were written
         self._draw_rows()
 
     @property
-    def version(self) -> int:
-        """Another one whenever rows have moved; the same after missed steps were made up, which
-        rows that are in use do not have."""
-        return self.weight._version - self._made_up_writes
+    def device(self) -> torch.device:
+        """That computes; where the rows are, unless they have a place of their own."""
+        return self._computes_on or self.weight.device
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether rows are moved to the device that computes, and back."""
+        return self.weight.device != self.device
+
+    def read_ahead(self, draw: Draw) -> None:
+        """The rows that `draw` gives will be read soon; it may be called in a thread, or never."""
+        self._place.read_ahead(draw)
+
+    def fetch(self, values: Tensor, ids: Tensor | slice) -> Tensor:
+        """`values[ids]` of a buffer on the device that computes: a view for a slice that is there,
+        else a copy."""
+        if not self.is_elsewhere:
+            return values[ids]
+        count = len(range(*ids.indices(len(values)))) if isinstance(ids, slice) else len(ids)
+        pinned = self.device.type == "cuda"  # else a GPU's copy would go through a buffer anyhow
+        staged = values.new_empty(count, *values.shape[1:], pin_memory=pinned)
+        if isinstance(ids, slice):
+            staged.copy_(values[ids])
+        else:
+            torch.index_select(values, 0, ids.to(values.device), out=staged)
+        return staged.to(self.device, non_blocking=True)
 
     def active(self, ids: Tensor | None = None) -> "ActiveRows":
         """The rows `ids` (int64 [K], sorted, distinct), or all of them, brought up to date."""
-        rows = ActiveRows(self, ids)
+        rows, before = ActiveRows(self, ids), self.weight._version
         window = self.optimizer.window
         if window is not None and window.length > 0:
-            with self._making_up():
-                for values, state in rows.lent(step=window.num_steps, lane="catch-up"):
-                    self.optimizer.catch_up_(values, state)
+            for values, state in rows.lent(step=window.num_steps, lane="catch-up"):
+                self.optimizer.catch_up_(values, state)
+        self._caught_up += self.weight._version - before
         return rows
+
+    @property
+    def version(self) -> int:
+        """Another one after every change of rows, but for missed steps that are made up: rows that
+        were active since the last step include them already."""
+        return self.weight._version - self._caught_up
 
     def finish_step(self, *, lr: float) -> None:
         """After the last update of a step."""
@@ -115,9 +145,10 @@ class CenterTable(nn.Module):
     def flush(self) -> None:
         """Apply to every row the steps that it has missed."""
         if (window := self.optimizer.window) is not None:
+            before = self.weight._version
             everything = ActiveRows(self, None).lent(step=window.num_steps, lane="flush")
-            with self._making_up():
-                self.optimizer.flush_(everything)
+            self.optimizer.flush_(everything)
+            self._caught_up += self.weight._version - before
 
     def change_optimizer(self, optimizer: RowOptimizer) -> None:
         """Bring all rows up to date and go on with another optimizer, its state zeros."""
@@ -130,7 +161,8 @@ class CenterTable(nn.Module):
         del tensors[_WEIGHT]
         self._state_names = list(tensors)
         self._make(tensors)
-        self.to(self.weight.device)  # which may not be where it was made
+        if self._computes_on is None:
+            self.to(self.weight.device)  # which may not be where it was made
 
     def state_of_rows(self) -> dict[str, Tensor]:
         """The optimizer's state by name, [N, ...] each."""
@@ -142,16 +174,24 @@ class CenterTable(nn.Module):
             return values
         return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
 
-    @contextmanager
-    def _making_up(self) -> Iterator[None]:
-        before = self.weight._version
-        yield
-        self._made_up_writes += self.weight._version - before
-
     def _make(self, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         """Buffers of zeros, where the table lies."""
         for name, (shape, dtype) in tensors.items():
             self.register_buffer(name, self._place.zeros(name, shape, dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CenterTable":
+        """What `.to` and the like do: rows with a place of their own stay there."""
+        if self._computes_on is None:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        moved = fn(torch.empty(0, dtype=self.dtype, device=self._computes_on))
+        if moved.dtype != self.dtype:
+            raise ConfigError(
+                f"class centers with a place of their own stay {self.dtype}, got {moved.dtype}; "
+                "keep the head out of .half() and .to(dtype)"
+            )
+        self._computes_on = moved.device
+        return self
 
     def _tensors(self, num_rows: int, dim: int) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of rows and state; state as large as the rows has their dtype."""
@@ -174,13 +214,14 @@ class CenterTable(nn.Module):
 class ActiveRows:
     """The rows of a table that take part in one step; satisfies `softmax.streamed.Rows`.
 
-    All rows are read as views of the table, chosen ones are gathered chunk by chunk and written
-    back, so a step needs O(chunk D) bytes beyond the table in either case.
+    All rows are read as views of the table, chosen ones, and rows that lie elsewhere, are gathered
+    chunk by chunk and written back, so a step needs O(chunk D) bytes beyond the table in any case.
     """
 
     def __init__(self, table: CenterTable, ids: Tensor | None) -> None:
         self.table = table
-        self.ids = ids
+        self.ids = None if ids is None else ids.to(table.device)
+        self._stored = None if ids is None else ids.to(table.weight.device)  # where the rows are
         self._last: tuple[int, int, Tensor] | None = None  # a chunk is read, then updated
 
     def __len__(self) -> int:
@@ -188,15 +229,16 @@ class ActiveRows:
 
     def read(self, start: int, stop: int) -> Tensor:
         """Active rows [start, stop), [n, D]."""
-        if self.ids is None:
+        if self._views:
             return self.table.weight[start:stop]
         if self._last is None or self._last[:2] != (start, stop):
-            self._last = (start, stop, self.table.weight[self.ids[start:stop]])
+            self._last = (start, stop, self._some(self.table.weight, start, stop))
         return self._last[2]
 
     def take(self, places: Tensor) -> Tensor:
         """Copies [N, D] of the active rows at `places`."""
-        return self.table.weight[places if self.ids is None else self.ids[places]]
+        places = places.to(self.table.device)
+        return self.table.fetch(self.table.weight, places if self.ids is None else self.ids[places])
 
     def update(self, start: int, stop: int, gradient: Tensor, *, lr: float, step: int) -> None:
         """One optimizer step of active rows [start, stop); `gradient` [n, D] is overwritten.
@@ -208,7 +250,8 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
-        if (rule := rule_of_kernel(self.table.optimizer, self.table.weight)) is not None:
+        rule = rule_of_kernel(self.table.optimizer, self.table.weight)
+        if rule is not None and not self.table.is_elsewhere:
             self._move(rule, self._ids(start, stop), gradient, lr=lr, step=step)
             return
         lent = self.lent(start, stop, step=step, lane="update")
@@ -261,14 +304,14 @@ class ActiveRows:
     def _store(self, start: int, stop: int, tensors: RowState, *, step: int, lane: str) -> None:
         for name, values in tensors.items():
             stored = getattr(self.table, name)
-            if self.ids is None and values.dtype == stored.dtype:
-                continue  # a view
+            if self._views and values.dtype == stored.dtype:
+                continue
             ids = self._ids(start, stop)
-            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored.dtype)
-            if self.ids is None:
+            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored)
+            if self._stored is None:
                 stored[start:stop] = kept
             else:
-                stored.index_copy_(0, ids, kept)
+                stored.index_copy_(0, self._stored[start:stop], kept)
 
     def _current(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop), of the chunk that was read last if they are in it."""
@@ -279,7 +322,14 @@ class ActiveRows:
     def _ids(self, start: int, stop: int) -> Tensor:
         if self.ids is not None:
             return self.ids[start:stop]
-        return torch.arange(start, stop, device=self.table.weight.device)
+        return torch.arange(start, stop, device=self.table.device)
+
+    @property
+    def _views(self) -> bool:
+        """Whether rows are views of the table."""
+        return self.ids is None and not self.table.is_elsewhere
 
     def _some(self, values: Tensor, start: int, stop: int) -> Tensor:
-        return values[start:stop] if self.ids is None else values[self.ids[start:stop]]
+        """Rows [start, stop) of a buffer."""
+        chosen = slice(start, stop) if self._stored is None else self._stored[start:stop]
+        return self.table.fetch(values, chosen)

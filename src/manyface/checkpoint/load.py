@@ -16,7 +16,12 @@ from manyface.checkpoint.manifest import verify
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint in memory: group -> name -> tensor, and the JSON state."""
+    """A verified checkpoint: group -> name -> tensor, and the JSON state.
+
+    Tensors are views of the files, read when they are used and private when they are written, so
+    that a table of class centers is not in memory twice while it is loaded. A deleted file lives on
+    until they are gone; clone what is to be kept.
+    """
 
     path: Path
     step: int
@@ -39,13 +44,8 @@ def load(path: Path, *, groups: tuple[str, ...] | None = None) -> Checkpoint:
         wanted = {name.removesuffix(TENSOR_SUFFIX): path / name for name in names}
         if groups is not None:
             wanted = {group: wanted[group] for group in groups if group in wanted}
-        # Copies: what load_file returns may be a view of the file, which retention will delete.
-        tensors = {group: _clone(load_file(file)) for group, file in wanted.items()}
+        tensors = {group: load_file(file) for group, file in wanted.items()}
         state = json.loads((path / STATE_NAME).read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
     return Checkpoint(path=path, step=step_of(path) or 0, tensors=tensors, state=state)
-
-
-def _clone(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in tensors.items()}

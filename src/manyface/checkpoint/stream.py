@@ -7,7 +7,7 @@ header, the raw little-endian tensors. Reading stays with the library, which als
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import xxhash
+
+_PIECE_NUMBERS = 1 << 22
 
 _DTYPE_NAMES = {
     torch.float64: "F64",
@@ -49,7 +51,7 @@ def safetensors_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterable[bytes | 
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     yield _header(ordered)
     for _, tensor in ordered:
-        yield _raw(tensor)
+        yield from _raw(tensor)
 
 
 def num_bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
@@ -72,10 +74,11 @@ def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _raw(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    bytes_of_tensor: npt.NDArray[np.uint8] = flat.view(torch.uint8).numpy()
-    return bytes_of_tensor.data
+def _raw(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The bytes of a tensor, some at a time: one that lies on a GPU is copied in pieces."""
+    for piece in torch.split(tensor.detach().contiguous().reshape(-1), _PIECE_NUMBERS):
+        bytes_of_piece: npt.NDArray[np.uint8] = piece.cpu().view(torch.uint8).numpy()
+        yield bytes_of_piece.data
 
 
 def _dtype_name(name: str, tensor: torch.Tensor) -> str:

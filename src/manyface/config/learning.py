@@ -43,7 +43,20 @@ MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)  # paramet
 WITH_CENTERS_ONLY = ("adaface", "magface")  # margins
 
 WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
-CENTER_KEYS = ("sample_rate", "learning_rate", "momentum", "weight_decay")  # of the others
+CENTER_KEYS = (  # of the others
+    "sample_rate",
+    "block",
+    "learning_rate",
+    "optimizer",
+    "momentum",
+    "missed_steps",
+    "row_wise_second_moment",
+    "weight_decay",
+    "dtype",
+    "operands",
+    "placement",
+    "placement_folder",
+)
 VIRTUAL_KEYS = ("slots", "ratio", "identity_share")  # of [pool], what virtual reads
 
 
@@ -96,6 +109,11 @@ class HeadConfig(Section):
         1.0,
         description="Share of the centers in each step of the partial head (its default: 0.1); "
         "0 takes the positives only.",
+    )
+    block: Count | None = Field(
+        None,
+        description="Neighbouring rows that the partial head draws together; left out, 1 for small "
+        "samples and up to 64 for large ones.",
     )
     margin: Literal[
         "normface", "cosface", "arcface", "combined", "sphereface", "adaface", "magface"
@@ -170,8 +188,38 @@ class HeadConfig(Section):
         None,
         description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate.",
     )
-    momentum: BelowOne = Field(0.9, description="Momentum of the centers' SGD, if any.")
+    optimizer: Literal["sgd", "adamw"] = Field(
+        "sgd", description="The optimizer of the centers, if any."
+    )
+    momentum: BelowOne = Field(
+        0.9, description="Momentum of the centers' sgd, if any; with 0 there is no memory for it."
+    )
+    missed_steps: Literal["frozen", "lazy-exact", "decay-only"] = Field(
+        "frozen",
+        description="What a step of sgd means for centers that take no part. frozen: nothing; "
+        "lazy-exact: decay and momentum, as if all took part in each step; decay-only: decay.",
+    )
+    row_wise_second_moment: bool = Field(
+        False, description="One second moment per center, of adamw: half of its memory."
+    )
     weight_decay: NotNegative = Field(5e-4, description="Weight decay of the centers, if any.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Of centers and momentum; bfloat16 halves them and is rounded stochastically.",
+    )
+    operands: Literal["same", "bfloat16"] = Field(
+        "same", description="What products with the centers multiply: their dtype, or bfloat16."
+    )
+    placement: Literal["device", "host", "file"] = Field(
+        "device",
+        description="Where centers and momentum lie: with the net, in the host's memory while a "
+        "GPU computes, or in files of placement_folder, mapped into memory.",
+    )
+    placement_folder: Text | None = Field(
+        None,
+        description="Folder of the files, on a local, fast disk; made if missing. It holds nothing "
+        "that lasts: checkpoints do.",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -200,11 +248,31 @@ class HeadConfig(Section):
                 f"sample_rate is {self.sample_rate:g}, but method is '{self.method}'; "
                 "expected 1 or partial"
             )
+        if self.method != "partial" and self.block is not None:
+            raise ValueError(f"block is of method 'partial', but method is '{self.method}'")
+        self._check_centers()
         self._check_owners("margin", MARGIN_DEFAULTS)
         self._check_owners("negatives", RULE_DEFAULTS)
         if self.method in WITHOUT_CENTERS:
             self._check_without_centers()
         return self
+
+    def _check_centers(self) -> None:
+        """Refuse keys of another optimizer or placement of the centers than the chosen one."""
+        owned = {"sgd": ("momentum", "missed_steps"), "adamw": ("row_wise_second_moment",)}
+        for owner, keys in owned.items():
+            for key in keys if owner != self.optimizer else ():
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"{key} belongs to optimizer '{owner}', but optimizer is "
+                        f"'{self.optimizer}'; take one of the two out"
+                    )
+        if (self.placement == "file") != (self.placement_folder is not None):
+            given = "missing" if self.placement_folder is None else "given"
+            raise ValueError(
+                f"placement is '{self.placement}' and placement_folder is {given}; expected "
+                "placement 'file' and a folder on a local disk, or none"
+            )
 
     def _check_owners(self, choice: str, defaults: dict[str, dict[str, float | str]]) -> None:
         """Refuse parameters of a margin or a rule that is not the chosen one."""

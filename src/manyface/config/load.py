@@ -43,7 +43,9 @@ ALTERNATIVES = {
     "pool.slots": ("pool.ratio",),
     "pool.ratio": ("pool.slots",),
     "head.sample_rate": ("head.method",),
-    "head.method": ("head.sample_rate",),
+    "head.method": ("head.block", "head.sample_rate"),
+    "head.optimizer": ("head.momentum", "head.missed_steps", "head.row_wise_second_moment"),
+    "head.placement": ("head.placement_folder",),
     "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS),
     "head.negatives": tuple(f"head.{key}" for key in RULE_KEYS),
 }

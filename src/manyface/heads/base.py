@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
-from manyface.centers import CenterTable, RowOptimizer, RowSGD
+from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
 from manyface.heads.averages import Averages
 from manyface.heads.checks import (
     check_arguments,
@@ -73,6 +73,7 @@ class HeadOptions(TypedDict, total=False):
     dtype: torch.dtype
     operands: torch.dtype | None
     device: torch.device | str | None
+    place: Place | None
 
 
 class _Loss(torch.autograd.Function):
@@ -121,7 +122,9 @@ class CenterHead(nn.Module, ABC):
             it is computed with in float32 and rounded stochastically.
         operands: of the factors of matrix products; None is `dtype`. bfloat16 is faster where the
             machine has instructions for it; see `softmax/streamed.py` on what stays in float32.
-        device: of the centers.
+        device: that computes, and where the centers are unless they have a `place`.
+        place: where centers and momentum live, `InMemory("cpu")` or `InFiles(folder)`; the rows of
+            a step are moved to `device` and back.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class CenterHead(nn.Module, ABC):
         dtype: torch.dtype = torch.float32,
         operands: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        place: Place | None = None,
     ) -> None:
         super().__init__()
         check_arguments(
@@ -151,6 +155,7 @@ class CenterHead(nn.Module, ABC):
             dtype=dtype,
             negatives=negatives,
             label_smoothing=label_smoothing,
+            operands=operands,
         )
         self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
@@ -164,6 +169,7 @@ class CenterHead(nn.Module, ABC):
             optimizer=optimizer or RowSGD(momentum=momentum, weight_decay=weight_decay),
             dtype=dtype,
             device=device,
+            place=place,
         )
         self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
@@ -321,7 +327,7 @@ class CenterHead(nn.Module, ABC):
 
     def _full_precision(self) -> torch.autocast:
         # The softmax is a full-precision island: see softmax/streamed.py on what bf16 would cost.
-        return torch.autocast(self.centers.weight.device.type, enabled=False)
+        return torch.autocast(self.centers.device.type, enabled=False)
 
     def _note_backward(self, passed: ForwardPass, upstream: Tensor) -> None:
         passed.check_fresh()

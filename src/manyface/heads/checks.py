@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, LabelError, NonFiniteError
+from manyface.base.numeric import working_dtype
 from manyface.margins import NegativeRule, Stateful, TrainsNorm
 from manyface.margins.checks import check_label_smoothing
 
@@ -67,6 +68,7 @@ def check_arguments(
     what: str = _CENTERS,
     negatives: object = None,
     label_smoothing: float = 0.0,
+    operands: torch.dtype | None = None,
 ) -> None:
     """The arguments of a head that no other room checks; `what` its rows are called."""
     if isinstance(margin, type) or not callable(margin):
@@ -83,6 +85,12 @@ def check_arguments(
         )
     check_label_smoothing(label_smoothing)
     _check_dtype(dtype, what)
+    possible = (torch.bfloat16, working_dtype(dtype))
+    if operands not in (None, *possible):
+        raise ConfigError(
+            f"operands must be None, {possible[0]} or {possible[1]} where {what} are {dtype}, "
+            f"got {operands}"
+        )
 
 
 def refuse_margin(margin: object, *, head: str) -> None:

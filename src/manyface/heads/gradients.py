@@ -78,7 +78,7 @@ class Pending:
         rows = self.forward.rows
         weight = rows.table.weight
         working = working_dtype(weight.dtype)
-        values = weight.new_empty(len(rows), weight.shape[1], dtype=working)
+        values = torch.empty(len(rows), weight.shape[1], dtype=working, device=rows.table.device)
         for start, stop, chunk in self.forward.chunks():
             torch.mul(chunk, self.upstream, out=values[start:stop])
         return RowGradients(rows.ids, values)

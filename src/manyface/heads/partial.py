@@ -10,6 +10,7 @@ At sample_rate 1 it takes the same path (index list, gather, write-back) and equ
 bit. At 0 only the classes of the batch take part.
 """
 
+from functools import partial
 from typing import Unpack
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from manyface.base.errors import ConfigError
 from manyface.heads.base import CenterHead, HeadOptions, Selection
-from manyface.heads.sampling import block_size, sample_blocks, sample_classes, sample_size
+from manyface.heads.sampling import block_size, foreseen, sample_blocks, sample_classes, sample_size
 from manyface.margins import Margin
 
 
@@ -49,10 +50,12 @@ class PartialFC(CenterHead):
         self.block = block_size(self.sample_size) if block is None else block
         if self.block < 1:
             raise ConfigError(f"block must be at least 1 row, got {block}")
+        self._step_ahead = 0  # the last one whose rows were asked for
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
 
     def select(self, labels: Tensor) -> Selection:
         """Positives and negatives; every forward before a step draws from the same candidates."""
+        self._read_ahead()
         draw = {"size": self.sample_size, "seed": self.seed, "step": self.num_steps}
         if self.block > 1 and self.sample_size < self.num_classes:
             ids, targets = sample_blocks(
@@ -61,6 +64,15 @@ class PartialFC(CenterHead):
             return Selection(ids=ids, targets=targets)
         ids = sample_classes(labels, num_classes=self.num_classes, **draw)
         return Selection(ids=ids, targets=torch.searchsorted(ids, labels))
+
+    def _read_ahead(self) -> None:
+        """Ask for the rows of the next step, once, while this one computes."""
+        step = self.num_steps + 1
+        if self._step_ahead == step or self.sample_size >= self.num_classes:
+            return
+        self._step_ahead = step
+        draw = {"size": self.sample_size, "block": self.block, "seed": self.seed, "step": step}
+        self.centers.read_ahead(partial(foreseen, num_rows=self.num_classes, **draw))
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""

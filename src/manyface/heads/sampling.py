@@ -23,6 +23,7 @@ from torch import Tensor
 from manyface.base.errors import ConfigError
 from manyface.base.permutation import Int64Array, Permutation
 from manyface.base.random import stream_seed
+from manyface.centers import RowBlocks
 
 
 def sample_size(num_classes: int, sample_rate: float) -> int:
@@ -57,8 +58,7 @@ def sample_blocks(
     wanted = labels.cpu().numpy()
     positives = np.unique(wanted)  # sorted
     count = max(size - len(positives), 0) // block
-    permutation = Permutation(-(-num_rows // block), seed=stream_seed(seed, "negatives", step))
-    chosen = np.sort(permutation(np.arange(count)))  # [M], blocks
+    chosen = np.sort(_draw(count, num_rows, block=block, seed=seed, step=step))  # [M], blocks
     inside = (chosen[:, None] * block + np.arange(block)).ravel()
     inside = inside[: len(inside) - max(int(inside[-1]) + 1 - num_rows, 0)] if count else inside
     extra = positives[~_contains(chosen, positives // block)]
@@ -85,14 +85,27 @@ def sample_classes(labels: Tensor, *, num_classes: int, size: int, seed: int, st
     num_negatives = max(size - len(positives), 0)
     # Of size distinct candidates the first num_negatives are chosen; those of them that turn out to
     # be positive are made good by negatives among the others, of which there are always enough.
-    permutation = Permutation(num_classes, seed=stream_seed(seed, "negatives", step))
-    candidates = permutation(np.arange(num_negatives + len(positives)))
+    count = num_negatives + len(positives)
+    candidates = _draw(count, num_classes, block=1, seed=seed, step=step)
     chosen, spare = np.sort(candidates[:num_negatives]), candidates[num_negatives:]
     already = _contains(chosen, positives)
     substitutes = spare[~np.isin(spare, positives)][: already.sum()]
     missing = np.sort(np.concatenate([positives[~already], substitutes]))
     ids = np.insert(chosen, np.searchsorted(chosen, missing), missing)
     return torch.from_numpy(ids).to(labels.device)
+
+
+def foreseen(*, num_rows: int, size: int, block: int, seed: int, step: int) -> RowBlocks:
+    """Rows that `step` may draw, whatever its labels: all of them but for positive ones, and a few
+    more. Arguments as of `sample_blocks`; with block 1, of `sample_classes`."""
+    blocks = _draw(size // block, num_rows, block=block, seed=seed, step=step)
+    return RowBlocks(np.sort(blocks) * block, block)
+
+
+def _draw(count: int, num_rows: int, *, block: int, seed: int, step: int) -> Int64Array:
+    """The first `count` blocks of the permutation of `step`, int64 [count]."""
+    permutation = Permutation(-(-num_rows // block), seed=stream_seed(seed, "negatives", step))
+    return permutation(np.arange(count))
 
 
 def _contains(table: Int64Array, values: Int64Array) -> npt.NDArray[np.bool_]:

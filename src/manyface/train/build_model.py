@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from manyface.backbones import AveragedNet, create_backbone, load_backbone_weights
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, ManyfaceError
 from manyface.base.random import stream_seed
+from manyface.centers import InFiles, InMemory, Place, RowAdamW, RowOptimizer, RowSGD
 from manyface.config import Config
 from manyface.config.learning import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
@@ -99,15 +100,38 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
     if chosen.method == "virtual":
         return VirtualFC(num_anchors=_num_anchors(config, num_identities), **shared)
     shared |= {
-        "momentum": chosen.momentum,
-        "weight_decay": chosen.weight_decay,
+        "optimizer": build_center_optimizer(config),
+        "dtype": getattr(torch, chosen.dtype),
+        "operands": None if chosen.operands == "same" else getattr(torch, chosen.operands),
+        "place": build_place(config),
         "seed": stream_seed(config.run.seed, "head"),
         "negatives": build_negatives(config),
         "label_smoothing": chosen.label_smoothing,
     }
     if chosen.method == "partial":
-        return PartialFC(sample_rate=chosen.sample_rate, **shared)
+        return PartialFC(sample_rate=chosen.sample_rate, block=chosen.block, **shared)
     return FullFC(**shared)
+
+
+def build_center_optimizer(config: Config) -> RowOptimizer:
+    """How class centers move."""
+    chosen = config.head
+    if chosen.optimizer == "adamw":
+        return RowAdamW(
+            weight_decay=chosen.weight_decay, row_wise_second_moment=chosen.row_wise_second_moment
+        )
+    return RowSGD(chosen.momentum, chosen.weight_decay, chosen.missed_steps)
+
+
+def build_place(config: Config) -> Place | None:
+    """Where class centers live, if not on the device."""
+    chosen = config.head
+    if chosen.placement_folder is not None:
+        try:
+            return InFiles(chosen.placement_folder)
+        except ManyfaceError as error:
+            raise ConfigError(f"head.placement_folder: {error}") from error
+    return InMemory("cpu") if chosen.placement == "host" else None
 
 
 def build_f2c(

@@ -32,6 +32,8 @@ _FREE = {
     "data.max_bad_share",
     "backbone.activation_checkpointing",
     "backbone.weights",
+    "head.placement",
+    "head.placement_folder",
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",

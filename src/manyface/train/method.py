@@ -5,6 +5,7 @@ PoolTraining (probe net, gallery net and pool over dual batches) that of F2C. Lo
 evaluation do not know which one they drive.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
@@ -163,7 +164,8 @@ class NetMethod(ABC):
                 "resume with the config that the run was started with"
             )
         self.net.load_state_dict(state["backbone"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # It keeps the tensors that it is given, which may be views of a checkpoint's files.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.load_rest_state(state)
         if self.averaged is not None:
             self.averaged.net.load_state_dict(state["averaged"])

@@ -4,6 +4,7 @@ import torch
 from safetensors.torch import save_file
 
 from manyface.base.errors import ConfigError, DataError
+from manyface.centers import RowAdamW
 from manyface.config import parse_config
 from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import FullFC, PartialFC
@@ -28,6 +29,7 @@ from manyface.train.build import (
 )
 from manyface.train.build_model import (
     build_backbone,
+    build_center_optimizer,
     build_head,
     build_margin,
     build_method,
@@ -65,6 +67,55 @@ def test_everything_at_once():
     assert len(training.evaluators) == 1
     assert training.method.averaged is None
     assert training.method.head.num_classes == 20
+
+
+def test_centers_as_the_recipe_says(tmp_path):
+    head = build_head(
+        tiny(
+            "head.sample_rate=0.5",
+            "head.block=4",
+            "head.dtype=bfloat16",
+            "head.momentum=0",
+            "head.missed_steps=decay-only",
+            "head.placement=file",
+            f"head.placement_folder={tmp_path}",
+        ),
+        20,
+        device=CPU,
+    )
+    assert (head.block, head.operands, head.centers.dtype) == (4, None, torch.bfloat16)
+    assert {path.name for path in tmp_path.glob("*.rows")} == {"weight.rows", "touched.rows"}
+    assert (tmp_path / "weight.rows").stat().st_size == 20 * 16 * 2, "no momentum, 2 bytes each"
+    same = tiny("head.operands=bfloat16", "head.placement=host")
+    assert build_head(same, 20, device=CPU).operands == torch.bfloat16
+    assert list(build_head(tiny("head.momentum=0"), 20, device=CPU).state_dict()) == [
+        "_extra_state",
+        "centers.weight",
+    ]
+
+
+def test_optimizers_of_the_centers():
+    lazy = build_center_optimizer(tiny("head.missed_steps=lazy-exact", "head.momentum=0.8"))
+    assert (lazy.mode, lazy.momentum, lazy.weight_decay) == ("lazy-exact", 0.8, 5e-4)
+    adamw = build_center_optimizer(tiny("head.optimizer=adamw", "head.weight_decay=0.01"))
+    assert (type(adamw), adamw.weight_decay) == (RowAdamW, 0.01)
+    assert not adamw.row_wise_second_moment
+    rows = tiny("head.optimizer=adamw", "head.row_wise_second_moment=true")
+    assert build_center_optimizer(rows).row_wise_second_moment
+
+
+def test_a_folder_of_centers_that_cannot_be_used_is_named(tmp_path):
+    def build(folder):
+        files = ("head.placement=file", f"head.placement_folder={folder}")
+        return build_head(tiny(*files), 20, device=CPU)
+
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(ConfigError, match=r"^head\.placement_folder: cannot write .*a file"):
+        build(tmp_path / "a file" / "rows")
+    kept = build(tmp_path / "made" / "anew")
+    with pytest.raises(ConfigError, match=r"^head\.placement_folder: .* of another process"):
+        build(tmp_path / "made" / "anew")
+    assert kept.num_classes == 20
 
 
 @pytest.mark.parametrize(
