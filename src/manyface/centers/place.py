@@ -53,7 +53,7 @@ class InMemory:
     def reserve(self, num_bytes: int) -> None:
         """Of the host or a CUDA GPU; other devices refuse by themselves."""
         device = torch.empty(0, device=self.device).device
-        free = _free_bytes(device)
+        free = free_bytes(device)
         if free is not None and num_bytes > free:
             raise ConfigError(
                 f"class centers and their optimizer need {_gib(num_bytes)} of memory, "
@@ -141,7 +141,7 @@ class InFiles:
                 )
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
     """What may still be taken; None: unknown. What torch's allocator keeps for reuse is free."""
     if device.type == "cpu":
         return available_bytes()
