@@ -208,3 +208,32 @@ def test_run_is_not_overwritten_unasked(train: Train, tmp_path: Path) -> None:
     assert code == 2
     assert "--resume" in lines[0]
     assert "--force" in lines[0]
+
+
+# Folders of class centers
+
+
+def test_a_folder_of_centers_that_cannot_be_used(train: Train, tmp_path: Path) -> None:
+    faces, folder = make_faces(tmp_path / "faces"), tmp_path / "centers"
+    mapped = ("head.placement=file", f"head.placement_folder={folder}")
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    code, lines = train(faces, *mapped)
+    assert (code, len(lines)) == (2, 1)
+    assert lines[0].startswith("error: head.placement_folder: ")
+    assert "thesis.txt" in lines[0]
+    (folder / "thesis.txt").unlink()
+    (folder / "weight.rows").write_bytes(b"half written, and of another shape")
+    assert_trained(train(faces, *mapped))
+
+
+def test_a_disk_too_small_for_the_centers(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(tmp_path)
+    small = os.statvfs_result([*real[:4], 0, *real[5:]])
+    monkeypatch.setattr("manyface.centers.place.os.statvfs", lambda path: small)
+    mapped = ("head.placement=file", f"head.placement_folder={tmp_path / 'centers'}")
+    code, lines = train(make_faces(tmp_path / "faces"), *mapped)
+    assert (code, len(lines)) == (2, 1)
+    assert "are free: choose a folder on another disk" in lines[0]

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from manyface.config import load_config
+from manyface.observe.progress import SilentProgress
+from manyface.train import train
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "ten-million.toml"
 MIB = 2**20
 PROGRAM = """
 import sys
@@ -67,6 +72,25 @@ assert [step(again, seed) for seed in (3, 4)] == ends
 assert torch.equal(again.head.class_centers(ids), centers)
 print(saved - before, resumed - before)
 """
+
+
+@pytest.mark.slow
+def test_the_recipe_for_ten_million_starts(tmp_path: Path) -> None:
+    small = {
+        "run.directory": tmp_path,
+        "head.placement_folder": tmp_path / "centers",
+        "data.synthetic.num_identities": 1000,
+        "schedule.steps": 3,
+        "schedule.warmup_steps": 1,
+        "train.batch_size": 8,
+        "evaluation.num_pairs": 40,
+        "evaluation.num_identities": 40,
+        "evaluation.folds": 2,
+    }
+    config = load_config(RECIPE, [f"{key}={value}" for key, value in small.items()])
+    result = train(config, progress=lambda name, *, num_steps: SilentProgress())
+    assert result.result["steps"] == 3
+    assert (tmp_path / "centers" / "weight.rows").stat().st_size == 1000 * 512 * 2
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ class InMemory:
     def reserve(self, num_bytes: int) -> None:
         """Of the host or a CUDA GPU; other devices refuse by themselves."""
         device = torch.empty(0, device=self.device).device
-        free = _free_bytes(device)
+        free = free_bytes(device)
         if free is not None and num_bytes > free:
             raise ConfigError(
                 f"class centers and their optimizer need {_gib(num_bytes)} of memory, "
@@ -83,7 +83,7 @@ class InFiles:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self._files: list[RowFile] = []
+        self._files: dict[Path, RowFile] = {}
         self._read_ahead = ReadAhead()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -109,19 +109,20 @@ class InFiles:
         """Mapped; its bytes are reserved on the disk, so that no later write finds it full."""
         path, numbers = self.folder / f"{name}{_SUFFIX}", math.prod(shape)
         try:
-            with path.open("wb") as file:
+            path.unlink(missing_ok=True)  # one that is mapped lives on as long as it is
+            with path.open("xb") as file:
                 os.posix_fallocate(file.fileno(), 0, numbers * dtype.itemsize)
         except OSError as error:
             path.unlink(missing_ok=True)
             raise WriteError(path, error) from error
         num_bytes = numbers * dtype.itemsize
-        self._files.append(RowFile(path, num_bytes, num_bytes // shape[0]))
+        self._files[path] = RowFile(path, num_bytes, num_bytes // shape[0])
         mapped = torch.from_file(str(path), shared=True, size=numbers, dtype=dtype)
         return mapped.view(shape)
 
     def read_ahead(self, draw: Draw) -> None:
         """In a thread."""
-        self._read_ahead(self._files, draw)
+        self._read_ahead(tuple(self._files.values()), draw)
 
     def _take_lock(self) -> None:
         try:
@@ -141,7 +142,7 @@ class InFiles:
                 )
 
 
-def _free_bytes(device: torch.device) -> int | None:
+def free_bytes(device: torch.device) -> int | None:
     """What may still be taken; None: unknown. What torch's allocator keeps for reuse is free."""
     if device.type == "cpu":
         return available_bytes()

@@ -272,13 +272,19 @@ class CenterHead(nn.Module, ABC):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
-        if self.row_order.is_shuffled and not bool(state[2:3].any()):
+        shuffled = self.row_order.is_shuffled
+        if shuffled and not bool(state[2:3].any()):
             raise CheckpointError(
                 "these class centers lie in the order of their classes, as in checkpoints of "
                 "manyface before tables were shuffled; continue with that version"
             )
+        if bool(state[2:3].any()) and not shuffled:
+            raise CheckpointError(
+                "these class centers are shuffled, and this head keeps them in the order of their "
+                "classes; load them into a FullFC or PartialFC"
+            )
         self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
-        self.row_order = RowOrder(self.num_classes, seed=self.seed)
+        self.row_order = RowOrder(self.num_classes, seed=self.seed, shuffled=shuffled)
         self._load_window(state[3:].cpu().view(torch.float64), num_steps=state[1].cpu())
 
     def _load_window(self, bits: Tensor, *, num_steps: Tensor) -> None:

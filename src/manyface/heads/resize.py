@@ -101,8 +101,8 @@ def _fill(head: CenterHead, state: State, *, kept: Tensor, starts: Tensor | None
     """Classes `kept` (int64 [K]) of `state` become [0, K); `starts` [M, D], unit rows, the rest."""
     new_classes = 0 if starts is None else len(starts)
     _check_fits(head, state, expected=len(kept) + new_classes)
-    seed, num_steps = int(state["_extra_state"][0]) % 2**64, int(state["_extra_state"][1])
-    order = RowOrder(len(_rows_of(state)), seed=seed)
+    seed, num_steps, shuffled = state["_extra_state"][:3].tolist()
+    order = RowOrder(len(_rows_of(state)), seed=seed % 2**64, shuffled=bool(shuffled))
     for first in range(0, len(kept), _ROWS_AT_A_TIME):
         classes = kept[first : first + _ROWS_AT_A_TIME]
         rows = head.row_order(torch.arange(first, first + len(classes)))

@@ -10,6 +10,7 @@ import torch
 
 from manyface.base.errors import ConfigError, WriteError
 from manyface.centers import CenterTable, InFiles, Place, RowSGD
+from manyface.centers.place import free_bytes
 
 
 def table(place: Place | None = None, *, rows: int = 300, momentum: float = 0.9) -> CenterTable:
@@ -100,3 +101,28 @@ def test_memory_that_is_too_small_is_refused_before_it_is_taken(
     monkeypatch.setattr("manyface.centers.place.available_bytes", lambda: 2**20)
     with pytest.raises(ConfigError, match=r"need 7\.0 GiB of memory, 0\.0 GiB are available"):
         table(rows=10**8 + 2**27)
+
+
+def test_the_memory_of_a_gpu_is_looked_at_before_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "memory_reserved": 5,
+        "memory_allocated": 3,
+        "mem_get_info": (7, 80),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_bytes(torch.device("cuda")) == 7 + 5 - 3
+    assert free_bytes(torch.device("meta")) is None
+    monkeypatch.setattr("manyface.centers.place.available_bytes", lambda: 11)
+    assert free_bytes(torch.device("cpu")) == 11
+
+
+@pytest.mark.parametrize("rows, dim", [(0, 8), (-1, 8), (8, 0)])
+def test_no_rows_are_refused_before_the_folder_is_touched(
+    tmp_path: Path, rows: int, dim: int
+) -> None:
+    (tmp_path / "weight.rows").write_bytes(b"of an earlier run")
+    with pytest.raises(ConfigError, match=rf"num_classes >= 1 and dim >= 1, got {rows} and {dim}"):
+        CenterTable(rows, dim, seed=0, optimizer=RowSGD(), place=InFiles(tmp_path))
+    assert (tmp_path / "weight.rows").read_bytes() == b"of an earlier run"

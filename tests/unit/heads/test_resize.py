@@ -13,7 +13,7 @@ from manyface.centers import InFiles, RowAdamW, RowOptimizer, RowSGD
 from manyface.checkpoint import load, save
 from manyface.heads import CenterHead
 from manyface.heads.resize import drop, grow, mean_directions
-from manyface.heads.row_order import SHUFFLED_FROM
+from manyface.heads.row_order import SHUFFLED_FROM, RowOrder
 from manyface.train.state import pack
 
 DIM = 6
@@ -135,6 +135,30 @@ def test_a_checkpoint_grows_into_files(tmp_path: Path) -> None:
     grow(new, load(path).tensors["head"], torch.eye(3, DIM))
     everybody = torch.arange(50)
     assert_same_classes(of_classes(old, everybody), of_classes(new, everybody))
+
+
+def test_a_table_in_the_order_of_its_classes_becomes_a_shuffled_one_and_back() -> None:
+    """As insightface's drop-in keeps it."""
+    ordered = [make(SHUFFLED_FROM + extra) for extra in (5, 0)]
+    for head in ordered:
+        head.row_order = RowOrder(head.num_classes, seed=head.seed, shuffled=False)
+    old, back = ordered
+    train(old, torch.arange(9), seed=1)
+    shuffled = make(SHUFFLED_FROM + 6)
+    grow(shuffled, old.state_dict(), torch.ones(1, DIM))
+    everybody = torch.arange(SHUFFLED_FROM + 5)
+    assert shuffled.row_order.is_shuffled
+    assert_same_classes(of_classes(old, everybody), of_classes(shuffled, everybody))
+    drop(back, shuffled.state_dict(), torch.arange(SHUFFLED_FROM, SHUFFLED_FROM + 6))
+    assert not back.row_order.is_shuffled
+    assert torch.equal(back.centers.weight, old.centers.weight[:SHUFFLED_FROM])
+    again = make(SHUFFLED_FROM)
+    with pytest.raises(CheckpointError, match="in the order of their classes"):
+        again.load_state_dict(back.state_dict())
+    with pytest.raises(CheckpointError, match="are shuffled"):
+        back.load_state_dict(again.state_dict())
+    back.load_state_dict(back.state_dict())
+    assert not back.row_order.is_shuffled
 
 
 def test_running_averages_go_along() -> None:

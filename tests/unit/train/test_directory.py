@@ -60,7 +60,13 @@ def test_nothing_to_resume(tmp_path):
 
 def test_a_resume_may_change_how_it_runs_but_not_what_it_computes(tmp_path):
     prepare(tmp_path, config(), resume=False, force=False)
-    free = config("run.threads=1", "train.log_every=3", "evaluation.every_steps=7", "train.keep=5")
+    free = config(
+        "run.threads=1",
+        "train.log_every=3",
+        "evaluation.every_steps=7",
+        "train.keep=5",
+        "head.placement=host",
+    )
     prepare(tmp_path, free, resume=True, force=False)
     with pytest.raises(
         ConfigError, match=r"head\.scale was 64\.0, is 32\.0; run\.seed was 0, is 4"
