@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import manyface
-from manyface.cli import bench, config, demo, doctor, evaluate, report, train
+from manyface.cli import bench, config, demo, doctor, evaluate, plan, report, train
 
 HELP = """Train face-recognition embeddings with very many identities, and see how good they are.
 
@@ -66,6 +66,7 @@ def _program(
 
 for verb, function, summary in (
     ("train", train.train, "Train as a recipe says."),
+    ("plan", plan.plan, "What a recipe will take, before it runs."),
     ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
     ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
     ("report", report.report, "One HTML page that shows or compares runs."),

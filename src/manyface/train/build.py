@@ -120,7 +120,7 @@ def build_source(config: Config, *, warn: Warn) -> GroupedSource:
 
 
 def build_loader(
-    config: Config, source: GroupedSource, method: Classification | PoolTraining
+    config: Config, source: GroupedSource, method: Classification | PoolTraining | None
 ) -> Loader | DualLoader[StepPlan]:
     """Shuffled, augmented batches of `source`, of the kind that `method` takes."""
     # A quarter of the cores makes batches; their number changes the speed, never the content.

@@ -1,0 +1,131 @@
+"""`manyface plan`: what a recipe will take, before anything runs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyface.base.errors import ConfigError, WriteError
+from manyface.cli.options import Overrides
+
+if TYPE_CHECKING:
+    from manyface.config import Config
+    from manyface.plan import Prediction
+
+
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A recipe (.toml).")],
+    overrides: Overrides = None,
+    identities: Annotated[
+        int | None,
+        typer.Option(help="Number of people, where the data are not here; default: counted."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="Plan for so many GPUs, class centers sharded over them.")
+    ] = None,
+    gpu: Annotated[
+        str, typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090.")
+    ] = "h100",
+    file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
+    ] = None,
+) -> None:
+    """Bytes and seconds of a step, before anything runs, and what to change.
+
+    Without --gpus: for this machine. Small copies of net and head run for some seconds; bytes and
+    seconds of the recipe follow from them. With --gpus: bytes are counted the same way, seconds
+    are computed from the GPU's data sheet. train.batch_size is that of one GPU.
+
+    \b
+    Examples:
+      manyface plan recipes/lfw.toml --set head.sample_rate=0.1
+      manyface plan recipe.toml --identities 10000000 --gpus 8 --gpu h100
+    """
+    from manyface.plan import advice
+    from manyface.train.directory import load_recipe
+
+    config = load_recipe(recipe, overrides or [])
+    if identities is not None and identities < 2:
+        raise ConfigError(f"expected --identities of at least 2, got {identities}")
+    found = _predict(config, identities, gpus, gpu)
+    said = advice(config, found, lambda other: _predict(other, identities, gpus, gpu))
+    _print(found, said)
+    if file is not None:
+        _write(file, {**found.as_dict(), "advice": said})
+
+
+def _predict(config: "Config", identities: int | None, gpus: int | None, gpu: str) -> "Prediction":
+    from rich.console import Console
+
+    from manyface.plan import plan_for_gpus, plan_here
+
+    with Console(stderr=True).status("measuring") as status:
+
+        def report(text: str) -> None:
+            status.update(f"measuring: {text}")
+
+        if gpus is None:
+            return plan_here(config, identities=identities, report=report)
+        count = identities or _count_identities(config)
+        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu)
+
+
+def _count_identities(config: "Config") -> int:
+    from manyface.train.build import build_source
+
+    return build_source(config, warn=lambda text: None).num_identities
+
+
+def _print(found: "Prediction", said: list[str]) -> None:
+    """A line for each part that there is; then the sums, and what to change."""
+    from manyface.cli.console import format_bytes, make_console
+    from manyface.cli.head_table import format_seconds
+
+    console = make_console()
+    console.print(
+        f"{found.method}: {found.identities:,} identities, {found.active:,} rows scored, batch "
+        f"{found.batch_size}\n{found.where}\n"
+    )
+    for name, size in vars(found.bytes).items():
+        if size:
+            console.print(f"  {_WORDS.get(name, name):<24}{format_bytes(size):>11}")
+    rank = "memory" if found.ranks == 1 else "memory of one rank"
+    of = f"of {format_bytes(found.available)}{'' if found.fits else ': DOES NOT FIT'}"
+    console.print(f"{rank:<26}{format_bytes(found.bytes.peak):>11}  {of}\n")
+    for name, seconds in vars(found.seconds).items():
+        if seconds:
+            console.print(f"  {_WORDS.get(name, name):<24}{format_seconds(seconds):>11}")
+    console.print(f"{'step':<26}{format_seconds(found.seconds.step):>11}  {_rate(found)}")
+    for name, size in found.travels.items():
+        console.print(f"  {name}: {format_bytes(size)}")
+    for sentence in said:
+        console.print(f"\n{sentence}")
+
+
+_WORDS = {
+    "rows": "centers or features",
+    "state": "their state",
+    "process": "process and libraries",
+    "head": "head",
+    "building": "(while rows are drawn)",
+    "files": "(in files)",
+    "loader": "loader",
+    "exposed": "lost to the loader",
+}
+
+
+def _rate(found: "Prediction") -> str:
+    text = f"{found.images_per_second:,.0f} distinct images/s"
+    if found.steps is None:
+        return text
+    hours = found.steps * found.seconds.step / 3600
+    return f"{text}, {hours:.1f} hours" if hours >= 1 else f"{text}, {60 * hours:.0f} minutes"
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise WriteError(path, error) from error

@@ -1,0 +1,8 @@
+"""What a recipe will take, before it runs: bytes, seconds a step, and what to change."""
+
+from manyface.plan.advice import advice
+from manyface.plan.elsewhere import GPUS, plan_for_gpus
+from manyface.plan.here import plan_here
+from manyface.plan.prediction import Prediction
+
+__all__ = ["GPUS", "Prediction", "advice", "plan_for_gpus", "plan_here"]

@@ -1,0 +1,176 @@
+"""A plan for this machine: its parts are measured on small copies, in some seconds."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from manyface.base.errors import DataError
+from manyface.config import Config
+from manyface.data import GroupedSource
+from manyface.data.threads import usable_cores
+from manyface.observe.available import available_bytes
+from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
+from manyface.plan.prediction import Bytes, Prediction, Seconds
+from manyface.plan.small import (
+    HeadCosts,
+    NetCosts,
+    active_rows,
+    changed,
+    head_costs,
+    net_costs,
+    seconds_of_a_core,
+)
+from manyface.train.build import build_loader, build_schedule, build_source
+from manyface.train.devices import choose_device, cpu_threads, describe_device
+
+Report = Callable[[str], None]
+# Rows are drawn so many at a time, in three copies of 4 bytes a number (centers/table.py).
+_DRAWN_ROWS, _DRAWN_BYTES = 16_384, 12
+# What libraries keep once they have run, and of each byte that is alive the allocator holds more:
+# chosen on the recipes of benchmarks/plan_calibration.json, not on those it is judged by.
+_LIBRARIES = 60 * 2**20
+_ALLOCATOR = 1.18
+
+
+def plan_here(config: Config, *, identities: int | None, report: Report) -> Prediction:
+    """What `config` takes on the device that it names, in one process.
+
+    Args:
+        config: the recipe.
+        identities: number of classes; None counts those of the data.
+        report: is told what goes on.
+
+    Raises:
+        ManyfaceError: the recipe cannot be built, or its data cannot be read and `identities` is
+            not given.
+    """
+    device = choose_device(config.run.device)
+    with cpu_threads(config.run.threads):
+        process = resident_bytes()
+        report("reading the data")
+        source = _source(config, identities)
+        count = identities or (source.num_identities if source else 0)
+        report("the net")
+        net = net_costs(config, device=device)
+        report("the head")
+        batch = config.train.batch_size
+        head = head_costs(config, count, batch_size=batch, device=device, timed=True)
+        report("the loader")
+        loader = None if source is None else _loader_costs(config, source)
+        return Prediction(
+            method=config.head.method,
+            identities=count,
+            active=head.active,
+            batch_size=batch,
+            ranks=1,
+            bytes=rank_bytes(
+                config, net, head, loader, process=process, is_host=device.type == "cpu"
+            ),
+            seconds=_seconds(config, net, head, loader),
+            available=_available(device),
+            where=f"{describe_device(device)}, measured on small copies",
+            steps=None if source is None else _steps(config, len(source)),
+            head_of_all=_head_of_all(config, head, count),
+            travels={},
+        )
+
+
+def rank_bytes(
+    config: Config,
+    net: NetCosts,
+    head: HeadCosts,
+    loader: "LoaderCosts | None",
+    *,
+    process: int,
+    is_host: bool,
+) -> Bytes:
+    """Bytes of one rank, of what was counted."""
+    batch, dim = config.train.batch_size, config.backbone.embedding_size
+    factor, libraries = (_ALLOCATOR, _LIBRARIES) if is_host else (1.0, 0)
+    identities = head.rows // (dim * 2)  # at most; a small table is drawn at once
+    in_files = config.head.placement == "file"
+    return Bytes(
+        process=process + libraries,
+        backbone=net.held + net.gradients,
+        rows=0 if in_files else head.rows,
+        state=0 if in_files else head.state,
+        activations=int(factor * net.activations.at(batch)),
+        head=head.stepping,
+        loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
+        building=_DRAWN_BYTES * min(_DRAWN_ROWS, identities) * dim,
+        files=head.rows + head.state if in_files else 0,
+    )
+
+
+def _source(config: Config, identities: int | None) -> GroupedSource | None:
+    """The data; None where they are not here and the number of identities is given."""
+    try:
+        return build_source(config, warn=lambda text: None)
+    except DataError:
+        if identities is None:
+            raise
+        return None
+
+
+@dataclass(frozen=True)
+class LoaderCosts:
+    """Of one batch: processor seconds, and bytes beside it while it is made."""
+
+    seconds: float
+    bytes: int
+
+
+def _loader_costs(config: Config, source: GroupedSource) -> LoaderCosts:
+    """Measured on a batch of no more than 32 images."""
+    images = min(config.train.batch_size, 32, len(source)) // 2 * 2
+    loader = build_loader(changed(config, "train", batch_size=images), source, None)
+    give_back_freed()
+    before = resident_bytes()
+    with MemoryMeter(interval_seconds=0.002) as meter:
+        loader.batch(0)
+    seconds = seconds_of_a_core(lambda: loader.batch(1))
+    beside = max(0, meter.peak_bytes - before) * _workers()
+    return LoaderCosts(seconds * config.train.batch_size / images, beside)
+
+
+def _batches_bytes(config: Config) -> int:
+    """Batches made ahead and in the making, float32 pixels, and the one that is trained on."""
+    return (2 * _workers() + 2) * config.train.batch_size * 3 * config.data.image_size**2 * 4
+
+
+def _workers() -> int:
+    return max(1, usable_cores() // 4)
+
+
+def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts | None) -> Seconds:
+    accumulation = config.optimizer.accumulation
+    backbone = accumulation * net.seconds.at(config.train.batch_size)
+    of_head = accumulation * (head.seconds or 0.0)
+    loading = None if loader is None else accumulation * loader.seconds
+    return Seconds(backbone, of_head, loading, _exposed(backbone + of_head, loading or 0.0))
+
+
+def _exposed(compute: float, loading: float) -> float:
+    """Seconds that a step is longer for its loader, whose threads share the cores with torch's."""
+    cores, threads = usable_cores(), torch.get_num_threads()
+    shared = (compute * threads + loading) / cores
+    return max(0.0, shared - compute, loading / max(1, cores // 2) - compute)
+
+
+def _available(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return available_bytes() + resident_bytes()
+
+
+def _steps(config: Config, images: int) -> int:
+    per_epoch = images / config.train.batch_size / config.optimizer.accumulation
+    return build_schedule(config, per_epoch).num_steps
+
+
+def _head_of_all(config: Config, head: HeadCosts, identities: int) -> float | None:
+    if config.head.method != "partial" or head.seconds is None:
+        return None
+    everyone = active_rows(changed(config, "head", method="full"), identities, batch_size=1)
+    return head.seconds * everyone / head.active * config.optimizer.accumulation

@@ -1,0 +1,142 @@
+"""The record of a plan: bytes of one rank, seconds of one step, part by part."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """y = fixed + each * x: how a part grows with the images of a batch, or with active rows."""
+
+    fixed: float
+    each: float
+
+    @staticmethod
+    def through(one: tuple[float, float], other: tuple[float, float]) -> "Line":
+        """The line through two points (x, y), never falling; flat where both have one x."""
+        (x, y), (x2, y2) = one, other
+        each = max(0.0, (y2 - y) / (x2 - x)) if x2 != x else 0.0
+        return Line(max(0.0, y2 - each * x2), each)
+
+    def at(self, x: float) -> float:
+        """y."""
+        return self.fixed + self.each * x
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of one rank, on the device that computes, or in host memory where that is the same.
+
+    Attributes:
+        process: interpreter and libraries.
+        backbone: weights, gradients, optimizer, gallery net, averaged net.
+        rows: class centers, or features of the pool.
+        state: what the optimizer keeps of the rows; the pool's index.
+        activations: of the backbone, its gradients' temporaries among them.
+        head: logits a chunk at a time, kept numerators, copies of a chunk's rows.
+        loader: batches made ahead; in host memory always.
+        building: the most beyond rows and backbone while they are made, before the first step.
+        files: in files and not in memory.
+    """
+
+    process: int
+    backbone: int
+    rows: int
+    state: int
+    activations: int
+    head: int
+    loader: int
+    building: int = 0
+    files: int = 0
+
+    @property
+    def stepping(self) -> int:
+        """Beyond what is held: what a step needs."""
+        return self.activations + self.head + self.loader
+
+    @property
+    def held(self) -> int:
+        """From step to step."""
+        return self.process + self.backbone + self.rows + self.state
+
+    @property
+    def peak(self) -> int:
+        """The most at any time."""
+        return self.held + max(self.building, self.stepping)
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Of one step.
+
+    Attributes:
+        backbone: forward, backward, its optimizer; in F2C the gallery net too.
+        head: forward, backward, update of the rows.
+        loader: of one core, to make a batch; None: not known, the data are not here.
+        exposed: what of it the step waits for, or loses to it on shared cores.
+        communication: of ranks.
+    """
+
+    backbone: float
+    head: float
+    loader: float | None
+    exposed: float
+    communication: float = 0.0
+
+    @property
+    def step(self) -> float:
+        """Altogether."""
+        return self.backbone + self.head + self.exposed + self.communication
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a recipe will take.
+
+    Attributes:
+        method: head.method.
+        identities: number of classes.
+        active: rows that a step scores on one rank.
+        batch_size: images of one rank.
+        ranks: that share the rows.
+        bytes: of one rank.
+        seconds: of one step.
+        available: bytes there are.
+        where: what was measured, or whose data sheet it is.
+        steps: of the whole run; None: not known.
+        head_of_all: seconds of the head if all classes took part; None where that is the recipe.
+        travels: collective -> bytes of one rank and step.
+    """
+
+    method: str
+    identities: int
+    active: int
+    batch_size: int
+    ranks: int
+    bytes: Bytes
+    seconds: Seconds
+    available: int
+    where: str
+    steps: int | None
+    head_of_all: float | None
+    travels: dict[str, int]
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room."""
+        return self.bytes.peak <= self.available
+
+    @property
+    def images_per_second(self) -> float:
+        """Distinct training images of all ranks."""
+        return self.batch_size * self.ranks / self.seconds.step
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            **asdict(self),
+            "fits": self.fits,
+            "peak_bytes": self.bytes.peak,
+            "step_seconds": self.seconds.step,
+            "images_per_second": self.images_per_second,
+        }

@@ -1,0 +1,320 @@
+"""Small copies of what a recipe would build: the same code, fewer classes, fewer images.
+
+Bytes and seconds of a step are lines: in the images of a batch for the net, in the active rows for
+the head. Two points of each are measured on copies, and the recipe's own lies on the line.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from manyface.base.random import torch_generator
+from manyface.config import Config
+from manyface.config.learning import WITHOUT_CENTERS
+from manyface.data import Batch, DualBatch
+from manyface.heads import CenterHead
+from manyface.heads.f2c import F2C
+from manyface.heads.sampling import sample_size
+from manyface.plan.live import live_bytes
+from manyface.plan.prediction import Line
+from manyface.train.build_model import build_f2c, build_head, build_method
+from manyface.train.devices import autocast_dtype
+from manyface.train.method import Classification, PoolTraining
+from manyface.train.step import FiniteGuard, train_step
+
+Method = Classification | PoolTraining
+_FEW = 8  # images of the first step
+_PATIENCE = 1.5  # seconds for one step of a copy
+_REPEATS = 3
+# Rows that a copy's head scores at most, and the least rate at which it samples them.
+_MOST_ROWS, _LEAST_RATE = 2**16, 0.25
+
+
+def changed(config: Config, section: str, **values: Any) -> Config:
+    """`config` with other values in one section."""
+    old = getattr(config, section)
+    return config.model_copy(update={section: old.model_copy(update=values)})
+
+
+# --- the net --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NetCosts:
+    """Of a step without its head: lines in the images of a batch.
+
+    Attributes:
+        activations: bytes alive at the end of the forward pass, beside what is held.
+        seconds: of a step here.
+        held: weights, optimizer state, gallery net, averaged net.
+        gradients: of the weights.
+    """
+
+    activations: Line
+    seconds: Line
+    held: int
+    gradients: int
+
+
+def net_costs(config: Config, *, device: torch.device) -> NetCosts:
+    """Bytes with few images; seconds with as many as our patience allows, and half of them."""
+    method = _small_method(config, device=device)
+    seconds = _line(_affordable(config, method), lambda n: seconds_of(_step(config, method, n)))
+    activations = _line(_FEW, lambda images: _activation_bytes(config, method, images))
+    weights = _bytes(method.net.parameters())
+    copies = 1 + (method.averaged is not None) + isinstance(method, PoolTraining)
+    held = copies * weights + _state_bytes(method.optimizer)
+    return NetCosts(activations, seconds, held, weights)
+
+
+def _affordable(config: Config, method: Method) -> int:
+    """Even, no more than the recipe's batch."""
+    few = _step(config, method, _FEW)
+    few()  # momentum is made, libraries warm up
+    images = max(_FEW, int(_FEW * _PATIENCE / seconds_of(few, repeats=1)))
+    return min(config.train.batch_size, images) // 2 * 2
+
+
+def _line(images: int, measured: Callable[[int], float]) -> Line:
+    """Through what is measured with so many images, and with half of them."""
+    fewer = max(2, images // 4 * 2)
+    return Line.through((fewer, measured(fewer)), (images, measured(images)))
+
+
+def _activation_bytes(config: Config, method: Method, images: int) -> int:
+    """Alive at the end of the forward pass, when there is most of it."""
+    batch = _random_batch(config, method, images)
+    method.begin_step()
+    return live_bytes(lambda: method.loss(batch))
+
+
+def _small_method(config: Config, *, device: torch.device) -> Method:
+    identities = 2 * max(_FEW, config.train.batch_size)
+    config = _with_few_classes(config, identities, batch_size=identities // 2)
+    return build_method(
+        config,
+        identities,
+        device=device,
+        autocast=autocast_dtype(config.run.precision, device),
+    )
+
+
+def _with_few_classes(config: Config, identities: int, *, batch_size: int) -> Config:
+    """With a pool of half of `identities`, enough for the batch."""
+    pool = {"slots": identities // 2, "ratio": None}
+    config = changed(changed(config, "pool", **pool), "train", batch_size=batch_size)
+    return _in_memory(config)
+
+
+def _in_memory(config: Config) -> Config:
+    """Copies are small: they need no file."""
+    return changed(config, "head", placement="device", placement_folder=None)
+
+
+def _step(config: Config, method: Method, images: int) -> Callable[[], None]:
+    """A step with one batch of so many random images."""
+    batch, guard = _random_batch(config, method, images), FiniteGuard(method.device)
+
+    def step() -> None:
+        train_step(method, [batch], step=0, factor=0.0, seed=0, guard=guard)
+        _wait_for(method.device)
+
+    return step
+
+
+def _random_batch(config: Config, method: Method, images: int) -> Batch:
+    """Pairs of people, each another."""
+    size = config.data.image_size
+    pixels = torch.rand(images, 3, size, size, generator=torch_generator(0, "plan"))
+    labels = torch.arange(images // 2).repeat(2)
+    if isinstance(method, PoolTraining):
+        return DualBatch(pixels, labels, 0, plan=None)
+    return Batch(pixels, labels, 0)
+
+
+# --- the head -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class HeadCosts:
+    """Of the head alone.
+
+    Attributes:
+        rows: bytes of centers or features, for all identities.
+        state: bytes of what goes with them.
+        stepping: bytes alive in a step beside these.
+        seconds: forward, backward, update; None where only bytes were asked for.
+        active: rows that a step scores.
+    """
+
+    rows: int
+    state: int
+    stepping: int
+    seconds: float | None
+    active: int
+
+
+def head_costs(
+    config: Config, identities: int, *, batch_size: int, device: torch.device, timed: bool
+) -> HeadCosts:
+    """Measured on a head of fewer classes, if there are many.
+
+    Args:
+        config: the recipe.
+        identities: whose rows are on this rank.
+        batch_size: embeddings that meet them, of all ranks.
+        device: that computes.
+        timed: whether to measure seconds.
+    """
+    active = active_rows(config, identities, batch_size=batch_size)
+    small, few = _few_classes(config, identities, active)
+    head = _build(small, few, device=device)
+    scored = active_rows(small, few, batch_size=batch_size)
+    kept = _fit_kept(head, active, scored, batch_size=batch_size)
+    step = _head_step(head, config, few, batch_size=batch_size)
+    step()
+    share = identities / few
+    rows, state = (int(part * share) for part in _held(head))
+    return HeadCosts(
+        rows=rows,
+        state=state,
+        stepping=live_bytes(step) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
+        seconds=seconds_of(step) * active / scored if timed else None,
+        active=active,
+    )
+
+
+def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
+    """Rows that a step scores."""
+    if config.head.method in WITHOUT_CENTERS:
+        return _slots(config, identities)
+    if config.head.method == "full":
+        return identities
+    positives = min(batch_size, identities)
+    return max(sample_size(identities, config.head.sample_rate), positives)
+
+
+def _slots(config: Config, identities: int) -> int:
+    pool = config.pool
+    return pool.slots or max(1, round((pool.ratio or 0.0) * identities))
+
+
+def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, int]:
+    """The recipe with as many identities as make `_MOST_ROWS` active, in blocks as in its own."""
+    rate = max(active / identities, _LEAST_RATE)
+    few = min(identities, int(_MOST_ROWS / rate))
+    if config.head.method in WITHOUT_CENTERS:
+        return changed(config, "pool", slots=max(1, int(few * rate)), ratio=None), few
+    if config.head.method == "partial" and few < identities:
+        return changed(config, "head", sample_rate=rate), few
+    return config, few
+
+
+def _build(config: Config, identities: int, *, device: torch.device) -> nn.Module:
+    config = _in_memory(config)
+    if config.head.method == "f2c":
+        return build_f2c(config, _Nothing(), identities, device=device)
+    head = build_head(config, identities, device=device)
+    assert isinstance(head, nn.Module)  # noqa: S101
+    return head
+
+
+class _Nothing(nn.Module):
+    """A net that costs nothing: embeddings are images. (A moving average needs a weight.)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def _head_step(
+    head: nn.Module, config: Config, identities: int, *, batch_size: int
+) -> Callable[[], None]:
+    draw = torch_generator(0, "plan")
+    device = next(iter(head.buffers())).device
+    embeddings = torch.randn(batch_size, config.backbone.embedding_size, generator=draw)
+    embeddings = embeddings.to(device).requires_grad_()
+    half = torch.randint(identities, (batch_size // 2,), generator=draw)
+    labels = torch.cat([half, half]).to(device)
+
+    move = getattr(head, "step", None)  # the pool moves as it is written
+
+    def step() -> None:
+        embeddings.grad = None
+        if move is None:
+            head(DualBatch(embeddings, labels, 0, plan=None)).backward()
+        else:
+            head(embeddings, labels).backward()
+            move(0.0)
+        _wait_for(device)
+
+    return step
+
+
+def _held(head: nn.Module) -> tuple[int, int]:
+    """Bytes of rows, and of what goes with them: the optimizer's state, the pool's index."""
+    if isinstance(head, F2C):
+        index = 4 * head.num_identities + (4 + 1 + 8 + 8 + 13) * head.pool.num_slots
+        return head.pool.rows.nbytes, index
+    buffers = dict(head.named_buffers())
+    rows = max(buffers.values(), key=lambda tensor: tensor.nbytes).nbytes
+    return rows, _bytes(buffers.values()) - rows
+
+
+def _fit_kept(head: nn.Module, active: int, scored: int, *, batch_size: int) -> int:
+    """Let a copy keep its numerators if the recipe's head does; bytes that the recipe's has more.
+
+    Whether they are kept decides between three matrix products and four.
+    """
+    if not isinstance(head, CenterHead):
+        return 0
+    each = batch_size * (head.operands or head.centers.dtype).itemsize
+    if active * each > head.kept_bytes:
+        head.kept_bytes = 0
+        return 0
+    return (active - scored) * each
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def seconds_of(run: Callable[[], None], *, repeats: int = _REPEATS) -> float:
+    """Median."""
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    states = (state.values() for state in optimizer.state.values())
+    return _bytes(value for values in states for value in values if isinstance(value, Tensor))
+
+
+def seconds_of_a_core(run: Callable[[], object], *, repeats: int = _REPEATS) -> float:
+    """Processor seconds of all threads, median."""
+    found = []
+    for _ in range(repeats):
+        start = time.process_time()
+        run()
+        found.append(time.process_time() - start)
+    return statistics.median(found)

@@ -1,0 +1,204 @@
+"""The planner: what it counts is what is there, and it says what to change."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from manyface.base.errors import ConfigError, DataError
+from manyface.config import Config
+from manyface.heads import FullFC
+from manyface.margins import CosFace
+from manyface.plan import Prediction, advice, plan_for_gpus, plan_here
+from manyface.plan.live import live_bytes
+from manyface.plan.prediction import Bytes, Line, Seconds
+from manyface.plan.small import active_rows, changed, head_costs
+
+CPU = torch.device("cpu")
+
+
+def recipe(**head: object) -> Config:
+    return Config.model_validate(
+        {
+            "run": {"device": "cpu", "threads": 1, "precision": "fp32"},
+            "data": {"image_size": 32, "synthetic": {"num_identities": 300}},
+            "backbone": {
+                "name": "small",
+                "embedding_size": 16,
+                "stem_width": 4,
+                "widths": [8],
+                "depths": [0],
+            },
+            "head": head,
+            "train": {"batch_size": 8},
+        }
+    )
+
+
+def quiet(text: str) -> None:
+    pass
+
+
+def test_bytes_alive_at_once() -> None:
+    old = torch.zeros(1000)
+
+    def run() -> None:
+        first = old + 1  # 4000 bytes
+        del first
+        second = old * 2  # in its place
+        view = second[:10]
+        view.add_(1)
+        third = second + old[0]
+        del second, third
+
+    assert live_bytes(run) == 8004 or live_bytes(run) == 8000
+
+
+def test_a_line_never_falls() -> None:
+    assert Line.through((1, 10), (3, 30)).at(5) == 50
+    assert Line.through((1, 10), (3, 4)) == Line(4.0, 0.0)
+    assert Line.through((2, 7), (2, 9)) == Line(9.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("head", "rows"),
+    [
+        ({}, 300),
+        ({"sample_rate": 0.1}, 30),
+        ({"sample_rate": 0.01}, 8),
+        ({"method": "f2c"}, 30),
+    ],
+)
+def test_rows_that_a_step_scores(head: dict[str, object], rows: int) -> None:
+    assert active_rows(recipe(**head), 300, batch_size=8) == rows
+
+
+@pytest.mark.parametrize("head", [{}, {"sample_rate": 0.1, "dtype": "bfloat16", "momentum": 0}])
+def test_bytes_of_many_classes_are_those_of_the_real_head(
+    head: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)  # so that a copy is measured
+    found = head_costs(recipe(**head), 40_000, batch_size=8, device=CPU, timed=False)
+    itemsize, momentum = (2, 0) if head else (4, 1)
+    assert found.rows == 40_000 * 16 * itemsize
+    assert found.state == momentum * found.rows
+    assert found.active == (4_000 if head else 40_000)
+
+
+def test_state_of_other_optimizers_is_counted() -> None:
+    config = recipe(optimizer="adamw", row_wise_second_moment=True)
+    found = head_costs(config, 300, batch_size=8, device=CPU, timed=False)
+    assert found.state == 300 * (16 * 4 + 4 + 4)
+
+
+def test_bytes_of_a_step_are_those_of_a_full_copy() -> None:
+    config = recipe()
+    planned = head_costs(config, 300, batch_size=8, device=CPU, timed=False).stepping
+    head = FullFC(num_classes=300, dim=16, margin=CosFace(0.4))
+    embeddings, labels = torch.randn(8, 16, requires_grad=True), torch.arange(8)
+
+    def step() -> None:
+        embeddings.grad = None
+        head(embeddings, labels).backward()
+        head.step(0.0)
+
+    step()
+    assert planned == pytest.approx(live_bytes(step), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        {},
+        {"sample_rate": 0.1, "missed_steps": "lazy-exact"},
+        {"method": "f2c"},
+        {"method": "virtual"},
+    ],
+)
+def test_every_method_has_a_plan(head: dict[str, object]) -> None:
+    found = plan_here(recipe(**head), identities=None, report=quiet)
+    assert found.identities == 300
+    assert found.seconds.backbone > 0
+    assert found.seconds.head > 0
+    assert found.fits
+    assert found.bytes.peak > found.bytes.process + found.bytes.activations
+    assert found.as_dict()["images_per_second"] > 0
+
+
+def test_data_that_are_not_here(tmp_path: Path) -> None:
+    config = changed(recipe(), "data", path=str(tmp_path / "none"))
+    with pytest.raises(DataError):
+        plan_here(config, identities=None, report=quiet)
+    found = plan_here(config, identities=500, report=quiet)
+    assert (found.identities, found.seconds.loader, found.steps) == (500, None, None)
+
+
+def test_files_are_no_memory(tmp_path: Path) -> None:
+    there = recipe(placement="file", placement_folder=str(tmp_path / "rows"))
+    found = plan_here(there, identities=None, report=quiet)
+    assert found.bytes.rows == found.bytes.state == 0
+    assert found.bytes.files == 2 * 300 * 16 * 4
+    assert not (tmp_path / "rows").exists()  # nothing of it is made
+
+
+def test_ranks_share_the_rows() -> None:
+    one = plan_for_gpus(recipe(), identities=1000, gpus=1, gpu="h100")
+    four = plan_for_gpus(recipe(), identities=1000, gpus=4, gpu="h100")
+    assert one.bytes.rows == 4 * four.bytes.rows
+    assert one.travels == {}
+    assert four.travels["embeddings, all-gather"] == 2 * 32 * 16 * 3 // 4
+    assert four.seconds.communication > 0
+
+
+@pytest.mark.parametrize(
+    ("gpus", "gpu", "said"),
+    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "at least 1, got 0")],
+)
+def test_gpus_that_are_none(gpus: int, gpu: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan_for_gpus(recipe(), identities=1000, gpus=gpus, gpu=gpu)
+
+
+def prediction(**changes: object) -> Prediction:
+    found = Prediction(
+        method="partial",
+        identities=1000,
+        active=100,
+        batch_size=8,
+        ranks=1,
+        bytes=Bytes(100, 10, 1000, 1000, 10, 10, 10),
+        seconds=Seconds(1.0, 0.01, None, 0.0),
+        available=10_000,
+        where="here",
+        steps=None,
+        head_of_all=0.02,
+        travels={},
+    )
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def test_it_says_when_sampling_does_not_pay() -> None:
+    config = recipe(sample_rate=0.1)
+    (said,) = advice(config, prediction(), lambda other: prediction())
+    assert said.startswith("sampling does not pay")
+    slow = prediction(seconds=Seconds(1.0, 1.0, None, 0.0), head_of_all=10.0)
+    assert advice(config, slow, lambda other: slow) == []
+
+
+def test_it_says_when_sampling_would_pay() -> None:
+    slow = prediction(method="full", seconds=Seconds(1.0, 9.0, None, 0.0), head_of_all=None)
+    (said,) = advice(recipe(), slow, lambda other: slow)
+    assert "90 % of a step" in said
+    assert "81 % shorter" in said
+
+
+def test_it_says_what_would_fit() -> None:
+    def replan(other: Config) -> Prediction:
+        halved = other.head.dtype == "bfloat16"
+        return prediction(available=3000 if halved else 100)
+
+    (said,) = advice(recipe(), prediction(available=100), replan)
+    assert said.startswith("it fits with one of these: head.dtype=bfloat16 needs")
+    never = prediction(available=100)
+    assert "no single change" in advice(recipe(), never, lambda other: never)[0]
