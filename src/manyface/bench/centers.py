@@ -8,6 +8,7 @@ from torch import Tensor
 from manyface.base.numeric import working_dtype
 from manyface.base.random import torch_generator
 from manyface.bench.shape import Needs, Shape
+from manyface.centers.table import DRAWN_ROWS
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.heads.base import HeadOptions
 from manyface.heads.sampling import sample_size
@@ -16,8 +17,6 @@ from manyface.softmax.streamed import DEFAULT_KEPT_BYTES
 
 MARGIN = CosFace(0.4)
 LEARNING_RATE = 0.1
-# Bytes per dimension: rows are drawn 16,384 at a time, in three copies (centers/table.py).
-DRAW_BYTES = 3 * 4 * 16_384
 
 
 def random_embeddings(shape: Shape, name: str, count: int) -> Tensor:
@@ -80,17 +79,22 @@ def partial_rows(shape: Shape) -> int:
     return max(sample_size(shape.classes, shape.sample_rate), at_least)
 
 
+def build_bytes(shape: Shape) -> int:
+    """While rows are drawn: three copies of some of them in each thread."""
+    return 3 * 4 * DRAWN_ROWS * shape.dim * shape.threads
+
+
 def full_needs(shape: Shape, dtype: torch.dtype | None = None) -> Needs:
     """Rows and momentum; a chunk at a time, and the numerators if they are kept."""
     stepping = streamed_bytes(shape, dtype) + _kept_bytes(shape, shape.classes, dtype)
-    return Needs(_held(shape, dtype), DRAW_BYTES * shape.dim, stepping)
+    return Needs(_held(shape, dtype), build_bytes(shape), stepping)
 
 
 def partial_needs(shape: Shape, dtype: torch.dtype | None = None) -> Needs:
     """The same, and the draw: some arrays of 8 bytes per sampled class."""
     rows = partial_rows(shape)
     stepping = streamed_bytes(shape, dtype) + _kept_bytes(shape, rows, dtype) + 5 * 8 * rows
-    return Needs(_held(shape, dtype), DRAW_BYTES * shape.dim, stepping)
+    return Needs(_held(shape, dtype), build_bytes(shape), stepping)
 
 
 def streamed_bytes(shape: Shape, dtype: torch.dtype | None = None) -> int:

@@ -16,9 +16,9 @@ from torch import Tensor
 from manyface.base.numeric import unit_rows
 from manyface.base.random import torch_generator
 from manyface.bench.centers import (
-    DRAW_BYTES,
     LEARNING_RATE,
     MARGIN,
+    build_bytes,
     partial_rows,
     random_embeddings,
     table_bytes,
@@ -188,7 +188,7 @@ def autograd_bytes(stepping: int, shape: Shape, *, matrices: Sequence[int]) -> i
 
 def _needs(shape: Shape, stepping: int, matrices: Sequence[int]) -> Needs:
     step = autograd_bytes(stepping, shape, matrices=matrices)
-    return Needs(table_bytes(shape), DRAW_BYTES * shape.dim, step)
+    return Needs(table_bytes(shape), build_bytes(shape), step)
 
 
 def _matrices(shape: Shape, active_rows: int) -> tuple[int, int]:

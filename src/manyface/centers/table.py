@@ -10,6 +10,7 @@ bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
+from manyface.base.threads import use_one_core
 from manyface.centers.fused import move, rule_of_kernel
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
@@ -28,6 +30,8 @@ from manyface.centers.sgd import RowSGD
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
 _BLOCK_ROWS = 64
+# A thread draws so many at a time, in three copies; a round is so many times for each thread.
+DRAWN_ROWS, _ROUND = 16 * _BLOCK_ROWS, 16
 # Rows that are moved at a time: their float32 copies should stay in a core's cache.
 _ROWS_AT_A_TIME = 1024
 _WEIGHT = "weight"
@@ -204,11 +208,17 @@ class CenterTable(nn.Module):
         return tensors
 
     def _draw_rows(self) -> None:
+        """On as many threads as torch has; in rounds, so that Ctrl-C waits for one of them only."""
+        threads = torch.get_num_threads()
+        starts = range(0, self.weight.shape[0], DRAWN_ROWS)
+        with ThreadPoolExecutor(threads, initializer=use_one_core) as pool:
+            for first in range(0, len(starts), _ROUND * threads):
+                list(pool.map(self._draw_piece, starts[first : first + _ROUND * threads]))
+
+    def _draw_piece(self, start: int) -> None:
         num_rows, dim = self.weight.shape
-        step = 256 * _BLOCK_ROWS
-        for start in range(0, num_rows, step):
-            stop = min(start + step, num_rows)
-            self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=self.seed)
+        stop = min(start + DRAWN_ROWS, num_rows)
+        self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=self.seed)
 
 
 class ActiveRows:

@@ -41,7 +41,7 @@ def _software() -> list[tuple[str, str]]:
 def _devices() -> list[tuple[str, str]]:
     import torch
 
-    from manyface.data.threads import usable_cores
+    from manyface.base.threads import usable_cores
     from manyface.kernels import choose
 
     rows = [

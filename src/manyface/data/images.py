@@ -26,10 +26,10 @@ import torch
 from torch.nn.functional import interpolate
 
 from manyface.base.errors import DataError
+from manyface.base.threads import usable_cores, use_one_core
 from manyface.data.decode import MAX_PIXELS, UInt8Array, UnreadableImageError, decode_image
 from manyface.data.faults import BadImages
 from manyface.data.records import Records, labels_of
-from manyface.data.threads import usable_cores, use_one_core
 
 log = logging.getLogger(__name__)
 

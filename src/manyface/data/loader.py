@@ -21,9 +21,9 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
+from manyface.base.threads import use_one_core
 from manyface.data.samplers import EpochSampler
 from manyface.data.source import ImageSource, Int64Array
-from manyface.data.threads import use_one_core
 from manyface.data.transforms import Augmentation, augment
 
 T = TypeVar("T")

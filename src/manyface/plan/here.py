@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 
 from manyface.base.errors import DataError
+from manyface.base.threads import usable_cores
+from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
 from manyface.data import GroupedSource
-from manyface.data.threads import usable_cores
 from manyface.observe.available import available_bytes
 from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
 from manyface.plan.prediction import Bytes, Prediction, Seconds
@@ -25,8 +26,6 @@ from manyface.train.build import build_loader, build_schedule, build_source
 from manyface.train.devices import choose_device, cpu_threads, describe_device
 
 Report = Callable[[str], None]
-# Rows are drawn so many at a time, in three copies of 4 bytes a number (centers/table.py).
-_DRAWN_ROWS, _DRAWN_BYTES = 16_384, 12
 # What libraries keep once they have run, and of each byte that is alive the allocator holds more:
 # chosen on the recipes of benchmarks/plan_calibration.json, not on those it is judged by.
 _LIBRARIES = 60 * 2**20
@@ -98,7 +97,7 @@ def rank_bytes(
         activations=int(factor * net.activations.at(batch)),
         head=head.stepping,
         loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
-        building=_DRAWN_BYTES * min(_DRAWN_ROWS, identities) * dim,
+        building=3 * 4 * min(torch.get_num_threads() * DRAWN_ROWS, identities) * dim,
         files=head.rows + head.state if in_files else 0,
     )
 

@@ -17,6 +17,7 @@ import torch
 
 from manyface.base.errors import ConfigError, DataError, ManyfaceError
 from manyface.base.random import stream_seed
+from manyface.base.threads import usable_cores
 from manyface.config import Config
 from manyface.config.learning import WITHOUT_CENTERS
 from manyface.data import (
@@ -33,7 +34,6 @@ from manyface.data import (
 )
 from manyface.data.loader import check_trainable
 from manyface.data.synthetic import SyntheticFaces
-from manyface.data.threads import usable_cores
 from manyface.evaluate import (
     PairEvaluator,
     PairSet,

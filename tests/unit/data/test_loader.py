@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from manyface.base.errors import DataError
+from manyface.base.threads import use_one_core
 from manyface.data import Augmentation, DecodedImages, Loader, open_records
-from manyface.data.threads import use_one_core
 
 PLAIN = Augmentation(flip=0)
 
