@@ -280,6 +280,7 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ('[head]\nmethod = "f2c"\nmargin = "adaface"', ["margin 'adaface'", "method 'f2c' yet"]),
         ('[head]\nmethod = "f2c"\nnegatives = "mv"', ["negatives 'mv'", "method 'f2c' yet"]),
         ('[head]\nmethod = "virtual"\nlabel_smoothing = 0.1', ["label_smoothing 0.1", "'virtual'"]),
+        ('[head]\nmethod = "f2c"\nsub_centers = 3', ["sub_centers 3", "method 'f2c' yet"]),
         ("[schedule]\nsteps = 3\nepochs = 3", ["schedule.epochs", "steps", "expected one"]),
         ("[schedule]\nsteps = 3\nwarmup_steps = 4", ["schedule.warmup_steps (4)", "3 steps"]),
         ("[schedule]\nepochs = 3\nwarmup_epochs = 4", ["warmup_epochs (4)", "3 epochs"]),

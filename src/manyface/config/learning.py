@@ -183,6 +183,11 @@ class HeadConfig(Section):
         0.0,
         description="Share of a label spread over all classes in a step, of class centers only.",
     )
+    sub_centers: Count = Field(
+        1,
+        description="Centers per class, of which the nearest counts (Sub-center ArcFace; its paper "
+        "takes 3); memory and work grow with it.",
+    )
     scale: Positive = Field(64.0, description="Factor s on the cosines.")
     learning_rate: Positive | None = Field(
         None,
@@ -288,6 +293,7 @@ class HeadConfig(Section):
             f"margin '{self.margin}'": self.margin in WITH_CENTERS_ONLY,
             f"negatives '{self.negatives}'": self.negatives != "none",
             f"label_smoothing {self.label_smoothing:g}": self.label_smoothing > 0,
+            f"sub_centers {self.sub_centers}": self.sub_centers > 1,
         }
         for name, is_given in given.items():
             if is_given:

@@ -107,6 +107,7 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
         "seed": stream_seed(config.run.seed, "head"),
         "negatives": build_negatives(config),
         "label_smoothing": chosen.label_smoothing,
+        "sub_centers": chosen.sub_centers,
     }
     if chosen.method == "partial":
         return PartialFC(sample_rate=chosen.sample_rate, block=chosen.block, **shared)

@@ -163,6 +163,8 @@ def test_heads():
     assert type(partial) is PartialFC
     assert (partial.sample_rate, partial.scale) == (0.3, 32.0)
     assert torch.equal(full.centers.weight, partial.centers.weight)  # the seed alone decides
+    several = build_head(tiny("head.sub_centers=3"), 20, device=CPU)
+    assert (several.sub_centers, len(several.centers.weight)) == (3, 60)
 
 
 def test_the_seed_decides_the_first_values():
