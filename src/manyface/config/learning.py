@@ -34,18 +34,28 @@ RULE_DEFAULTS: dict[str, dict[str, float | str]] = {
     "interclass_remove": {"negatives_threshold": 0.4},
 }
 
+SAMPLER_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "uniform": {},
+    "strata": {"strata": 8},
+    "balanced": {"balance_power": 1.0},
+    "hard": {"hard_share": 0.5, "hard_neighbours": 10, "hard_refresh_steps": 1000},
+}
+
 
 def _keys(defaults: dict[str, dict[str, float | str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for keys in defaults.values() for key in keys))
 
 
-MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)  # parameters of any of them
+# Parameters of any of them.
+MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)
+SAMPLER_KEYS = ("sampler", *_keys(SAMPLER_DEFAULTS))  # of method partial
 WITH_CENTERS_ONLY = ("adaface", "magface")  # margins
 
 WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
 CENTER_KEYS = (  # of the others
     "sample_rate",
     "block",
+    *SAMPLER_KEYS,
     "learning_rate",
     "optimizer",
     "momentum",
@@ -112,8 +122,33 @@ class HeadConfig(Section):
     )
     block: Count | None = Field(
         None,
-        description="Neighbouring rows that the partial head draws together; left out, 1 for small "
-        "samples and up to 64 for large ones.",
+        description="Neighbouring rows that the partial head draws together, by sampler uniform "
+        "and strata; left out, 1 for small samples and up to 64 for large ones.",
+    )
+    sampler: Literal["uniform", "strata", "balanced", "hard"] = Field(
+        "uniform",
+        description="How the partial head draws negatives. strata: an equal share of each part of "
+        "the table; balanced: classes of many images the less; hard: the nearest to the batch's, "
+        "and others.",
+    )
+    strata: Count | None = Field(
+        None, description="Parts of the table, of sampler strata; default 8."
+    )
+    balance_power: Fraction | None = Field(
+        None,
+        description="Of sampler balanced: a class's weight is its number of images to the power of "
+        "minus this; default 1.",
+    )
+    hard_share: Fraction | None = Field(
+        None, description="Share of the negatives that sampler hard takes nearby; default 0.5."
+    )
+    hard_neighbours: Count | None = Field(
+        None, description="Nearest classes kept for each class, of sampler hard; default 10."
+    )
+    hard_refresh_steps: Count | None = Field(
+        None,
+        description="Updates in which sampler hard finds everybody's nearest anew, some after each "
+        "update; default 1000.",
     )
     margin: Literal[
         "normface", "cosface", "arcface", "combined", "sphereface", "adaface", "magface"
@@ -238,7 +273,9 @@ class HeadConfig(Section):
         margin, rule = filled.get("margin", "cosface"), filled.get("negatives", "none")
         defaults = MARGIN_DEFAULTS.get(margin, {}) if isinstance(margin, str) else {}
         of_rule = RULE_DEFAULTS.get(rule, {}) if isinstance(rule, str) else {}
-        return {**defaults, **of_rule, **filled}
+        sampler = filled.get("sampler", "uniform")
+        of_sampler = SAMPLER_DEFAULTS.get(sampler, {}) if isinstance(sampler, str) else {}
+        return {**defaults, **of_rule, **of_sampler, **filled}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -256,6 +293,17 @@ class HeadConfig(Section):
         if self.method != "partial" and self.block is not None:
             raise ValueError(f"block is of method 'partial', but method is '{self.method}'")
         self._check_centers()
+        if self.method != "partial" and self.sampler != "uniform":
+            raise ValueError(
+                f"sampler is '{self.sampler}', but method is '{self.method}'; expected uniform or "
+                "partial"
+            )
+        if self.block is not None and self.sampler not in ("uniform", "strata"):
+            raise ValueError(
+                f"block is of sampler uniform and strata, but sampler is '{self.sampler}'; take "
+                "one of the two out"
+            )
+        self._check_owners("sampler", SAMPLER_DEFAULTS)
         self._check_owners("margin", MARGIN_DEFAULTS)
         self._check_owners("negatives", RULE_DEFAULTS)
         if self.method in WITHOUT_CENTERS:
