@@ -24,8 +24,10 @@ from manyface.config.learning import (
     CENTER_KEYS,
     F2C_KEYS,
     MARGIN_KEYS,
+    MARGIN_SCHEDULE_KEYS,
     RULE_KEYS,
     SAMPLER_KEYS,
+    SCALE_SCHEDULE_KEYS,
     WITHOUT_CENTERS,
 )
 from manyface.config.messages import describe_errors, unknown_key
@@ -48,7 +50,9 @@ ALTERNATIVES = {
     "head.sampler": ("head.block", *(f"head.{key}" for key in SAMPLER_KEYS[1:])),
     "head.optimizer": ("head.momentum", "head.missed_steps", "head.row_wise_second_moment"),
     "head.placement": ("head.placement_folder",),
-    "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS),
+    "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS + MARGIN_SCHEDULE_KEYS),
+    "head.margin_schedule": tuple(f"head.{key}" for key in MARGIN_SCHEDULE_KEYS[1:]),
+    "head.scale_schedule": tuple(f"head.{key}" for key in SCALE_SCHEDULE_KEYS),
     "head.negatives": tuple(f"head.{key}" for key in RULE_KEYS),
 }
 OF_CENTERS = tuple(f"head.{key}" for key in CENTER_KEYS)

@@ -18,6 +18,7 @@ batch), and a loss from before a step cannot be backpropagated after it.
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -39,6 +40,7 @@ from manyface.heads.checks import (
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
 from manyface.heads.row_order import RowOrder
 from manyface.margins import Margin, NegativeRule
+from manyface.margins.schedules import StepValue, at_step, check_schedules
 from manyface.softmax.rows import chunk_borders
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, DEFAULT_KEPT_BYTES, streamed_forward
 from manyface.softmax.sub_centers import rows_of_classes
@@ -66,6 +68,7 @@ class HeadOptions(TypedDict, total=False):
     negatives: NegativeRule | None
     label_smoothing: float
     sub_centers: int
+    schedules: Mapping[str, StepValue] | None
     momentum: float
     weight_decay: float
     optimizer: RowOptimizer | None
@@ -113,6 +116,8 @@ class CenterHead(nn.Module, ABC):
         negatives: cosine of another class -> its logit, such as `CurricularFace()`; None leaves it.
         label_smoothing: share of a label that is spread evenly over the classes that take part.
         sub_centers: centers per class, of which the nearest counts (`softmax.sub_centers`).
+        schedules: values that change with the number of steps, by name: `scale`, and numbers of
+            the margin such as `m`; see `margins/schedules.py`.
         momentum: of the centers.
         weight_decay: of the centers.
         optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
@@ -140,6 +145,7 @@ class CenterHead(nn.Module, ABC):
         negatives: NegativeRule | None = None,
         label_smoothing: float = 0.0,
         sub_centers: int = 1,
+        schedules: Mapping[str, StepValue] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         optimizer: RowOptimizer | None = None,
@@ -163,6 +169,9 @@ class CenterHead(nn.Module, ABC):
         )
         check_count("sub_centers", sub_centers)
         self.sub_centers = sub_centers
+        self.schedules = dict(schedules or {})
+        check_schedules(margin, self.schedules)
+        at_step(margin, scale, self.schedules, 0)
         self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
@@ -187,6 +196,10 @@ class CenterHead(nn.Module, ABC):
     def select(self, labels: Tensor) -> Selection:
         """The classes that take part in a step with these labels, int64 [B], all in the order of
         the table."""
+
+    def loss_at(self, step: int) -> tuple[Margin, float]:
+        """Margin and scale that step number `step` (from 0) trains with."""
+        return at_step(self.margin, self.scale, self.schedules, step)
 
     def class_centers(self, classes: Tensor) -> Tensor:
         """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
@@ -309,6 +322,7 @@ class CenterHead(nn.Module, ABC):
             nobody = self.centers.active(labels)
             empty = ForwardPass(nobody, residual=None)
             return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
+        margin, scale = self.loss_at(self.num_steps)
         selection = self.select(self.row_order(labels))
         ids = selection.ids
         rows = self.centers.active(None if ids is None else rows_of_classes(ids, self.sub_centers))
@@ -318,8 +332,8 @@ class CenterHead(nn.Module, ABC):
                 values,
                 rows,
                 selection.targets,
-                margin=self.margin,
-                scale=self.scale,
+                margin=margin,
+                scale=scale,
                 negatives=self.negatives,
                 label_smoothing=self.label_smoothing,
                 sub_centers=self.sub_centers,

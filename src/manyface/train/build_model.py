@@ -35,6 +35,7 @@ from manyface.margins import (
     NormFace,
     SphereFace,
 )
+from manyface.margins.schedules import StepValue, linear_value, sphereface_annealing
 from manyface.train.checks import check_anchors, check_half_batch, check_slots
 from manyface.train.devices import autocast_dtype, cpu_has_bf16
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
@@ -121,6 +122,7 @@ def build_head(
         "negatives": build_negatives(config),
         "label_smoothing": chosen.label_smoothing,
         "sub_centers": chosen.sub_centers,
+        "schedules": build_schedules(config),
     }
     if chosen.method == "partial":
         if sampler := build_sampler(config, num_identities, counts):
@@ -244,6 +246,29 @@ def build_margin(config: Config) -> Margin:
     return make[chosen.margin](
         **{key: getattr(chosen, key) for key in MARGIN_DEFAULTS[chosen.margin]}
     )
+
+
+def build_schedules(config: Config) -> dict[str, StepValue]:
+    """What changes with the updates; config has filled the parameters that belong to it."""
+    chosen: Any = config.head
+    schedules: dict[str, StepValue] = {}
+    if chosen.margin_schedule == "linear":
+        schedules["m"] = partial(
+            linear_value, start=chosen.margin_start, end=chosen.m, num_steps=chosen.margin_steps
+        )
+    if chosen.margin_schedule == "sphereface":
+        schedules["annealing"] = partial(
+            sphereface_annealing,
+            base=chosen.annealing_base,
+            gamma=chosen.annealing_gamma,
+            power=chosen.annealing_power,
+            least=chosen.annealing,
+        )
+    if chosen.scale_schedule == "linear":
+        schedules["scale"] = partial(
+            linear_value, start=chosen.scale_start, end=chosen.scale, num_steps=chosen.scale_steps
+        )
+    return schedules
 
 
 def build_negatives(config: Config) -> NegativeRule | None:

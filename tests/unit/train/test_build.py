@@ -167,6 +167,31 @@ def test_heads():
     assert (several.sub_centers, len(several.centers.weight)) == (3, 60)
 
 
+def test_schedules():
+    linear = build_head(
+        tiny(
+            "head.margin=adaface",
+            "head.margin_schedule=linear",
+            "head.margin_steps=10",
+            "head.scale_schedule=linear",
+            "head.scale=32",
+            "head.scale_steps=4",
+        ),
+        20,
+        device=CPU,
+    )
+    found = [
+        (round(margin.m, 9), scale) for margin, scale in map(linear.loss_at, (0, 2, 5, 10, 99))
+    ]
+    assert found == [(0, 16), (0.08, 24), (0.2, 32), (0.4, 32), (0.4, 32)]
+    annealed = build_head(
+        tiny("head.margin=sphereface", "head.margin_schedule=sphereface"), 20, device=CPU
+    )
+    found = [annealed.loss_at(step)[0].annealing for step in (0, 100, 10**6)]
+    assert found == [1000.0, pytest.approx(1000 / 13), 5.0]
+    assert build_head(tiny(), 20, device=CPU).schedules == {}
+
+
 def test_samplers():
     overrides = {
         "strata": ["head.strata=4"],
