@@ -35,7 +35,7 @@ import manyface as mf
 from manyface.base.errors import ConfigError
 from manyface.centers import RowSGD, fused
 from manyface.kernels import Choice, choose
-from manyface.softmax import streamed
+from manyface.softmax import chunks
 
 WARM_UP = 3
 # name: (times --classes, sample rate, momentum)
@@ -91,7 +91,7 @@ def on_path(path: str) -> Iterator[None]:
     """The kernels where they are chosen, or plain torch in their place."""
     plain = Choice(False, "asked for by the benchmark")
     with ExitStack() as stack:
-        for room in (streamed, fused) if path == "torch" else ():
+        for room in (chunks, fused) if path == "torch" else ():
             stack.enter_context(patch.object(room, "choose", lambda *_: plain))
         yield
 

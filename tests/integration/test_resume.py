@@ -48,6 +48,23 @@ FLAVOURS = {
     "partial": ["head.sample_rate=0.4"],
     "lazy-exact": ["head.sample_rate=0.4", "head.missed_steps=lazy-exact", "head.dtype=bfloat16"],
     "head-adamw": ["head.sample_rate=0.4", "head.optimizer=adamw", "optimizer.accumulation=2"],
+    "hard-sub-centers": [
+        "head.sample_rate=0.6",
+        "head.sampler=hard",
+        "head.hard_neighbours=3",
+        "head.hard_refresh_steps=3",
+        "head.sub_centers=2",
+        "head.scale_schedule=linear",
+        "head.scale_steps=6",
+    ],
+    "balanced-scheduled": [
+        "head.sample_rate=0.6",
+        "head.sampler=balanced",
+        "head.margin=adaface",
+        "head.margin_schedule=linear",
+        "head.margin_steps=6",
+        "data.synthetic.long_tail=1",
+    ],
     "f2c": ["head.method=f2c", "pool.ratio=0.25", "optimizer.accumulation=2"],
     "f2c-official": ["head.method=f2c", "pool.ratio=0.5", "pool.preset=official"],
     "f2c-prefilled": [

@@ -7,7 +7,8 @@ from torch import Tensor
 import manyface as mf
 from manyface.heads import CenterHead
 from manyface.softmax import dense_margin_softmax
-from manyface.softmax.streamed import TensorRows, row_gradients, streamed_forward
+from manyface.softmax.rows import TensorRows
+from manyface.softmax.streamed import row_gradients, streamed_forward
 
 BATCH, DIM, CLASSES = 48, 64, 700
 SCALE, MARGIN = 64.0, mf.CosFace(0.3)

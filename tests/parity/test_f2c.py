@@ -17,7 +17,7 @@ from manyface.heads.pool_plan import PoolPlanner, SlotLedger
 from manyface.heads.slots import Slots
 from manyface.margins import AdaFace, ArcFace, CosFace, MagFace, Margin
 from manyface.softmax.dense import dense_margin_softmax
-from manyface.softmax.streamed import TensorRows
+from manyface.softmax.rows import TensorRows
 from manyface.testing.official_f2c import OfficialPool
 
 

@@ -14,7 +14,8 @@ from manyface.base.errors import CheckpointError, ConfigError
 from manyface.heads import CenterHead
 from manyface.margins import AdaFace, CurricularFace, MagFace, MVSoftmax
 from manyface.softmax import dense_margin_softmax
-from manyface.softmax.streamed import TensorRows, row_gradients, streamed_forward
+from manyface.softmax.rows import TensorRows
+from manyface.softmax.streamed import row_gradients, streamed_forward
 
 CLASSES, DIM, BATCH = 53, 11, 17
 Batch = tuple[Tensor, Tensor]

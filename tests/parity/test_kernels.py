@@ -6,7 +6,7 @@ import torch
 import manyface as mf
 from manyface.centers import RowSGD, fused
 from manyface.kernels import Choice
-from manyface.softmax import streamed, streamed_margin_softmax
+from manyface.softmax import chunks, streamed_margin_softmax
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -16,7 +16,7 @@ SHAPES = [(7, 23, 11, 9), (3, 130, 33, 70), (5, 4, 3, 1), (4, 1, 5, 8)]
 
 
 def take(monkeypatch: pytest.MonkeyPatch, *, kernels: bool) -> None:
-    for room in (streamed, fused):
+    for room in (chunks, fused):
         monkeypatch.setattr(room, "choose", lambda *_: Choice(kernels, "asked for by a test"))
 
 

@@ -182,6 +182,35 @@ def test_text_needs_no_quotes(override: str, expected: str) -> None:
     assert parse_config("", [override]).data.path == expected
 
 
+def test_schedules_fill_in_their_own_parameters() -> None:
+    recipe = '[head]\nmargin_schedule = "linear"\nmargin_steps = 7\nscale_schedule = "linear"'
+    head = parse_config(recipe).head
+    assert (head.margin_start, head.margin_steps, head.scale_start) == (0.0, 7, 16.0)
+    assert parse_config(parse_config(recipe).to_toml()).head == head
+    assert parse_config(recipe, ["head.scale_schedule=constant"]).head.scale_start is None
+    annealed = parse_config(
+        recipe, ["head.margin=sphereface", "head.margin_schedule=sphereface"]
+    ).head
+    assert (annealed.annealing, annealed.annealing_base, annealed.margin_steps) == (5, 1000, None)
+    warmed = parse_config("", ["head.margin=sphereface", "head.margin_schedule=linear"]).head
+    assert (warmed.annealing, warmed.margin_start) == (0.0, 1.0)
+    other = parse_config(recipe, ["head.margin=magface"]).head
+    assert (other.margin_schedule, other.margin_steps) == ("constant", None)
+
+
+def test_samplers_fill_in_their_own_parameters() -> None:
+    recipe = '[head]\nsample_rate = 0.1\nsampler = "hard"\nhard_share = 0.2'
+    hard = parse_config(recipe).head
+    assert (hard.hard_share, hard.hard_neighbours, hard.strata) == (0.2, 10, None)
+    strata = parse_config(recipe, ["head.sampler=strata"])
+    assert (strata.head.hard_share, strata.head.strata) == (None, 8)
+    assert parse_config(strata.to_toml()) == strata
+    assert parse_config(recipe, ["head.method=full"]) == parse_config("")
+    assert parse_config(recipe, ["head.method=partial"]).head == hard
+    assert parse_config(recipe, ["head.method=f2c"]) == parse_config("", ["head.method=f2c"])
+    assert "sampler is of class centers" in refusal("", "head.method=f2c", "head.sampler=hard")
+
+
 # Refusals: key, value, expectation, nearest key
 
 
@@ -280,6 +309,20 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ('[head]\nmethod = "f2c"\nmargin = "adaface"', ["margin 'adaface'", "method 'f2c' yet"]),
         ('[head]\nmethod = "f2c"\nnegatives = "mv"', ["negatives 'mv'", "method 'f2c' yet"]),
         ('[head]\nmethod = "virtual"\nlabel_smoothing = 0.1', ["label_smoothing 0.1", "'virtual'"]),
+        ('[head]\nmethod = "f2c"\nsub_centers = 3', ["sub_centers 3", "method 'f2c' yet"]),
+        ("[head]\nmargin_steps = 4", ["margin_steps belongs to margin_schedule linear"]),
+        (
+            '[head]\nmargin = "magface"\nmargin_schedule = "linear"',
+            ["head.margin_schedule 'linear' changes m", "cosface or arcface"],
+        ),
+        ('[head]\nmargin_schedule = "sphereface"', ["annealing", "expected margin sphereface"]),
+        (
+            '[head]\nmethod = "f2c"\nscale_schedule = "linear"',
+            ["scale_schedule 'linear'", "'f2c' yet"],
+        ),
+        ('[head]\nsampler = "hard"', ["head.sampler is 'hard'", "method is 'full'"]),
+        ('[head]\nsample_rate = 0.1\nsampler = "hard"\nblock = 4', ["head.block", "'hard'"]),
+        ("[head]\nsample_rate = 0.1\nstrata = 4", ["strata belongs to sampler strata"]),
         ("[schedule]\nsteps = 3\nepochs = 3", ["schedule.epochs", "steps", "expected one"]),
         ("[schedule]\nsteps = 3\nwarmup_steps = 4", ["schedule.warmup_steps (4)", "3 steps"]),
         ("[schedule]\nepochs = 3\nwarmup_epochs = 4", ["warmup_epochs (4)", "3 epochs"]),

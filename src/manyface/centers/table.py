@@ -222,7 +222,7 @@ class CenterTable(nn.Module):
 
 
 class ActiveRows:
-    """The rows of a table that take part in one step; satisfies `softmax.streamed.Rows`.
+    """The rows of a table that take part in one step; satisfies `softmax.rows.Rows`.
 
     All rows are read as views of the table, chosen ones, and rows that lie elsewhere, are gathered
     chunk by chunk and written back, so a step needs O(chunk D) bytes beyond the table in any case.

@@ -34,18 +34,47 @@ RULE_DEFAULTS: dict[str, dict[str, float | str]] = {
     "interclass_remove": {"negatives_threshold": 0.4},
 }
 
+MARGIN_SCHEDULE_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "constant": {},
+    "linear": {"margin_start": 0.0, "margin_steps": 1000},
+    "sphereface": {"annealing_base": 1000.0, "annealing_gamma": 0.12, "annealing_power": 1.0},
+}
+SCALE_SCHEDULE_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "constant": {},
+    "linear": {"scale_start": 16.0, "scale_steps": 1000},
+}
+SAMPLER_DEFAULTS: dict[str, dict[str, float | str]] = {
+    "uniform": {},
+    "strata": {"strata": 8},
+    "balanced": {"balance_power": 1.0},
+    "hard": {"hard_share": 0.5, "hard_neighbours": 10, "hard_refresh_steps": 1000},
+}
+
 
 def _keys(defaults: dict[str, dict[str, float | str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for keys in defaults.values() for key in keys))
 
 
-MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)  # parameters of any of them
+# Parameters of any of them.
+MARGIN_KEYS, RULE_KEYS = _keys(MARGIN_DEFAULTS), _keys(RULE_DEFAULTS)
+MARGIN_SCHEDULE_KEYS = ("margin_schedule", *_keys(MARGIN_SCHEDULE_DEFAULTS))
+SCALE_SCHEDULE_KEYS = _keys(SCALE_SCHEDULE_DEFAULTS)
+SAMPLER_KEYS = ("sampler", *_keys(SAMPLER_DEFAULTS))  # of method partial
+# Choices of [head], and the parameters of each.
+OWNERS = {
+    "sampler": SAMPLER_DEFAULTS,
+    "margin": MARGIN_DEFAULTS,
+    "margin_schedule": MARGIN_SCHEDULE_DEFAULTS,
+    "negatives": RULE_DEFAULTS,
+    "scale_schedule": SCALE_SCHEDULE_DEFAULTS,
+}
 WITH_CENTERS_ONLY = ("adaface", "magface")  # margins
 
 WITHOUT_CENTERS = ("f2c", "virtual")  # methods without class centers
 CENTER_KEYS = (  # of the others
     "sample_rate",
     "block",
+    *SAMPLER_KEYS,
     "learning_rate",
     "optimizer",
     "momentum",
@@ -112,8 +141,33 @@ class HeadConfig(Section):
     )
     block: Count | None = Field(
         None,
-        description="Neighbouring rows that the partial head draws together; left out, 1 for small "
-        "samples and up to 64 for large ones.",
+        description="Neighbouring rows that the partial head draws together, by sampler uniform "
+        "and strata; left out, 1 for small samples and up to 64 for large ones.",
+    )
+    sampler: Literal["uniform", "strata", "balanced", "hard"] = Field(
+        "uniform",
+        description="How the partial head draws negatives. strata: an equal share of each part of "
+        "the table; balanced: classes of many images the less; hard: the nearest to the batch's, "
+        "and others.",
+    )
+    strata: Count | None = Field(
+        None, description="Parts of the table, of sampler strata; default 8."
+    )
+    balance_power: Fraction | None = Field(
+        None,
+        description="Of sampler balanced: a class's weight is its number of images to the power of "
+        "minus this; default 1.",
+    )
+    hard_share: Fraction | None = Field(
+        None, description="Share of the negatives that sampler hard takes nearby; default 0.5."
+    )
+    hard_neighbours: Count | None = Field(
+        None, description="Nearest classes kept for each class, of sampler hard; default 10."
+    )
+    hard_refresh_steps: Count | None = Field(
+        None,
+        description="Updates in which sampler hard finds everybody's nearest anew, some after each "
+        "update; default 1000.",
     )
     margin: Literal[
         "normface", "cosface", "arcface", "combined", "sphereface", "adaface", "magface"
@@ -140,7 +194,9 @@ class HeadConfig(Section):
         "margin taken as a constant.",
     )
     annealing: NotNegative | None = Field(
-        None, description="Weight of the plain cosine in sphereface; default 0."
+        None,
+        description="Weight of the plain cosine in sphereface; default 0, with margin_schedule "
+        "sphereface 5.",
     )
     h: Positive | None = Field(
         None, description="Concentration of adaface's image quality; default 0.333."
@@ -183,7 +239,46 @@ class HeadConfig(Section):
         0.0,
         description="Share of a label spread over all classes in a step, of class centers only.",
     )
+    sub_centers: Count = Field(
+        1,
+        description="Centers per class, of which the nearest counts (Sub-center ArcFace; its paper "
+        "takes 3); memory and work grow with it.",
+    )
     scale: Positive = Field(64.0, description="Factor s on the cosines.")
+    margin_schedule: Literal["constant", "linear", "sphereface"] = Field(
+        "constant",
+        description="Whether the margin changes with the updates, of class centers only. linear: m "
+        "begins at margin_start and is reached after margin_steps; sphereface: annealing falls to "
+        "its value as in the code of SphereFace.",
+    )
+    margin_start: NotNegative | None = Field(
+        None, description="First m of a linear margin_schedule; default 0, of sphereface 1."
+    )
+    margin_steps: Count | None = Field(
+        None, description="Updates of a linear margin_schedule; default 1000."
+    )
+    annealing_base: Positive | None = Field(
+        None, description="First annealing of margin_schedule sphereface; default 1000."
+    )
+    annealing_gamma: NotNegative | None = Field(
+        None,
+        description="Of margin_schedule sphereface, which is base (1 + gamma step)^-power; default "
+        "0.12.",
+    )
+    annealing_power: NotNegative | None = Field(
+        None, description="Of margin_schedule sphereface; default 1."
+    )
+    scale_schedule: Literal["constant", "linear"] = Field(
+        "constant",
+        description="linear: the scale begins at scale_start and is reached after scale_steps; of "
+        "class centers only.",
+    )
+    scale_start: Positive | None = Field(
+        None, description="First scale of a linear scale_schedule; default 16."
+    )
+    scale_steps: Count | None = Field(
+        None, description="Updates of a linear scale_schedule; default 1000."
+    )
     learning_rate: Positive | None = Field(
         None,
         description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate.",
@@ -230,10 +325,15 @@ class HeadConfig(Section):
         filled = {"method": "partial" if "sample_rate" in given else "full", **given}
         if filled["method"] == "partial":
             filled.setdefault("sample_rate", 0.1)
-        margin, rule = filled.get("margin", "cosface"), filled.get("negatives", "none")
-        defaults = MARGIN_DEFAULTS.get(margin, {}) if isinstance(margin, str) else {}
-        of_rule = RULE_DEFAULTS.get(rule, {}) if isinstance(rule, str) else {}
-        return {**defaults, **of_rule, **filled}
+        defaults: dict[str, Any] = {}
+        for choice, of_choice in OWNERS.items():
+            chosen = filled.get(choice, cls.model_fields[choice].default)
+            defaults |= of_choice.get(chosen, {}) if isinstance(chosen, str) else {}
+        if filled.get("margin") == "sphereface":
+            schedule = filled.get("margin_schedule")
+            own = {"linear": {"margin_start": 1.0}, "sphereface": {"annealing": 5.0}}
+            defaults |= own.get(schedule, {}) if isinstance(schedule, str) else {}
+        return {**defaults, **filled}
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -251,8 +351,19 @@ class HeadConfig(Section):
         if self.method != "partial" and self.block is not None:
             raise ValueError(f"block is of method 'partial', but method is '{self.method}'")
         self._check_centers()
-        self._check_owners("margin", MARGIN_DEFAULTS)
-        self._check_owners("negatives", RULE_DEFAULTS)
+        if self.method != "partial" and self.sampler != "uniform":
+            raise ValueError(
+                f"sampler is '{self.sampler}', but method is '{self.method}'; expected uniform or "
+                "partial"
+            )
+        if self.block is not None and self.sampler not in ("uniform", "strata"):
+            raise ValueError(
+                f"block is of sampler uniform and strata, but sampler is '{self.sampler}'; take "
+                "one of the two out"
+            )
+        for choice, defaults in OWNERS.items():
+            self._check_owners(choice, defaults)
+        self._check_margin_schedule()
         if self.method in WITHOUT_CENTERS:
             self._check_without_centers()
         return self
@@ -282,12 +393,25 @@ class HeadConfig(Section):
                 owners = " and ".join(name for name, keys in defaults.items() if key in keys)
                 raise ValueError(f"{key} belongs to {choice} {owners}, but {choice} is '{chosen}'")
 
+    def _check_margin_schedule(self) -> None:
+        """Refuse a schedule of what the margin does not have."""
+        changes = {"linear": "m", "sphereface": "annealing"}.get(self.margin_schedule)
+        if changes is not None and changes not in MARGIN_DEFAULTS[self.margin]:
+            having = [name for name, keys in MARGIN_DEFAULTS.items() if changes in keys]
+            raise ValueError(
+                f"margin_schedule '{self.margin_schedule}' changes {changes}, which margin "
+                f"'{self.margin}' does not have; expected margin {' or '.join(having)}"
+            )
+
     def _check_without_centers(self) -> None:
         """Refuse the parts of a loss that heads without class centers cannot train with yet."""
         given = {
             f"margin '{self.margin}'": self.margin in WITH_CENTERS_ONLY,
             f"negatives '{self.negatives}'": self.negatives != "none",
             f"label_smoothing {self.label_smoothing:g}": self.label_smoothing > 0,
+            f"sub_centers {self.sub_centers}": self.sub_centers > 1,
+            f"margin_schedule '{self.margin_schedule}'": self.margin_schedule != "constant",
+            f"scale_schedule '{self.scale_schedule}'": self.scale_schedule != "constant",
         }
         for name, is_given in given.items():
             if is_given:

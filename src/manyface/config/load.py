@@ -24,7 +24,10 @@ from manyface.config.learning import (
     CENTER_KEYS,
     F2C_KEYS,
     MARGIN_KEYS,
+    MARGIN_SCHEDULE_KEYS,
     RULE_KEYS,
+    SAMPLER_KEYS,
+    SCALE_SCHEDULE_KEYS,
     WITHOUT_CENTERS,
 )
 from manyface.config.messages import describe_errors, unknown_key
@@ -43,10 +46,13 @@ ALTERNATIVES = {
     "pool.slots": ("pool.ratio",),
     "pool.ratio": ("pool.slots",),
     "head.sample_rate": ("head.method",),
-    "head.method": ("head.block", "head.sample_rate"),
+    "head.method": ("head.block", "head.sample_rate", *(f"head.{key}" for key in SAMPLER_KEYS)),
+    "head.sampler": ("head.block", *(f"head.{key}" for key in SAMPLER_KEYS[1:])),
     "head.optimizer": ("head.momentum", "head.missed_steps", "head.row_wise_second_moment"),
     "head.placement": ("head.placement_folder",),
-    "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS),
+    "head.margin": tuple(f"head.{key}" for key in MARGIN_KEYS + MARGIN_SCHEDULE_KEYS),
+    "head.margin_schedule": tuple(f"head.{key}" for key in MARGIN_SCHEDULE_KEYS[1:]),
+    "head.scale_schedule": tuple(f"head.{key}" for key in SCALE_SCHEDULE_KEYS),
     "head.negatives": tuple(f"head.{key}" for key in RULE_KEYS),
 }
 OF_CENTERS = tuple(f"head.{key}" for key in CENTER_KEYS)
@@ -98,8 +104,9 @@ def apply_overrides(table: Table, overrides: Sequence[str]) -> None:
     """Write `overrides` into the parsed recipe `table`, in place."""
     parsed = dict(_parse_override(override) for override in overrides)
     for dotted, value in parsed.items():
-        for rival in _rivals(dotted, value):
-            if rival not in parsed and value is not None and _peek(table, dotted) != value:
+        rivals = [rival for rival in _rivals(dotted, value) if rival not in parsed]
+        if rivals and value is not None and _peek(table, dotted) != value:
+            for rival in rivals:
                 _put(table, rival, None)
     for unread in _unread(table, parsed):
         _put(table, unread, None)

@@ -18,6 +18,7 @@ batch), and a loss from before a step cannot be backpropagated after it.
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -30,6 +31,7 @@ from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
 from manyface.heads.averages import Averages
 from manyface.heads.checks import (
     check_arguments,
+    check_count,
     check_embeddings,
     check_labels,
     check_one_process,
@@ -38,12 +40,10 @@ from manyface.heads.checks import (
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
 from manyface.heads.row_order import RowOrder
 from manyface.margins import Margin, NegativeRule
-from manyface.softmax.streamed import (
-    DEFAULT_CHUNK_SIZE,
-    DEFAULT_KEPT_BYTES,
-    chunk_borders,
-    streamed_forward,
-)
+from manyface.margins.schedules import StepValue, at_step, check_schedules
+from manyface.softmax.rows import chunk_borders
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, DEFAULT_KEPT_BYTES, streamed_forward
+from manyface.softmax.sub_centers import rows_of_classes
 
 # Backward passes without a step after which a loop has forgotten head.step.
 _MANY_PENDING = 64
@@ -52,7 +52,10 @@ _NO_WINDOW = torch.empty(0, dtype=torch.float64)
 
 @dataclass(frozen=True)
 class Selection:
-    """The rows of a step: `ids` int64 [K], distinct (None: all), `targets` int64 [B] into them."""
+    """Classes of a step: `ids` int64 [K], distinct (None: all), `targets` int64 [B] into them.
+
+    Both are in the order of the table (`RowOrder`): with one center per class they are its rows.
+    """
 
     ids: Tensor | None
     targets: Tensor
@@ -64,6 +67,8 @@ class HeadOptions(TypedDict, total=False):
     scale: float
     negatives: NegativeRule | None
     label_smoothing: float
+    sub_centers: int
+    schedules: Mapping[str, StepValue] | None
     momentum: float
     weight_decay: float
     optimizer: RowOptimizer | None
@@ -110,12 +115,15 @@ class CenterHead(nn.Module, ABC):
         scale: factor of all logits (s in the papers).
         negatives: cosine of another class -> its logit, such as `CurricularFace()`; None leaves it.
         label_smoothing: share of a label that is spread evenly over the classes that take part.
+        sub_centers: centers per class, of which the nearest counts (`softmax.sub_centers`).
+        schedules: values that change with the number of steps, by name: `scale`, and numbers of
+            the margin such as `m`; see `margins/schedules.py`.
         momentum: of the centers.
         weight_decay: of the centers.
         optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
             `RowSGD(..., mode="lazy-exact")`, `RowAdamW(...)`; of this head alone.
         seed: of the centers' first values and of all draws.
-        chunk_size: classes per chunk; more is not faster once a chunk fills the caches.
+        chunk_size: centers per chunk; more is not faster once a chunk fills the caches.
         kept_bytes: softmax numerators are kept from `forward` to `step` if they take no more than
             this: three matrix products, not four.
         dtype: of the centers and their momentum: float32, float64, or bfloat16, which halves both;
@@ -136,6 +144,8 @@ class CenterHead(nn.Module, ABC):
         scale: float = 64.0,
         negatives: NegativeRule | None = None,
         label_smoothing: float = 0.0,
+        sub_centers: int = 1,
+        schedules: Mapping[str, StepValue] | None = None,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         optimizer: RowOptimizer | None = None,
@@ -157,13 +167,18 @@ class CenterHead(nn.Module, ABC):
             label_smoothing=label_smoothing,
             operands=operands,
         )
+        check_count("sub_centers", sub_centers)
+        self.sub_centers = sub_centers
+        self.schedules = dict(schedules or {})
+        check_schedules(margin, self.schedules)
+        at_step(margin, scale, self.schedules, 0)
         self.kept_bytes, self.operands = kept_bytes, operands
         self.num_classes, self.dim, self.seed = num_classes, dim, seed
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.negatives, self.label_smoothing = negatives, float(label_smoothing)
         self.averages = Averages.of(margin=margin, negatives=negatives)
         self.centers = CenterTable(
-            num_classes,
+            num_classes * sub_centers,
             dim,
             seed=seed,
             optimizer=optimizer or RowSGD(momentum=momentum, weight_decay=weight_decay),
@@ -179,13 +194,21 @@ class CenterHead(nn.Module, ABC):
 
     @abstractmethod
     def select(self, labels: Tensor) -> Selection:
-        """The rows that take part in a step with these labels, rows too, int64 [B]."""
+        """The classes that take part in a step with these labels, int64 [B], all in the order of
+        the table."""
+
+    def loss_at(self, step: int) -> tuple[Margin, float]:
+        """Margin and scale that step number `step` (from 0) trains with."""
+        return at_step(self.margin, self.scale, self.schedules, step)
 
     def class_centers(self, classes: Tensor) -> Tensor:
         """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
-        the order of rows, see `RowOrder`."""
-        rows, places = torch.unique(self.row_order(classes), return_inverse=True)
-        return self.centers.active(rows).take(places)
+        the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers = S > 1:
+        which one is dominant is a matter of images, not of the table."""
+        rows = rows_of_classes(self.row_order(classes), self.sub_centers)
+        rows, places = torch.unique(rows, return_inverse=True)
+        found = self.centers.active(rows).take(places)
+        return found if self.sub_centers == 1 else found.view(-1, self.sub_centers, self.dim)
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, scalar in the working dtype; 0 for an empty batch.
@@ -258,6 +281,7 @@ class CenterHead(nn.Module, ABC):
         """Arguments as they would be written."""
         text = f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
         text += "" if self.negatives is None else f", negatives={self.negatives}"
+        text += "" if self.sub_centers == 1 else f", sub_centers={self.sub_centers}"
         return text + (
             f", label_smoothing={self.label_smoothing:g}" if self.label_smoothing else ""
         )
@@ -298,18 +322,21 @@ class CenterHead(nn.Module, ABC):
             nobody = self.centers.active(labels)
             empty = ForwardPass(nobody, residual=None)
             return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
+        margin, scale = self.loss_at(self.num_steps)
         selection = self.select(self.row_order(labels))
-        rows = self.centers.active(selection.ids)
+        ids = selection.ids
+        rows = self.centers.active(None if ids is None else rows_of_classes(ids, self.sub_centers))
         trains = torch.is_grad_enabled()
         with torch.no_grad():
             result = streamed_forward(
                 values,
                 rows,
                 selection.targets,
-                margin=self.margin,
-                scale=self.scale,
+                margin=margin,
+                scale=scale,
                 negatives=self.negatives,
                 label_smoothing=self.label_smoothing,
+                sub_centers=self.sub_centers,
                 observe=trains and self.training,
                 chunk_size=self.chunk_size,
                 operands=self.operands,

@@ -1,24 +1,32 @@
 """Partial FC: the classes of the batch and a random sample of the others (arXiv 2203.15565).
 
 Every class keeps its center, but a step reads, scores and updates int(sample_rate * num_classes)
-of them (`sampling`). That cuts memory and time of the head by the sample rate, and makes it rarer
-that two labels of one person push each other apart. As in the paper's code the softmax is over the
-sample and not corrected for the sampling; the loss is therefore lower than the full FC's by about
--ln(sample_rate) where the model is undecided.
+of them, drawn by a sampler (`sampling`). That cuts memory and time of the head by the sample rate,
+and makes it rarer that two labels of one person push each other apart. As in the paper's code the
+softmax is over the sample and not corrected for the sampling; the loss is therefore lower than the
+full FC's by about -ln(sample_rate) where the model is undecided.
 
 At sample_rate 1 it takes the same path (index list, gather, write-back) and equals `FullFC` bit for
 bit. At 0 only the classes of the batch take part.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
+from manyface.centers import RowBlocks
 from manyface.heads.base import CenterHead, HeadOptions, Selection
-from manyface.heads.sampling import block_size, foreseen, sample_blocks, sample_classes, sample_size
+from manyface.heads.sampling import (
+    FollowsCenters,
+    RowSampler,
+    SampleSpec,
+    Uniform,
+    sample_size,
+)
 from manyface.margins import Margin
 
 
@@ -32,6 +40,8 @@ class PartialFC(CenterHead):
         sample_rate: share of the classes that take part in a step, in [0, 1].
         block: neighbouring rows that are drawn together; None is 1 for small samples and up to 64
             for large ones.
+        sampler: how the classes of a step are drawn, of this head alone: `Strata()`,
+            `ClassBalanced(...)`, `HardNegatives(...)`; None is `Uniform(block)`.
         others: as in `CenterHead`.
     """
 
@@ -43,27 +53,43 @@ class PartialFC(CenterHead):
         margin: Margin,
         sample_rate: float = 0.1,
         block: int | None = None,
+        sampler: RowSampler | None = None,
         **options: Unpack[HeadOptions],
     ) -> None:
         self.sample_rate = sample_rate
         self.sample_size = sample_size(num_classes, sample_rate)
-        self.block = block_size(self.sample_size) if block is None else block
-        if self.block < 1:
-            raise ConfigError(f"block must be at least 1 row, got {block}")
+        if sampler is not None and block is not None:
+            raise ConfigError("block is of the uniform sampler; give it or a sampler, not both")
+        chosen = Uniform(block) if sampler is None else sampler
+        chosen.check(num_classes)
         self._step_ahead = 0  # the last one whose rows were asked for
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
+        if isinstance(chosen, nn.Module):
+            chosen.to(self.centers.device)
+        self.sampler: RowSampler = chosen
 
     def select(self, labels: Tensor) -> Selection:
         """Positives and negatives; every forward before a step draws from the same candidates."""
         self._read_ahead()
-        draw = {"size": self.sample_size, "seed": self.seed, "step": self.num_steps}
-        if self.block > 1 and self.sample_size < self.num_classes:
-            ids, targets = sample_blocks(
-                labels, num_rows=self.num_classes, block=self.block, **draw
-            )
-            return Selection(ids=ids, targets=targets)
-        ids = sample_classes(labels, num_classes=self.num_classes, **draw)
-        return Selection(ids=ids, targets=torch.searchsorted(ids, labels))
+        return Selection(*self.sampler.draw(labels, self._sample_of(self.num_steps)))
+
+    def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
+        """As in `CenterHead`; then shows the centers to a sampler that follows them."""
+        super().step(lr, grad_scale=grad_scale)
+        if isinstance(self.sampler, FollowsCenters):
+            with torch.no_grad(), self._full_precision():
+                self.sampler.follow(
+                    self.centers, sub_centers=self.sub_centers, step=self.num_steps - 1
+                )
+
+    def _sample_of(self, step: int) -> SampleSpec:
+        return SampleSpec(
+            num_rows=self.num_classes,
+            size=self.sample_size,
+            seed=self.seed,
+            step=step,
+            order=self.row_order,
+        )
 
     def _read_ahead(self) -> None:
         """Ask for the rows of the next step, once, while this one computes."""
@@ -71,9 +97,16 @@ class PartialFC(CenterHead):
         if self._step_ahead == step or self.sample_size >= self.num_classes:
             return
         self._step_ahead = step
-        draw = {"size": self.sample_size, "block": self.block, "seed": self.seed, "step": step}
-        self.centers.read_ahead(partial(foreseen, num_rows=self.num_classes, **draw))
+        foreseen = partial(self.sampler.foreseen, self._sample_of(step))
+        self.centers.read_ahead(partial(_rows_of, foreseen, self.sub_centers))
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
-        return f"{super().extra_repr()}, sample_rate={self.sample_rate}"
+        text = f"{super().extra_repr()}, sample_rate={self.sample_rate}"
+        return text if self.sampler == Uniform() else f"{text}, sampler={self.sampler}"
+
+
+def _rows_of(foreseen: Callable[[], RowBlocks], sub_centers: int) -> RowBlocks:
+    """The rows of the classes that are `foreseen`."""
+    classes = foreseen()
+    return RowBlocks(classes.starts * sub_centers, classes.size * sub_centers)

@@ -26,7 +26,8 @@ from manyface.heads.placement import FEATURES
 from manyface.heads.pool_plan import PassPlan, StepPlan
 from manyface.margins import Margin
 from manyface.softmax.function import fixed_rows_softmax
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, Rows, TensorRows, chunk_borders
+from manyface.softmax.rows import Rows, TensorRows, chunk_borders
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
 ROWS = "the pool's rows"  # what they are called in errors
 

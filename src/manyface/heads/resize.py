@@ -173,6 +173,11 @@ def _first(found: Tensor) -> int:
 
 
 def _check_fits(head: CenterHead, state: State, *, expected: int) -> None:
+    if head.sub_centers > 1:
+        raise ConfigError(
+            f"expected one center per class, got sub_centers={head.sub_centers}: such heads cannot "
+            "grow or drop classes yet"
+        )
     if head.num_classes != expected:
         raise ConfigError(
             f"expected a head of {expected} classes, got one of {head.num_classes}; make it anew "

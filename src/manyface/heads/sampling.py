@@ -13,7 +13,14 @@ Large samples are drawn in blocks of up to 64 neighbouring rows (`block_size`): 
 draws, and rows that lie together are read and written at the speed of streaming. Which classes are
 neighbours is decided by a permutation of the table's rows (`RowOrder`), not by the order of labels,
 in which relatives, or photos of one source, may stand side by side.
+
+A `RowSampler` is one way to draw: `Uniform` and `Strata` here, `ClassBalanced` in `balanced`,
+`HardNegatives` in `hard`. Ids are places of classes in the table; with one center per class these
+are its rows.
 """
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +30,165 @@ from torch import Tensor
 from manyface.base.errors import ConfigError
 from manyface.base.permutation import Int64Array, Permutation
 from manyface.base.random import stream_seed
-from manyface.centers import RowBlocks
+from manyface.centers import CenterTable, RowBlocks
+from manyface.heads.row_order import RowOrder
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What is drawn.
+
+    Attributes:
+        num_rows: N, number of classes.
+        size: classes that take part, positives included; more positives than that are all.
+        seed: of the stream of draws.
+        step: number of the draw; the same step draws the same candidates.
+        order: classes -> their places in the table.
+    """
+
+    num_rows: int
+    size: int
+    seed: int
+    step: int
+    order: RowOrder
+
+
+class RowSampler(Protocol):
+    """A way to choose the classes of a step; a function of labels, (seed, step) and its state."""
+
+    def check(self, num_classes: int) -> None:
+        """Raise ConfigError if it cannot draw from so many classes."""
+
+    def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
+        """Ids int64 [K], distinct, and targets int64 [B] with ids[targets] == labels.
+
+        Args:
+            labels: int64 [B], B >= 1, places of the batch's classes; all take part.
+            of: what is drawn.
+        """
+
+    def foreseen(self, of: SampleSpec) -> RowBlocks:
+        """Classes that it may draw whatever the labels: all of them but for positive ones, and a
+        few more; those that hang on labels are left out. May be called in a thread."""
+
+
+@runtime_checkable
+class FollowsCenters(Protocol):
+    """A sampler that looks at the centers: a module, its state a part of the head's."""
+
+    def follow(self, centers: CenterTable, *, sub_centers: int, step: int) -> None:
+        """After step number `step` has moved the `centers`, N sub_centers rows."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Every class is as likely; drawn in blocks of neighbouring rows where the sample is large.
+
+    Args:
+        block: rows per block; None is `block_size` of the sample.
+    """
+
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ConfigError(f"block must be at least 1 row, got {self.block}")
+
+    def check(self, num_classes: int) -> None:
+        """Any number will do."""
+
+    def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
+        """As `RowSampler` says; K may be up to two blocks short of the size."""
+        block = self._block(of.size)
+        options = {"size": of.size, "seed": of.seed, "step": of.step}
+        if block > 1 and of.size < of.num_rows:
+            return sample_blocks(labels, num_rows=of.num_rows, block=block, **options)
+        ids = sample_classes(labels, num_classes=of.num_rows, **options)
+        return ids, torch.searchsorted(ids, labels)
+
+    def foreseen(self, of: SampleSpec) -> RowBlocks:
+        """As `RowSampler` says."""
+        return foreseen(
+            num_rows=of.num_rows,
+            size=of.size,
+            block=self._block(of.size),
+            seed=of.seed,
+            step=of.step,
+        )
+
+    def _block(self, size: int) -> int:
+        return block_size(size) if self.block is None else self.block
+
+
+@dataclass(frozen=True)
+class Strata:
+    """The table is cut into fixed strata, of which each draws its share, positives included.
+
+    A stratum's draw depends on its own labels and (seed, stratum, step) alone, so it does not
+    matter which rank holds it: any number of ranks that divides the number of strata draws the
+    same sample, as many rows each. Every class is still as likely, up to the rounding of strata.
+
+    Args:
+        count: S, at most the number of classes. The share is size // S; a stratum with more
+            positives than that takes just these.
+        block: rows per block; None is `block_size` of the share.
+    """
+
+    count: int = 8
+    block: int | None = None
+
+    def __post_init__(self) -> None:
+        Uniform(self.block)
+        if self.count < 1:
+            raise ConfigError(f"a table is cut into 1 stratum or more, got {self.count}")
+
+    def check(self, num_classes: int) -> None:
+        """Every stratum must hold a class."""
+        if self.count > num_classes:
+            raise ConfigError(
+                f"{self.count} strata of {num_classes} classes: expected a class in each; take "
+                f"{num_classes} strata at most"
+            )
+
+    def borders(self, stratum: int, num_rows: int) -> tuple[int, int]:
+        """Rows [start, stop) of a stratum."""
+        return stratum * num_rows // self.count, (stratum + 1) * num_rows // self.count
+
+    def draw(
+        self, labels: Tensor, of: SampleSpec, *, strata: range | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `RowSampler` says; of `strata` alone if given, then -1 for labels outside of them."""
+        targets, parts, drawn = torch.full_like(labels, -1), [labels[:0]], 0
+        for stratum in strata or range(self.count):
+            start, stop = self.borders(stratum, of.num_rows)
+            mine = (labels >= start) & (labels < stop)
+            share = self._share(stratum, of)
+            ids, places = Uniform(self.block).draw(labels[mine] - start, share)
+            targets[mine] = places + drawn
+            parts.append(ids + start)
+            drawn += len(ids)
+        return torch.cat(parts), targets
+
+    def foreseen(self, of: SampleSpec) -> RowBlocks:
+        """As `RowSampler` says."""
+        parts = [
+            Uniform(self.block).foreseen(self._share(stratum, of)) for stratum in range(self.count)
+        ]
+        starts = [self.borders(stratum, of.num_rows)[0] for stratum in range(self.count)]
+        moved = [part.starts + start for part, start in zip(parts, starts, strict=True)]
+        return RowBlocks(np.concatenate(moved), parts[0].size)
+
+    def _share(self, stratum: int, of: SampleSpec) -> SampleSpec:
+        """What a stratum draws, its rows counted from its first."""
+        start, stop = self.borders(stratum, of.num_rows)
+        everything = of.size >= of.num_rows
+        return SampleSpec(
+            num_rows=stop - start,
+            size=stop - start if everything else of.size // self.count,
+            seed=stream_seed(of.seed, "stratum", stratum),
+            step=of.step,
+            order=of.order,
+        )
 
 
 def sample_size(num_classes: int, sample_rate: float) -> int:
@@ -83,16 +248,26 @@ def sample_classes(labels: Tensor, *, num_classes: int, size: int, seed: int, st
         return torch.arange(num_classes, device=labels.device)
     positives = np.unique(labels.cpu().numpy())  # sorted
     num_negatives = max(size - len(positives), 0)
-    # Of size distinct candidates the first num_negatives are chosen; those of them that turn out to
-    # be positive are made good by negatives among the others, of which there are always enough.
     count = num_negatives + len(positives)
     candidates = _draw(count, num_classes, block=1, seed=seed, step=step)
+    return torch.from_numpy(join_positives(positives, candidates)).to(labels.device)
+
+
+def join_positives(positives: Int64Array, candidates: Int64Array) -> Int64Array:
+    """Sorted ids [max(C, P)]: the positives, and the candidates that come first.
+
+    Args:
+        positives: int64 [P], sorted, distinct.
+        candidates: int64 [C], distinct, in the order of the draw.
+    """
+    # Of C distinct candidates the first C - P are chosen; those of them that turn out to be
+    # positive are made good by negatives among the others, of which there are always enough.
+    num_negatives = max(len(candidates) - len(positives), 0)
     chosen, spare = np.sort(candidates[:num_negatives]), candidates[num_negatives:]
     already = _contains(chosen, positives)
     substitutes = spare[~np.isin(spare, positives)][: already.sum()]
     missing = np.sort(np.concatenate([positives[~already], substitutes]))
-    ids = np.insert(chosen, np.searchsorted(chosen, missing), missing)
-    return torch.from_numpy(ids).to(labels.device)
+    return np.insert(chosen, np.searchsorted(chosen, missing), missing)
 
 
 def foreseen(*, num_rows: int, size: int, block: int, seed: int, step: int) -> RowBlocks:

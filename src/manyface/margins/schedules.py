@@ -1,15 +1,55 @@
 """Values that change with the step (a margin, a scale), as pure functions: nothing to save.
 
-A margin is a frozen dataclass, so a loop takes the one of its step with, for example,
-`dataclasses.replace(margin, m=linear_value(step, start=0.0, end=0.5, num_steps=1000))`; running
-averages go along. A value that never changes is a `stepwise_value` without borders.
+A head with class centers takes them by name, and reads them at its own number of steps, which is a
+part of its state:
+
+    FullFC(..., schedules={"m": partial(linear_value, start=0.0, end=0.5, num_steps=1000)})
+
+A margin is a frozen dataclass, so the one of a step is a copy with other fields (`at_step`), and
+running averages go along. A value that never changes is a `stepwise_value` without borders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 
 from manyface.base.errors import ConfigError
+from manyface.margins.base import Margin
 from manyface.margins.checks import check_not_negative, check_positive
+
+# Step (from 0) -> value.
+StepValue = Callable[[int], float]
+SCALE = "scale"
+
+
+def at_step(
+    margin: Margin, scale: float, schedules: Mapping[str, StepValue], step: int
+) -> tuple[Margin, float]:
+    """Margin and scale of `step`: those given, but for what `schedules` names.
+
+    Raises:
+        ConfigError: a value that the margin refuses, or a scale that is not above 0.
+    """
+    if not schedules:
+        return margin, scale
+    values = {name: value(step) for name, value in schedules.items()}
+    scale = values.pop(SCALE, scale)
+    check_positive(f"scale at step {step}", scale)
+    return (replace(margin, **values) if values else margin), scale  # type: ignore[type-var]
+
+
+def check_schedules(margin: Margin, schedules: Mapping[str, StepValue]) -> None:
+    """Refuse a schedule of something that is neither the scale nor a number of the margin."""
+    known: list[str] = (
+        [each.name for each in fields(margin) if each.init] if is_dataclass(margin) else []
+    )
+    numbers = [name for name in known if isinstance(getattr(margin, name), float | int)]
+    for name in schedules:
+        if name != SCALE and name not in numbers:
+            raise ConfigError(
+                f"cannot schedule {name!r}: expected one of {', '.join([SCALE, *numbers])}, which "
+                f"a head with {type(margin).__name__} has"
+            )
 
 
 def linear_value(step: int, *, start: float, end: float, num_steps: int, begin: int = 0) -> float:

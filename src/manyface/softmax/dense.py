@@ -19,10 +19,10 @@ Definitions, with c_ij the cosine of sample i and class j, y the sample's own cl
 import torch
 from torch import Tensor
 
-from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
 from manyface.margins import Margin, NegativeRule, TrainsNorm, let_observe
 from manyface.margins.checks import check_label_smoothing
+from manyface.softmax.sub_centers import check_sub_centers
 
 
 def dense_margin_softmax(
@@ -56,7 +56,8 @@ def dense_margin_softmax(
     Raises:
         ConfigError: impossible smoothing or number of sub-centers.
     """
-    _check(label_smoothing, sub_centers, num_rows=rows.shape[0])
+    check_label_smoothing(label_smoothing)
+    check_sub_centers(sub_centers, num_rows=rows.shape[0])
     if embeddings.shape[0] == 0:
         return embeddings.sum() + 0.0 * rows.sum()
     cosines = class_cosines(embeddings, rows, sub_centers=sub_centers)  # [B, K]
@@ -93,12 +94,3 @@ def _cross_entropy(logits: Tensor, targets: Tensor, *, smoothing: float) -> Tens
     average = torch.where(takes_part, log_p, 0.0).sum(dim=1) / takes_part.sum(dim=1)  # [B]
     own = log_p.gather(1, targets[:, None]).squeeze(1)  # [B]
     return -((1.0 - smoothing) * own + smoothing * average).mean()
-
-
-def _check(label_smoothing: float, sub_centers: int, *, num_rows: int) -> None:
-    check_label_smoothing(label_smoothing)
-    if sub_centers < 1 or num_rows % sub_centers != 0:
-        raise ConfigError(
-            f"rows must be a whole number of sub_centers for each class, got {num_rows} rows and "
-            f"sub_centers={sub_centers}"
-        )

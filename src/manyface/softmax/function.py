@@ -9,13 +9,9 @@ from torch import Tensor
 from manyface.base.errors import LabelError
 from manyface.base.numeric import refuse_double_backward
 from manyface.margins import Margin, NegativeRule
-from manyface.softmax.streamed import (
-    DEFAULT_CHUNK_SIZE,
-    Rows,
-    TensorRows,
-    row_gradients,
-    streamed_forward,
-)
+from manyface.softmax.rows import Rows, TensorRows
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, row_gradients, streamed_forward
+from manyface.softmax.sub_centers import check_sub_centers
 
 
 class StreamedOptions(TypedDict, total=False):
@@ -25,6 +21,7 @@ class StreamedOptions(TypedDict, total=False):
     scale: Required[float]
     negatives: NegativeRule | None
     label_smoothing: float
+    sub_centers: int
     observe: bool
     chunk_size: int
 
@@ -57,15 +54,17 @@ class _StreamedMarginSoftmax(torch.autograd.Function):
 def streamed_margin_softmax(
     embeddings: Tensor, rows: Tensor, targets: Tensor, **options: Unpack[StreamedOptions]
 ) -> Tensor:
-    """Mean margin-softmax loss; same arguments, value and gradients as `dense_margin_softmax`, but
-    for `sub_centers`, and with a `chunk_size`.
+    """Mean margin-softmax loss; same arguments, value and gradients as `dense_margin_softmax`, and
+    a `chunk_size`.
 
     Memory beyond the inputs and their gradients: O(B D + (B + D) chunk_size).
     """
-    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < rows.shape[0]:
+    sub_centers = options.get("sub_centers", 1)
+    check_sub_centers(sub_centers, num_rows=rows.shape[0])
+    classes = rows.shape[0] // sub_centers
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         raise LabelError(
-            f"targets must be in [0, {rows.shape[0]}), "
-            f"got {int(targets.min())} to {int(targets.max())}"
+            f"targets must be in [0, {classes}), got {int(targets.min())} to {int(targets.max())}"
         )
     if embeddings.shape[0] == 0:
         return embeddings.sum() + 0.0 * rows.sum()

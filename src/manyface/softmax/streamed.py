@@ -39,6 +39,12 @@ a = s log2(e).
        dL/dx_i     gains  1/B [ -s pull_i d psi / d a + d penalty / d a ] x^_i,
    the part of the gradient that is not tangent.
 
+10. *Sub-centers*: c_ij is the largest cosine of class j's S rows; E_ij stands at that row in the
+   products of stages 5 and 6, and w^_y is the sample's nearest own row (`sub_centers`). P_i is then
+   a sum over other rows for each sample, so label smoothing takes the path of a rule.
+
+The numerators of a chunk (stages 1, 3, 7) are made in `chunks`, stage 8's sums in `smoothing`.
+
 *Precision.* With operands in float32 or float64 everything is in that dtype. With operands in
 bfloat16 (rows stored so, or asked for) both factors of the products are rounded to 8 bits, their
 sums are in float32 within a chunk of the sum; lengths, 2^., all sums over chunks, loss and the
@@ -48,124 +54,37 @@ whole target path (the largest gradients: cosine, margin, slope, pull) are in fl
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from manyface.base.numeric import (
-    inverse_lengths,
-    tangent_gradient,
-    unit_rows,
-    working_dtype,
-)
-from manyface.kernels import choose
+from manyface.base.numeric import tangent_gradient, unit_rows
 from manyface.margins import Margin, NegativeRule, frozen, let_observe
 from manyface.margins.checks import check_label_smoothing
+from manyface.softmax.chunks import (
+    Chunk,
+    Numerators,
+    Scoring,
+    in_base_2,
+    largest_logit,
+    numerators,
+    stretched,
+)
 from manyface.softmax.products import product
+from manyface.softmax.rows import Rows
 from manyface.softmax.smoothing import EvenSums
-from manyface.softmax.target import OwnLogit, own_logit
+from manyface.softmax.sub_centers import (
+    Unchanged,
+    check_sub_centers,
+    nearest_own,
+    rows_of_classes,
+)
+from manyface.softmax.target import OwnLogit, Targets, own_logit
 
 # At B = D = 512 on two cores nothing between 512 and 8192 was faster (results/head_step.json).
 DEFAULT_CHUNK_SIZE = 2048
 # Numerators are kept for the row gradients up to this many bytes: 3 matrix products, not 4.
 DEFAULT_KEPT_BYTES = 128 * 2**20
-# Rows shorter than this are brought to length 1 first, lest E / |w| leave the range of float32.
-_SHORTEST = 1e-4
-
-
-class Rows(Protocol):
-    """Active rows that can be read a chunk at a time."""
-
-    def __len__(self) -> int:
-        """Number of active rows K."""
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """Rows [start, stop) as [stop - start, D]: a view or a copy, not to be written."""
-
-    def take(self, places: Tensor) -> Tensor:
-        """Copies [N, D] of the rows at `places`, int64 [N]."""
-
-
-class TensorRows:
-    """Rows that lie in one tensor [K, D]."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-    def __len__(self) -> int:
-        return self.tensor.shape[0]
-
-    def read(self, start: int, stop: int) -> Tensor:
-        """A view."""
-        return self.tensor[start:stop]
-
-    def take(self, places: Tensor) -> Tensor:
-        """A copy."""
-        return self.tensor[places]
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Each sample's own row, sorted by row so that a chunk finds its targets without a search.
-
-    Attributes:
-        row: int64 [B] in sample order.
-        order: int64 [B], samples sorted by row.
-        sorted_row: int64 [B], `row[order]`.
-        bounds: chunk i's samples are `order[bounds[i]:bounds[i + 1]]`.
-        chunk_size: rows per chunk.
-    """
-
-    row: Tensor
-    order: Tensor
-    sorted_row: Tensor
-    bounds: list[int]
-    chunk_size: int
-
-    @staticmethod
-    def sort(row: Tensor, *, num_rows: int, chunk_size: int) -> "Targets":
-        """Sort the targets and cut them at the chunk borders (one host sync for all chunks)."""
-        sorted_row, order = torch.sort(row, stable=True)
-        borders = torch.arange(0, num_rows + chunk_size, chunk_size, device=row.device)
-        bounds = torch.searchsorted(sorted_row, borders).tolist()
-        return Targets(row, order, sorted_row, bounds, chunk_size)
-
-    def of_chunk(self, start: int) -> tuple[Tensor, Tensor]:
-        """Samples whose own row is in the chunk at `start`, and that row's place in the chunk."""
-        index = start // self.chunk_size
-        inside = slice(self.bounds[index], self.bounds[index + 1])
-        return self.order[inside], self.sorted_row[inside] - start
-
-
-@dataclass(frozen=True)
-class Numerators:
-    """A chunk of classes as stages 5 and 6 need it.
-
-    Attributes:
-        start: first row.
-        stop: one past the last.
-        values: E^ g' [B, n], targets 0, in the dtype of the operands.
-        inverse: 1 / |w|, [n, 1].
-        stretch: [n, 1] or None; factor by which rows were lengthened before all this.
-        even: g' / |w| [B, n], 0 where one takes no part, in the dtype of the operands; with a rule
-            and label smoothing, else None.
-    """
-
-    start: int
-    stop: int
-    values: Tensor
-    inverse: Tensor
-    stretch: Tensor | None
-    even: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A chunk's cosines after the rule: g, -inf at targets, and g', 0 where g is -inf; [B, n]."""
-
-    logits: Tensor
-    slopes: Tensor
 
 
 @dataclass(frozen=True)
@@ -173,30 +92,16 @@ class Residual:
     """What the row gradients need of a forward pass: O(B D) bytes, and the numerators if kept.
 
     Attributes:
-        unit_embeddings: x^ [B, D].
+        scoring: what the numerators are made from.
         row_weight: s / (B Z_i), [B, 1].
         target_pull: s / B pull_i psi'_i, [B, 1].
-        shift: base-2 exponent subtracted from every logit of a sample [B, 1], or None.
-        targets: own rows.
-        scale: s.
-        operands: dtype of the factors of the products.
-        target_logit: psi, [B, 1].
-        rule: for the negatives, as it was in the forward pass, or None.
-        smoothing: eps.
         even_weight: s eps / (B K_i), [B, 1], or None without label smoothing.
         kept: the numerators of all chunks, or None: they are computed again.
     """
 
-    unit_embeddings: Tensor
+    scoring: Scoring
     row_weight: Tensor
     target_pull: Tensor
-    shift: Tensor | None
-    targets: Targets
-    scale: float
-    operands: torch.dtype
-    target_logit: Tensor
-    rule: NegativeRule | None = None
-    smoothing: float = 0.0
     even_weight: Tensor | None = None
     kept: list[Numerators] | None = None
 
@@ -223,12 +128,6 @@ def needs_shift(scale: float, *, num_rows: int, dtype: torch.dtype) -> bool:
     return largest > min(math.log(limits.max), -math.log(limits.tiny))
 
 
-def chunk_borders(num_rows: int, chunk_size: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of each chunk."""
-    for start in range(0, num_rows, chunk_size):
-        yield start, min(start + chunk_size, num_rows)
-
-
 def streamed_forward(
     embeddings: Tensor,
     rows: Rows,
@@ -238,6 +137,7 @@ def streamed_forward(
     scale: float,
     negatives: NegativeRule | None = None,
     label_smoothing: float = 0.0,
+    sub_centers: int = 1,
     observe: bool = False,
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     operands: torch.dtype | None = None,
@@ -248,45 +148,47 @@ def streamed_forward(
     Args:
         embeddings: [B, D], B >= 1, float32 or float64 (`working_dtype` of the rows); not
             differentiated.
-        rows: K active rows.
-        targets: int64 [B] in [0, K).
+        rows: K * sub_centers active rows, those of a class together.
+        targets: int64 [B], own classes in [0, K).
         margin: target cosine -> target logit.
         scale: s.
         negatives: cosine of a negative class -> its logit; None leaves it as it is.
         label_smoothing: eps in [0, 1).
+        sub_centers: rows per class.
         observe: first show the batch to the running averages of margin and rule, as in training.
-        chunk_size: rows per chunk.
+        chunk_size: rows per chunk; made whole classes.
         operands: dtype of the factors of the products; None is that of the rows.
         kept_bytes: numerators are kept for `row_gradients` if they take no more.
     """
     check_label_smoothing(label_smoothing)
+    check_sub_centers(sub_centers, num_rows=len(rows))
     unit, inverse = unit_rows(embeddings)  # [B, D], [B, 1]
-    own_rows = rows.take(targets)  # [B, D]
-    own_unit, _ = unit_rows(own_rows.to(unit.dtype))
-    cosine = (unit * own_unit).sum(dim=1)  # [B]
+    stored = rows.take(rows_of_classes(targets, sub_centers))  # [B S, D]
+    own_row, own_unit, cosine = nearest_own(unit, stored, targets, sub_centers=sub_centers)
     norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
     if observe:
         let_observe((margin, negatives), cosine, norms)
     own = own_logit(cosine, norms, margin)
-    residual = Residual(
+    whole = max(chunk_size // sub_centers, 1) * sub_centers
+    if negatives is None and sub_centers > 1 and label_smoothing > 0:
+        negatives = Unchanged()
+    scoring = Scoring(
         unit_embeddings=unit,
-        row_weight=unit.new_empty(0),
-        target_pull=unit.new_empty(0),
-        shift=None,
-        targets=Targets.sort(targets, num_rows=len(rows), chunk_size=chunk_size),
-        scale=scale,
-        operands=operands or own_rows.dtype,
+        targets=Targets.sort(own_row, num_rows=len(rows), chunk_size=whole),
         target_logit=own.logit,
+        scale=scale,
+        operands=operands or stored.dtype,
         rule=frozen(negatives),
         smoothing=label_smoothing,
+        sub_centers=sub_centers,
     )
     bound = 1.0 if negatives is None else negatives.bound
     if needs_shift(scale * bound, num_rows=len(rows), dtype=unit.dtype):
-        residual = replace(residual, shift=_largest_logit(residual, rows) * _in_base_2(scale))
-    sums = _sum_negatives(residual, rows, keeps=_bytes(residual, rows) <= kept_bytes)
+        scoring = replace(scoring, shift=largest_logit(scoring, rows) * in_base_2(scale))
+    sums = _sum_negatives(scoring, rows, keeps=scoring.num_bytes(len(rows)) <= kept_bytes)
     if sums.even is not None and negatives is None:
         sums.even.leave_out(own_unit, unit)
-    return _finish(residual, sums, own, own_unit, inverse)
+    return _finish(scoring, sums, own, own_unit, inverse)
 
 
 @dataclass
@@ -299,14 +201,39 @@ class _Sums:
     kept: list[Numerators] | None
 
 
+def _sum_negatives(scoring: Scoring, rows: Rows, *, keeps: bool) -> _Sums:
+    """N_i, O_i, and what label smoothing sums, over all chunks."""
+    unit = scoring.unit_embeddings
+    sums = _Sums(
+        unit.new_zeros(unit.shape[0], 1),
+        torch.zeros_like(unit),
+        EvenSums(unit) if scoring.smoothing > 0 else None,
+        [] if keeps else None,
+    )
+    for chunk, found in numerators(scoring, rows, sums.negatives):
+        sums.pull += product(found.values, chunk.operand)
+        if sums.even is not None:
+            _add_even(sums.even, chunk, found)
+        if sums.kept is not None:
+            sums.kept.append(found)
+    return sums
+
+
+def _add_even(even: EvenSums, chunk: Chunk, found: Numerators) -> None:
+    if chunk.scored is None or found.even is None:
+        even.add_everything(chunk.operand, chunk.inverse)
+    else:
+        even.add(chunk.scored.logits, product(found.even, chunk.operand))
+
+
 def _finish(
-    residual: Residual, sums: _Sums, own: OwnLogit, own_unit: Tensor, inverse: Tensor
+    scoring: Scoring, sums: _Sums, own: OwnLogit, own_unit: Tensor, inverse: Tensor
 ) -> StreamedLoss:
     """Loss and embedding gradient from what was summed over the negatives; `sums` is used up."""
-    unit, scale, batch = residual.unit_embeddings, residual.scale, inverse.shape[0]
-    own_exponent = own.logit * _in_base_2(scale)
-    if residual.shift is not None:
-        own_exponent = own_exponent - residual.shift
+    unit, scale, batch = scoring.unit_embeddings, scoring.scale, inverse.shape[0]
+    own_exponent = own.logit * in_base_2(scale)
+    if scoring.shift is not None:
+        own_exponent = own_exponent - scoring.shift
     # L = ln(1 + N / exp(s psi)): exact for tiny losses, and for a single class, where N is 0.
     losses = torch.logaddexp(
         (torch.log2(sums.negatives) - own_exponent) * math.log(2.0), sums.negatives.new_zeros(1)
@@ -317,7 +244,7 @@ def _finish(
     pull, gradient = row_weight * sums.negatives, sums.pull.mul_(row_weight)  # [B, 1], [B, D]
     even_weight = None
     if sums.even is not None:
-        even_weight = residual.smoothing * scale / (batch * (sums.even.count + 1.0))  # [B, 1]
+        even_weight = scoring.smoothing * scale / (batch * (sums.even.count + 1.0))  # [B, 1]
         losses += even_weight * batch * (sums.even.count * own.logit - sums.even.logits)
         pull -= even_weight * sums.even.count
         gradient.addcmul_(even_weight, sums.even.pull, value=-1.0)
@@ -327,13 +254,7 @@ def _finish(
     if own.lengths is not None:
         losses += own.lengths.penalty
         gradient.addcmul_(own.lengths.penalty_slope / batch - pull * own.lengths.slope, unit)
-    residual = replace(
-        residual,
-        row_weight=row_weight,
-        target_pull=target_pull,
-        even_weight=even_weight,
-        kept=sums.kept,
-    )
+    residual = Residual(scoring, row_weight, target_pull, even_weight, sums.kept)
     return StreamedLoss(losses.mean(), gradient, residual)
 
 
@@ -343,27 +264,29 @@ def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Te
     The yielded [stop - start, D] tensor belongs to the caller until the next chunk is asked for. A
     chunk is read before it is yielded, so its rows may be overwritten in between.
     """
-    weighted = (residual.unit_embeddings * residual.row_weight).to(residual.operands)  # [B, D]
-    pulled = residual.unit_embeddings * residual.target_pull  # [B, D]
+    scoring = residual.scoring
+    weighted = (scoring.unit_embeddings * residual.row_weight).to(scoring.operands)  # [B, D]
+    pulled = scoring.unit_embeddings * residual.target_pull  # [B, D]
     even, everywhere = _even_shares(residual)  # [B, D], [D]; both None without label smoothing
     if everywhere is not None and even is not None:
         pulled = pulled - even  # own samples added back
-    for chunk in residual.kept or _again(residual, rows):
-        gradient = product(chunk.values.T, weighted)  # [n, D]
+    again = (chunk for _, chunk in numerators(scoring, rows))
+    for chunk in residual.kept or again:
+        gradient = product(chunk.values.T, weighted)  # [m, D]
         if everywhere is not None:
             gradient.addcmul_(chunk.inverse, everywhere, value=-1.0)
         if chunk.even is not None and even is not None:
-            gradient -= product(chunk.even.T, even.to(residual.operands))
-        samples, places = residual.targets.of_chunk(chunk.start)
+            gradient -= product(chunk.even.T, even.to(scoring.operands))
+        samples, places = scoring.targets.of_chunk(chunk.start)
         gradient.index_add_(0, places, pulled[samples] * chunk.inverse[places], alpha=-1.0)
-        read = _stretched(rows.read(chunk.start, chunk.stop).to(gradient.dtype), chunk.stretch)
+        read = stretched(rows.read(chunk.start, chunk.stop).to(gradient.dtype), chunk.stretch)
         gradient = _remove_radial(gradient, read, chunk.inverse)
-        yield chunk.start, chunk.stop, _stretched(gradient, chunk.stretch)
+        yield chunk.start, chunk.stop, stretched(gradient, chunk.stretch)
 
 
 def _remove_radial(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-    """The tangent part of `gradient` [n, D], in place: g - (g . w) w / |w|^2."""
-    radial = (gradient * rows).sum(dim=1, keepdim=True) * inverse.square()  # [n, 1]
+    """The tangent part of `gradient` [m, D], in place: g - (g . w) w / |w|^2."""
+    radial = (gradient * rows).sum(dim=1, keepdim=True) * inverse.square()  # [m, 1]
     return gradient.addcmul_(radial, rows, value=-1.0)
 
 
@@ -371,152 +294,5 @@ def _even_shares(residual: Residual) -> tuple[Tensor | None, Tensor | None]:
     """s eps / (B K_i) x^_i [B, D], and their sum [D] if every row gets all of them."""
     if residual.even_weight is None:
         return None, None
-    even = residual.unit_embeddings * residual.even_weight
-    return even, even.sum(dim=0) if residual.rule is None else None
-
-
-def _in_base_2(scale: float) -> float:
-    """a, with 2^(a c) = e^(s c)."""
-    return scale * math.log2(math.e)
-
-
-def _bytes(residual: Residual, rows: Rows) -> int:
-    """Of all numerators, were they kept."""
-    each = 2 if residual.rule is not None and residual.smoothing > 0 else 1
-    return each * len(residual.unit_embeddings) * len(rows) * residual.operands.itemsize
-
-
-def _sum_negatives(residual: Residual, rows: Rows, *, keeps: bool) -> _Sums:
-    """N_i, O_i, and what label smoothing sums, over all chunks."""
-    unit = residual.unit_embeddings
-    sums = _Sums(
-        unit.new_zeros(unit.shape[0], 1),
-        torch.zeros_like(unit),
-        EvenSums(unit) if residual.smoothing > 0 else None,
-        [] if keeps else None,
-    )
-    for operand, chunk, scored in _numerators(residual, rows, sums.negatives):
-        sums.pull += product(chunk.values, operand)
-        if sums.even is not None:
-            _add_even(sums.even, operand, chunk, scored)
-        if sums.kept is not None:
-            sums.kept.append(chunk)
-    return sums
-
-
-def _add_even(even: EvenSums, operand: Tensor, chunk: Numerators, scored: Scored | None) -> None:
-    if scored is None or chunk.even is None:
-        even.add_everything(operand, chunk.inverse)
-    else:
-        even.add(scored.logits, product(chunk.even, operand))
-
-
-def _again(residual: Residual, rows: Rows) -> Iterator[Numerators]:
-    """The numerators of all chunks, not kept but computed again."""
-    for _, chunk, _ in _numerators(residual, rows, None):
-        yield chunk
-
-
-def _numerators(
-    residual: Residual, rows: Rows, sums: Tensor | None
-) -> Iterator[tuple[Tensor, Numerators, Scored | None]]:
-    """(w as an operand [n, D], its numerators, g if there is a rule) of each chunk; the row sums of
-    E are added to `sums` [B, 1]."""
-    by_kernel = choose(residual.unit_embeddings.device, residual.operands).uses_triton
-    if residual.rule is None and by_kernel and residual.unit_embeddings.dtype == torch.float32:
-        yield from _by_kernel(residual, rows, sums)
-        return
-    for operand, numerators, chunk, scored in _chunks(residual, rows):
-        if sums is not None:
-            sums += numerators.sum(dim=1, keepdim=True)
-        yield operand, _divided(numerators, chunk, scored, residual), scored
-
-
-def _by_kernel(
-    residual: Residual, rows: Rows, sums: Tensor | None
-) -> Iterator[tuple[Tensor, Numerators, None]]:
-    """As `_numerators` without a rule: product and all that follows in one kernel."""
-    from manyface.kernels.numerators import numerators  # needs triton
-
-    queries = (residual.unit_embeddings * _in_base_2(residual.scale)).to(residual.operands)
-    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
-        operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
-        own = residual.targets.row - start  # [B], places in the chunk
-        values, of_chunk = numerators(queries, operand, inverse, own, residual.shift)
-        if sums is not None:
-            sums += of_chunk
-        yield operand, Numerators(start, stop, values, inverse, stretch), None
-
-
-def _chunks(
-    residual: Residual, rows: Rows
-) -> Iterator[tuple[Tensor, Tensor, Numerators, Scored | None]]:
-    """(w as an operand [n, D], E [B, n] with targets 0, the rest without values, g if there is a
-    rule) of each chunk."""
-    scale = _in_base_2(residual.scale)
-    for operand, exponents, chunk, scored in _logits(residual, rows, factor=scale):
-        if residual.shift is not None:
-            exponents -= residual.shift
-        yield operand, exponents.exp2_(), chunk, scored
-
-
-def _logits(
-    residual: Residual, rows: Rows, *, factor: float
-) -> Iterator[tuple[Tensor, Tensor, Numerators, Scored | None]]:
-    """As `_chunks`, but with `factor` times the logits over s in place of E, -inf at targets."""
-    folded = factor if residual.rule is None else 1.0  # a rule wants cosines
-    queries = (residual.unit_embeddings * folded).to(residual.operands)  # [B, D]
-    for start, stop in chunk_borders(len(rows), residual.targets.chunk_size):
-        operand, inverse, stretch = _as_operand(rows.read(start, stop), residual.operands)
-        logits = product(queries, operand.T).mul_(inverse.T)  # [B, n]
-        scored = _score(residual, logits, start)
-        if scored is not None:
-            logits = scored.logits * factor
-        else:
-            logits.index_put_(residual.targets.of_chunk(start), logits.new_tensor(-math.inf))
-        yield operand, logits, Numerators(start, stop, logits, inverse, stretch), scored
-
-
-def _score(residual: Residual, cosines: Tensor, start: int) -> Scored | None:
-    """What the rule makes of the chunk at `start`, cosines [B, n]; None without a rule."""
-    if residual.rule is None:
-        return None
-    logits, slopes = residual.rule(cosines, residual.target_logit)
-    own = residual.targets.of_chunk(start)
-    logits = logits.index_put(own, logits.new_tensor(-math.inf))  # the rule may have kept its own
-    return Scored(logits, torch.where(logits > -math.inf, slopes, 0.0))
-
-
-def _divided(
-    numerators: Tensor, chunk: Numerators, scored: Scored | None, residual: Residual
-) -> Numerators:
-    """E^ g' = E g' / |w| as operands of the products; `numerators` is overwritten."""
-    values = numerators.mul_(chunk.inverse.T)
-    if scored is None:
-        return replace(chunk, values=values.to(residual.operands))
-    even = None
-    if residual.smoothing > 0:
-        even = (scored.slopes * chunk.inverse.T).to(residual.operands)
-    return replace(chunk, values=values.mul_(scored.slopes).to(residual.operands), even=even)
-
-
-def _as_operand(rows: Tensor, operands: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Rows [n, D] as a factor of products, their 1 / |w| [n, 1], the stretch of short ones."""
-    values = rows.to(working_dtype(rows.dtype))
-    inverse = inverse_lengths(values)
-    if not bool((inverse > 1.0 / _SHORTEST).any()):
-        return rows.to(operands), inverse, None
-    stretch = torch.where(inverse > 1.0 / _SHORTEST, inverse, 1.0)
-    return (values * stretch).to(operands), inverse / stretch, stretch
-
-
-def _stretched(values: Tensor, stretch: Tensor | None) -> Tensor:
-    return values if stretch is None else values * stretch
-
-
-def _largest_logit(residual: Residual, rows: Rows) -> Tensor:
-    """Each sample's largest logit over s, [B, 1]: one more pass, for unusual scales only."""
-    largest = residual.target_logit
-    for _, logits, _, _ in _logits(residual, rows, factor=1.0):
-        largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
-    return largest
+    even = residual.scoring.unit_embeddings * residual.even_weight
+    return even, even.sum(dim=0) if residual.scoring.rule is None else None

@@ -1,4 +1,4 @@
-"""A sample's own class: its logit and how that moves, by autograd on B numbers."""
+"""A sample's own class: its row; its logit and how that moves, by autograd on B numbers."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,39 @@ import torch
 from torch import Tensor
 
 from manyface.margins import Margin, TrainsNorm
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Each sample's own row, sorted by row so that a chunk finds its targets without a search.
+
+    Attributes:
+        row: int64 [B] in sample order.
+        order: int64 [B], samples sorted by row.
+        sorted_row: int64 [B], `row[order]`.
+        bounds: chunk i's samples are `order[bounds[i]:bounds[i + 1]]`.
+        chunk_size: rows per chunk.
+    """
+
+    row: Tensor
+    order: Tensor
+    sorted_row: Tensor
+    bounds: list[int]
+    chunk_size: int
+
+    @staticmethod
+    def sort(row: Tensor, *, num_rows: int, chunk_size: int) -> "Targets":
+        """Sort the targets and cut them at the chunk borders (one host sync for all chunks)."""
+        sorted_row, order = torch.sort(row, stable=True)
+        borders = torch.arange(0, num_rows + chunk_size, chunk_size, device=row.device)
+        bounds = torch.searchsorted(sorted_row, borders).tolist()
+        return Targets(row, order, sorted_row, bounds, chunk_size)
+
+    def of_chunk(self, start: int) -> tuple[Tensor, Tensor]:
+        """Samples whose own row is in the chunk at `start`, and that row's place in the chunk."""
+        index = start // self.chunk_size
+        inside = slice(self.bounds[index], self.bounds[index + 1])
+        return self.order[inside], self.sorted_row[inside] - start
 
 
 @dataclass(frozen=True)

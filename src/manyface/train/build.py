@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from manyface.base.errors import ConfigError, DataError, ManyfaceError
@@ -77,7 +79,13 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     check_batch_size(config.train.batch_size, source)
     if text := single_images_warning(source):
         warn(text)
-    method = build_method(config, source.num_identities, device=device, autocast=autocast)
+    method = build_method(
+        config,
+        source.num_identities,
+        device=device,
+        autocast=autocast,
+        counts=_images_of_each(source) if config.head.sampler == "balanced" else None,
+    )
     loader = build_loader(config, source, method)
     return Training(
         source=source,
@@ -117,6 +125,11 @@ def build_source(config: Config, *, warn: Warn) -> GroupedSource:
         max_bad_share=data.max_bad_share,
         warn=warn,
     )
+
+
+def _images_of_each(source: GroupedSource) -> npt.NDArray[np.int64]:
+    """Number of images of every identity, int64 [N]."""
+    return source.images_of(np.arange(source.num_identities))[1]
 
 
 def build_loader(

@@ -5,6 +5,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -16,6 +18,9 @@ from manyface.config import Config
 from manyface.config.learning import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
 from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
+from manyface.heads.balanced import ClassBalanced, balance_weights
+from manyface.heads.hard import HardNegatives
+from manyface.heads.sampling import RowSampler, Strata
 from manyface.margins import (
     AdaFace,
     ArcFace,
@@ -30,17 +35,24 @@ from manyface.margins import (
     NormFace,
     SphereFace,
 )
+from manyface.margins.schedules import StepValue, linear_value, sphereface_annealing
 from manyface.train.checks import check_anchors, check_half_batch, check_slots
 from manyface.train.devices import autocast_dtype, cpu_has_bf16
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
 
 Warn = Callable[[str], None]
+Counts = npt.NDArray[np.int64]
 
 
 def build_method(
-    config: Config, num_identities: int, *, device: torch.device, autocast: torch.dtype | None
+    config: Config,
+    num_identities: int,
+    *,
+    device: torch.device,
+    autocast: torch.dtype | None,
+    counts: Counts | None = None,
 ) -> Classification | PoolTraining:
-    """Backbone, head or pool, and their optimizers on `device`."""
+    """Backbone, head or pool, and their optimizers on `device`; `counts` as in `build_head`."""
     backbone = build_backbone(config).to(device)
     learning = config.optimizer
     shared: NetOptions = {
@@ -58,7 +70,7 @@ def build_method(
         f2c = build_f2c(config, backbone, num_identities, device=device)
         method = PoolTraining(f2c, optimizer, **shared)
     else:
-        head = build_head(config, num_identities, device=device)
+        head = build_head(config, num_identities, device=device, counts=counts)
         head_learning_rate = config.head.learning_rate or learning.learning_rate
         method = Classification(
             backbone, head, optimizer, head_learning_rate=head_learning_rate, **shared
@@ -87,8 +99,10 @@ def build_backbone(config: Config) -> nn.Module:
     return backbone
 
 
-def build_head(config: Config, num_identities: int, *, device: torch.device) -> Head:
-    """The head over `num_identities` classes."""
+def build_head(
+    config: Config, num_identities: int, *, device: torch.device, counts: Counts | None = None
+) -> Head:
+    """The head over `num_identities` classes; sampler balanced needs `counts` of their images."""
     chosen = config.head
     shared: dict[str, Any] = {
         "num_classes": num_identities,
@@ -107,10 +121,35 @@ def build_head(config: Config, num_identities: int, *, device: torch.device) -> 
         "seed": stream_seed(config.run.seed, "head"),
         "negatives": build_negatives(config),
         "label_smoothing": chosen.label_smoothing,
+        "sub_centers": chosen.sub_centers,
+        "schedules": build_schedules(config),
     }
     if chosen.method == "partial":
+        if sampler := build_sampler(config, num_identities, counts):
+            return PartialFC(sample_rate=chosen.sample_rate, sampler=sampler, **shared)
         return PartialFC(sample_rate=chosen.sample_rate, block=chosen.block, **shared)
     return FullFC(**shared)
+
+
+def build_sampler(
+    config: Config, num_identities: int, counts: Counts | None = None
+) -> RowSampler | None:
+    """How a partial head draws; None is its own way, uniform."""
+    chosen = config.head
+    if chosen.sampler == "strata":
+        return Strata(chosen.strata or 1, chosen.block)
+    if chosen.sampler == "balanced":
+        if counts is None:
+            raise ConfigError("head.sampler 'balanced' needs the number of images of each person")
+        return ClassBalanced(balance_weights(counts, chosen.balance_power or 0.0))
+    if chosen.sampler == "hard":
+        return HardNegatives(
+            num_identities,
+            share=chosen.hard_share or 0.0,
+            neighbours=chosen.hard_neighbours or 1,
+            refresh_steps=chosen.hard_refresh_steps or 1,
+        )
+    return None
 
 
 def build_center_optimizer(config: Config) -> RowOptimizer:
@@ -207,6 +246,29 @@ def build_margin(config: Config) -> Margin:
     return make[chosen.margin](
         **{key: getattr(chosen, key) for key in MARGIN_DEFAULTS[chosen.margin]}
     )
+
+
+def build_schedules(config: Config) -> dict[str, StepValue]:
+    """What changes with the updates; config has filled the parameters that belong to it."""
+    chosen: Any = config.head
+    schedules: dict[str, StepValue] = {}
+    if chosen.margin_schedule == "linear":
+        schedules["m"] = partial(
+            linear_value, start=chosen.margin_start, end=chosen.m, num_steps=chosen.margin_steps
+        )
+    if chosen.margin_schedule == "sphereface":
+        schedules["annealing"] = partial(
+            sphereface_annealing,
+            base=chosen.annealing_base,
+            gamma=chosen.annealing_gamma,
+            power=chosen.annealing_power,
+            least=chosen.annealing,
+        )
+    if chosen.scale_schedule == "linear":
+        schedules["scale"] = partial(
+            linear_value, start=chosen.scale_start, end=chosen.scale, num_steps=chosen.scale_steps
+        )
+    return schedules
 
 
 def build_negatives(config: Config) -> NegativeRule | None:

@@ -193,6 +193,8 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         grow(new, state, torch.tensor([[1.0] * DIM, [0.0] * DIM]))
     with pytest.raises(NonFiniteError, match=r"mean embedding 0 holds NaN"):
         grow(new, state, torch.full((2, DIM), float("nan")))
+    with pytest.raises(ConfigError, match="expected one center per class, got sub_centers=2"):
+        grow(make(52, sub_centers=2), state, torch.ones(2, DIM))
     for other in (make(52, "adamw"), make(52, dtype=torch.bfloat16)):
         with pytest.raises(ConfigError, match=r"same dim, dtype and optimizer"):
             grow(other, state, torch.ones(2, DIM))

@@ -7,7 +7,7 @@ from manyface.base.errors import ConfigError, DataError
 from manyface.centers import RowAdamW
 from manyface.config import parse_config
 from manyface.data.synthetic import SyntheticFaces
-from manyface.heads import FullFC, PartialFC
+from manyface.heads import ClassBalanced, FullFC, PartialFC, Strata
 from manyface.margins import (
     AdaFace,
     ArcFace,
@@ -83,7 +83,7 @@ def test_centers_as_the_recipe_says(tmp_path):
         20,
         device=CPU,
     )
-    assert (head.block, head.operands, head.centers.dtype) == (4, None, torch.bfloat16)
+    assert (head.sampler.block, head.operands, head.centers.dtype) == (4, None, torch.bfloat16)
     assert {path.name for path in tmp_path.glob("*.rows")} == {"weight.rows", "touched.rows"}
     assert (tmp_path / "weight.rows").stat().st_size == 20 * 16 * 2, "no momentum, 2 bytes each"
     same = tiny("head.operands=bfloat16", "head.placement=host")
@@ -163,6 +163,57 @@ def test_heads():
     assert type(partial) is PartialFC
     assert (partial.sample_rate, partial.scale) == (0.3, 32.0)
     assert torch.equal(full.centers.weight, partial.centers.weight)  # the seed alone decides
+    several = build_head(tiny("head.sub_centers=3"), 20, device=CPU)
+    assert (several.sub_centers, len(several.centers.weight)) == (3, 60)
+
+
+def test_schedules():
+    linear = build_head(
+        tiny(
+            "head.margin=adaface",
+            "head.margin_schedule=linear",
+            "head.margin_steps=10",
+            "head.scale_schedule=linear",
+            "head.scale=32",
+            "head.scale_steps=4",
+        ),
+        20,
+        device=CPU,
+    )
+    found = [
+        (round(margin.m, 9), scale) for margin, scale in map(linear.loss_at, (0, 2, 5, 10, 99))
+    ]
+    assert found == [(0, 16), (0.08, 24), (0.2, 32), (0.4, 32), (0.4, 32)]
+    annealed = build_head(
+        tiny("head.margin=sphereface", "head.margin_schedule=sphereface"), 20, device=CPU
+    )
+    found = [annealed.loss_at(step)[0].annealing for step in (0, 100, 10**6)]
+    assert found == [1000.0, pytest.approx(1000 / 13), 5.0]
+    assert build_head(tiny(), 20, device=CPU).schedules == {}
+
+
+def test_samplers():
+    overrides = {
+        "strata": ["head.strata=4"],
+        "balanced": ["head.balance_power=0.5"],
+        "hard": ["head.hard_neighbours=3", "head.hard_share=0.2", "head.hard_refresh_steps=7"],
+    }
+    built = {
+        name: build_training(
+            tiny("head.sample_rate=0.3", f"head.sampler={name}", *keys), warn=no_warning
+        ).method.head.sampler
+        for name, keys in overrides.items()
+    }
+    assert built["strata"] == Strata(4)
+    assert isinstance(built["balanced"], ClassBalanced)
+    hard = built["hard"]
+    assert (hard.nearest.shape[1], hard.share, hard.refresh_steps) == (3, 0.2, 7)
+    with pytest.raises(ConfigError, match="needs the number of images"):
+        build_head(tiny("head.sample_rate=0.3", "head.sampler=balanced"), 20, device=CPU)
+    with pytest.raises(ConfigError, match="strata of"):
+        build_head(
+            tiny("head.sample_rate=0.3", "head.sampler=strata", "head.strata=21"), 20, device=CPU
+        )
 
 
 def test_the_seed_decides_the_first_values():
