@@ -217,9 +217,7 @@ def build_optimizer(config: Config, backbone: nn.Module) -> torch.optim.Optimize
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": chosen.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    fused = (
-        chosen.fused or None
-    )  # None: what torch takes by itself, several tensors at once on GPUs
+    fused = chosen.fused or None  # None: as torch chooses, on GPUs several tensors at once
     if chosen.name == "adamw":
         return torch.optim.AdamW(groups, lr=chosen.learning_rate, fused=fused)
     return torch.optim.SGD(
