@@ -14,14 +14,14 @@ FLOORS = {
     1: ("margins", "backbones", "parallel", "kernels", "observe"),
     2: ("softmax", "centers", "data"),
     3: ("heads", "testing"),
-    4: ("evaluate", "checkpoint", "bench", "compat"),
+    4: ("evaluate", "checkpoint", "compat"),
     5: ("train", "export"),
-    6: ("report", "plan"),
+    6: ("report", "bench", "plan"),
     7: ("cli",),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-# The recipe is read where it becomes objects and where it is typed in, nowhere else.
-READS_CONFIG = {"config", "train", "plan", "cli"}
+# The recipe is read where it becomes objects, is measured, and is typed in, nowhere else.
+READS_CONFIG = {"config", "train", "bench", "plan", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

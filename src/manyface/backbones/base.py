@@ -29,7 +29,7 @@ class Backbone(nn.Module):
     first_values: ClassVar[FirstValues]
     # Mostly faster on CPUs (docs/backbones.md has figures), and what tensor cores of GPUs want.
     # Only the images are converted: weights stay contiguous, and so does a state_dict.
-    channels_last: ClassVar[bool] = True
+    channels_last: bool = True
 
     def __init__(self, *, embedding_size: int, image_size: int) -> None:
         super().__init__()

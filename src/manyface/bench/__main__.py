@@ -1,7 +1,10 @@
-"""The process of one measurement: `python -m manyface.bench METHOD SHAPE`, started by process.py.
+"""The process of one measurement, started by process.py:
+
+    python -m manyface.bench head METHOD SHAPE     (shape.py, as JSON)
+    python -m manyface.bench train RECIPE OPTIONS  (the text of a recipe; training.py)
 
 Says what it does in lines of JSON: {"doing": text} any number of times, then {"found": figures} or
-{"error": text}. Beside the method's figures it finds the rate of a matrix product, in this process
+{"error": text}. Beside a head's figures it finds the rate of a matrix product, in this process
 too and after the steps, so that it comes from the same minutes and adds no memory to them.
 """
 
@@ -12,19 +15,32 @@ from typing import Any
 from manyface.base.errors import ManyfaceError
 from manyface.bench.measure import measure, product_figures
 from manyface.bench.shape import Shape
+from manyface.bench.training import TrainingOptions, measure_training
+from manyface.config import parse_config
 
 
 def main() -> None:
     """Measure what the arguments say."""
-    name, shape = sys.argv[1], Shape(**json.loads(sys.argv[2]))
     try:
-        figures = measure(name, shape, report=lambda text: _say(doing=text))
-        _say(found={**figures, **product_figures(name, shape)})
+        _say(found=_measure(*sys.argv[1:]))
     except ManyfaceError as error:
         _say(error=str(error))
     except Exception as error:  # anything: the process above says it in a line
         first = str(error).strip().partition("\n")[0]
         _say(error=f"{type(error).__name__}: {first}")
+
+
+def _measure(kind: str, what: str, options: str) -> dict[str, Any]:
+    if kind == "train":
+        return measure_training(
+            parse_config(what), TrainingOptions(**json.loads(options)), report=_doing
+        )
+    shape = Shape(**json.loads(options))
+    return {**measure(what, shape, report=_doing), **product_figures(what, shape)}
+
+
+def _doing(text: str) -> None:
+    _say(doing=text)
 
 
 def _say(**line: Any) -> None:

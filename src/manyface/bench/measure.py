@@ -44,8 +44,8 @@ def measure(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[s
             steps.append(_timed(run.step, labels))
         peak = meter.peak_bytes - before
     return {
-        "step_seconds": _spread(steps[1:]),
-        **({"plan_seconds": _spread(plans[1:])} if method.plans else {}),
+        "step_seconds": spread(steps[1:]),
+        **({"plan_seconds": spread(plans[1:])} if method.plans else {}),
         "peak_extra_bytes": peak,
         "resident_bytes": before,
         "page_cache_bytes": file_bytes(),
@@ -83,5 +83,6 @@ def _timed(function: Callable[..., object], *arguments: Tensor) -> float:
     return time.perf_counter() - start
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, float]:
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
     return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}

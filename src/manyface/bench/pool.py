@@ -42,7 +42,7 @@ class PoolRun:
             Slots(shape.slots, num_identities=shape.classes),
             SlotLedger(shape.slots),
         )
-        state = _full_pool(shape)
+        state = full_pool(shape.slots, shape.classes)
         slots.restore(state)
         self._ledger.restore(state)
         self._planner, self._plan = PoolPlanner(slots), StepPlan((), slots.insert(np.empty(0, int)))
@@ -109,8 +109,8 @@ def pool_needs(shape: Shape) -> Needs:
     return Needs(rows + books, rows, streamed_bytes(shape))
 
 
-def _full_pool(shape: Shape) -> SlotState:
+def full_pool(num_slots: int, num_identities: int) -> SlotState:
     """Every slot taken, by identities drawn without replacement."""
-    everyone = np.arange(shape.slots)
-    identities = Permutation(shape.classes, seed=0)(everyone)
-    return SlotState(identities, order=everyone, next_rows=np.ones(shape.slots, np.int64))
+    everyone = np.arange(num_slots)
+    identities = Permutation(num_identities, seed=0)(everyone)
+    return SlotState(identities, order=everyone, next_rows=np.ones(num_slots, np.int64))

@@ -5,24 +5,43 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from manyface.base.errors import ManyfaceError
-from manyface.bench.shape import Shape
+
+Figures = dict[str, Any]
+DOES_NOT_FIT = "does not fit yet"
 
 
 class MeasurementError(ManyfaceError):
-    """A method that raised, or whose process died."""
+    """A measurement that raised, or whose process died."""
 
 
-def in_own_process(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[str, Any]:
-    """What `python -m manyface.bench` finds for a method.
+def figures_of(name: str, words: Sequence[str], *, report: Callable[[str, str], None]) -> Figures:
+    """What `python -m manyface.bench WORDS` finds, or `error`: why it has found nothing.
+
+    Args:
+        name: of the job, for `report`.
+        words: as __main__.py takes them.
+        report: is told (name, what it does).
+    """
+    try:
+        found = in_own_process(words, report=lambda text: report(name, text))
+    except MeasurementError as error:
+        report(name, "died")
+        return {"error": str(error)}
+    report(name, "done" if found.get("fits", True) else DOES_NOT_FIT)
+    return found
+
+
+def in_own_process(words: Sequence[str], *, report: Callable[[str], None]) -> Figures:
+    """What `python -m manyface.bench WORDS` finds.
 
     Raises:
         MeasurementError: it has found nothing, and why.
     """
-    command = [sys.executable, "-m", "manyface.bench", name, json.dumps(shape.as_dict())]
+    command = [sys.executable, "-m", "manyface.bench", *words]
     with (
         tempfile.TemporaryFile("w+", errors="replace") as complaints,
         subprocess.Popen(  # noqa: S603  ourselves
@@ -40,8 +59,8 @@ def in_own_process(name: str, shape: Shape, *, report: Callable[[str], None]) ->
         return found
 
 
-def _listen(lines: Iterable[str], report: Callable[[str], None]) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = None
+def _listen(lines: Iterable[str], report: Callable[[str], None]) -> Figures | None:
+    found: Figures | None = None
     for line in lines:
         if not line.startswith("{"):  # a library with something to say
             continue

@@ -23,17 +23,16 @@ method that ran. `against` is the one for a table.
 One that does not fit has `fits` false, `needed_bytes`, `available_bytes`; one that died, `error`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from manyface.bench.measure import PRODUCT_SIZE
 from manyface.bench.methods import check_method, find_method
-from manyface.bench.process import MeasurementError, in_own_process
+from manyface.bench.process import DOES_NOT_FIT, Figures, figures_of
 from manyface.bench.shape import Shape
 from manyface.observe.available import available_bytes
 
-Figures = dict[str, Any]
 PRODUCTS = 3  # logits, gradient of the embeddings, gradient of the rows
 
 
@@ -75,16 +74,11 @@ def _run(job: Job, report: Callable[[str, str], None]) -> Figures:
     method = find_method(job.method)
     needed, available = method.needs(job.shape).total, available_bytes()
     if needed > available:
-        report(job.name, "does not fit yet")
+        report(job.name, DOES_NOT_FIT)
         return {"fits": False, "needed_bytes": needed, "available_bytes": available}
     start = {"fits": True, "needed_bytes": needed, "active_rows": method.active_rows(job.shape)}
-    try:
-        found = in_own_process(job.method, job.shape, report=lambda text: report(job.name, text))
-    except MeasurementError as error:
-        report(job.name, "died")
-        return {**start, "error": str(error)}
-    report(job.name, "done")
-    return {**start, "products": PRODUCTS, **found}
+    words = ("head", job.method, json.dumps(job.shape.as_dict()))
+    return {**start, "products": PRODUCTS, **figures_of(job.name, words, report=report)}
 
 
 def _best_rates(methods: dict[str, Figures]) -> dict[str, float]:

@@ -26,8 +26,9 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface report runs/recipe
 
 \b
-What a head costs on this machine, before you choose one:
+What a head, and what a whole training, costs on this machine:
   manyface bench head --classes 1000000
+  manyface bench train recipe.toml
 
 `manyface config` prints every key of a recipe with its meaning.
 """
@@ -74,4 +75,6 @@ for verb, function, summary in (
     ("doctor", doctor.doctor, "What this machine has, and what is missing."),
 ):
     app.command(verb, short_help=summary)(function)
-app.add_typer(bench.app, name="bench", short_help="Time and memory of the heads on this machine.")
+app.add_typer(
+    bench.app, name="bench", short_help="Time and memory of heads and trainings on this machine."
+)

@@ -1,14 +1,14 @@
 """`manyface bench`: what the parts of a training cost on this machine."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.base.errors import ConfigError, WriteError
+from manyface.base.errors import ConfigError
+from manyface.cli.bench_train import train
+from manyface.cli.measuring import measure_to
 
 if TYPE_CHECKING:
     from manyface.bench import Shape
@@ -22,10 +22,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _bench() -> None:
-    # With it, `head` stays a word of its own even while it is the only measurement.
-    pass
+app.command("train", short_help="Images per second of a training, and where its time goes.")(train)
 
 
 @app.command("head", short_help="Time and memory of one step of each head.")
@@ -93,7 +90,7 @@ def head(
     """
     import torch
 
-    from manyface.bench import Job, Shape
+    from manyface.bench import Job, Shape, compare
     from manyface.cli.head_table import print_heads
     from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
@@ -111,7 +108,10 @@ def head(
         checkout=_checkout(rival or []),
     )
     jobs = [Job(name, name, shape) for name in _methods(method, shape)]
-    result = _compare(jobs, file)
+    names = [job.name for job in jobs]
+    result = measure_to(
+        file, names, lambda report: {"shape": shape.as_dict(), **compare(jobs, report=report)}
+    )
     print_heads(result)
     if any("error" in figures for figures in result["methods"].values()):
         raise typer.Exit(1)
@@ -136,50 +136,3 @@ def _methods(asked: Sequence[str] | None, shape: "Shape") -> list[str]:
     named = any(name.startswith(_RIVAL) for name in asked)
     added = [_RIVAL] if shape.checkout is not None and not named else []
     return [*dict.fromkeys(asked), *added]
-
-
-def _compare(jobs: Sequence[Any], file: Path | None) -> dict[str, Any]:
-    """Figures of the jobs, written to `file` too; that it can be written is tried before."""
-    from manyface.bench import compare
-    from manyface.observe.provenance import provenance
-
-    if file is not None:
-        _write(file, "", mode="a")
-    with _progress([job.name for job in jobs]) as report:
-        found = compare(jobs, report=report)
-    result = {"provenance": provenance(), "shape": jobs[0].shape.as_dict(), **found}
-    if file is not None:
-        _write(file, json.dumps(result, indent=2) + "\n")
-    return result
-
-
-@contextmanager
-def _progress(names: list[str]) -> Iterator[Callable[[str, str], None]]:
-    """Says what goes on: a line that changes on a terminal, else a line for each stage."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(stderr=True)
-
-    def line(name: str, doing: str) -> str:
-        return f"[{names.index(name) + 1}/{len(names)}] {name}: {doing}"
-
-    if not console.is_terminal:
-
-        def say(name: str, doing: str) -> None:
-            if not doing.startswith("step"):
-                typer.echo(line(name, doing), err=True)
-
-        yield say
-        return
-    with console.status(Text("starting")) as status:
-        yield lambda name, doing: status.update(Text(line(name, doing)))
-
-
-def _write(path: Path, text: str, *, mode: str = "w") -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise WriteError(path, error) from error

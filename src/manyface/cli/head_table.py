@@ -1,72 +1,32 @@
 """What `manyface bench head` has found, for a terminal of any width from 40 columns on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from manyface.cli.console import format_bytes, make_console
-
-Figures = dict[str, Any]
-# Heading, text of a method that ran (figures, name of the rival), and the narrowest terminal in
-# which it is worth its place.
-_COLUMNS: list[tuple[str, Callable[[Figures, str], str], int]] = [
-    ("step", lambda found, _: format_seconds(found["step_seconds"]["median"]), 0),
-    ("extra", lambda found, _: format_bytes(found["peak_extra_bytes"]), 0),
-    ("held", lambda found, _: format_bytes(found["resident_bytes"]), 50),
-    ("gemm", lambda found, _: f"{100 * found['gemm_fraction']:.0f} %", 58),
-    ("time", lambda found, rival: _times(found["ratio"][rival]["time"]), 70),
-    ("memory", lambda found, rival: _times(found["ratio"][rival]["memory"]), 70),
-]
+from manyface.cli.console import format_bytes
+from manyface.cli.measured_table import Column, Figures, format_seconds, print_measured, ran
 
 
 def print_heads(result: Mapping[str, Any]) -> None:
     """A line for each method, with its figures or why there are none; then what they mean."""
-    methods: dict[str, Figures] = result["methods"]
-    console = make_console()
-    columns = [column for column in _COLUMNS if console.width >= column[2]]
-    rows = {
-        name: [text(found, result["against"]) for _, text, _ in columns]
-        for name, found in _ran(methods).items()
-    }
-    headings = [heading for heading, _, _ in columns]
-    widths = [max(map(len, cells)) for cells in zip(headings, *rows.values(), strict=True)]
-    first = max(map(len, ("method", *methods)))
-    if rows:
-        console.print(_line("method", headings, first, widths))
-    for name, found in methods.items():
-        cells = rows[name] if name in rows else [_why_not(found)]
-        console.print(_line(name, cells, first, widths))
-    for note in _notes(result):
-        console.print(note)
+    columns = _columns(result["against"])
+    print_measured("method", result["methods"], columns=columns, notes=_notes(result))
 
 
-def format_seconds(seconds: float) -> str:
-    """Seconds to three digits: 0.412 ms, 41.2 ms, 4.12 s."""
-    if seconds >= 0.9995:
-        return f"{seconds:.2f} s" if seconds < 100 else f"{seconds:.0f} s"
-    return f"{1e3 * seconds:.3g} ms"
-
-
-def _line(name: str, cells: list[str], first: int, widths: list[int]) -> str:
-    if len(cells) == 1:  # it has a reason in place of figures
-        return f"{name:<{first}} {cells[0]}"
-    right = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-    return " ".join([f"{name:<{first}}", *right])
-
-
-def _ran(methods: Mapping[str, Figures]) -> dict[str, Figures]:
-    return {name: found for name, found in methods.items() if "step_seconds" in found}
-
-
-def _why_not(found: Figures) -> str:
-    if "error" in found:
-        return f"died: {found['error']}"
-    needed, left = format_bytes(found["needed_bytes"]), format_bytes(found["available_bytes"])
-    return f"does not fit yet: needs {needed}, {left} free"
+def _columns(rival: str) -> list[Column]:
+    return [
+        ("step", lambda found: format_seconds(found["step_seconds"]["median"]), 0),
+        ("extra", lambda found: format_bytes(found["peak_extra_bytes"]), 0),
+        ("held", lambda found: format_bytes(found["resident_bytes"]), 50),
+        ("gemm", lambda found: f"{100 * found['gemm_fraction']:.0f} %", 58),
+        ("time", lambda found: _times(found["ratio"][rival]["time"]), 70),
+        ("memory", lambda found: _times(found["ratio"][rival]["memory"]), 70),
+    ]
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
-    ran, shape = _ran(result["methods"]), result["shape"]
-    if not ran:
+    methods, shape = ran(result["methods"]), result["shape"]
+    if not methods:
         return []
     rates = result["product"]["flop_per_second"].items()
     best = ", ".join(f"{dtype} {rate / 1e9:.1f} GFLOP/s" for dtype, rate in rates)
@@ -78,12 +38,13 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         f"time, memory (held + extra, the process included): of those of "
         f"{result['against']}{_other_rivals(result)}",
     ]
-    return [*notes, *(_pool_note(name, found) for name, found in ran.items() if "passes" in found)]
+    pools = (_pool_note(name, found) for name, found in methods.items() if "passes" in found)
+    return [*notes, *pools]
 
 
 def _other_rivals(result: Mapping[str, Any]) -> str:
     """Where to look for the ratios that the table has no place for."""
-    more = any(len(found["ratio"]) > 1 for found in _ran(result["methods"]).values())
+    more = any(len(found["ratio"]) > 1 for found in ran(result["methods"]).values())
     return "; against every other rival: --json" if more else ""
 
 

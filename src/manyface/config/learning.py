@@ -526,6 +526,11 @@ class OptimizerConfig(Section):
     accumulation: Count = Field(
         1, description="Batches whose gradients are averaged into one update."
     )
+    fused: bool = Field(
+        True,
+        description="Move the weights in one pass over memory (torch's fused optimizers); false: "
+        "operation by operation. The same numbers but for rounding.",
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -44,6 +44,11 @@ class RunConfig(Section):
         ),
     ] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
     compile: bool = Field(False, description="Compile the backbone with torch.compile.")
+    channels_last: bool = Field(
+        True,
+        description="Convolutional nets work on images whose channels lie together, mostly faster; "
+        "false: on images as they come. The same numbers but for rounding.",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Arithmetic of the backbone; auto takes bf16 where the device has instructions "

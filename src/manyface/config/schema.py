@@ -2,8 +2,8 @@
 
 The descriptions are the documentation: `manyface config`, docs/config.md and the error messages
 are made from them. A key that is not here is an error, and so is one that would be ignored (but
-for what another head.method would read: load.py). Only `train/build*.py` and the command line read
-these records; the library takes plain arguments.
+for what another head.method would read: load.py). Only `train/`, what measures recipes (`bench/`)
+and the command line read these records; the library takes plain arguments.
 """
 
 from pathlib import Path

@@ -94,6 +94,8 @@ def build_backbone(config: Config) -> nn.Module:
         seed=stream_seed(config.run.seed, "backbone"),
         **options,
     )
+    if not config.run.channels_last:
+        backbone.channels_last = False  # else as the net has it: a vit has no use for it
     if chosen.weights is not None:
         load_backbone_weights(backbone, Path(chosen.weights))
     return backbone
@@ -301,13 +303,15 @@ def build_optimizer(config: Config, backbone: nn.Module) -> torch.optim.Optimize
         {"params": [p for p in learning if p.ndim > 1], "weight_decay": chosen.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    fused = chosen.fused or None  # None: as torch chooses, on GPUs several tensors at once
     if chosen.name == "adamw":
-        return torch.optim.AdamW(groups, lr=chosen.learning_rate)
+        return torch.optim.AdamW(groups, lr=chosen.learning_rate, fused=fused)
     return torch.optim.SGD(
         groups,
         lr=chosen.learning_rate,
         momentum=chosen.momentum,
         nesterov=chosen.nesterov,
+        fused=fused,
     )
 
 

@@ -1,11 +1,12 @@
 """Methods in processes of their own, set in relation; what does not fit has its bytes entered."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from manyface.bench import METHODS, Job, Shape, compare, methods_here, side_by_side
+from manyface.bench import METHODS, Job, Shape, compare, methods_here, process, side_by_side
 from manyface.bench.process import MeasurementError, in_own_process
 
 SMALL = Shape(classes=300, batch=8, dim=16, steps=1)
@@ -17,6 +18,10 @@ RIVALS = [name for name in methods_here(SMALL) if METHODS[name].rival]
 
 def silent(name: str, doing: str) -> None:
     pass
+
+
+def words(method: str) -> tuple[str, str, str]:
+    return "head", method, json.dumps(SMALL.as_dict())
 
 
 def jobs(*names: str) -> list[Job]:
@@ -55,7 +60,10 @@ class Fake:
     def __init__(self, **methods: tuple[float, int, int] | str) -> None:
         self.methods = methods
 
-    def __call__(self, name: str, shape: Shape, *, report: Callable[[str], None]) -> dict:
+    def __call__(self, words: tuple[str, str, str], *, report: Callable[[str], None]) -> dict:
+        kind, name, options = words
+        assert kind == "head"
+        shape = Shape(**json.loads(options))
         found = self.methods[name]
         if isinstance(found, str):
             raise MeasurementError(found)
@@ -72,7 +80,7 @@ class Fake:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, fake: Fake) -> None:
-    monkeypatch.setattr(side_by_side, "in_own_process", fake)
+    monkeypatch.setattr(process, "in_own_process", fake)
 
 
 def test_ratios_against_eager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +130,7 @@ def test_what_does_not_fit_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> dict:
         raise AssertionError
 
-    monkeypatch.setattr(side_by_side, "in_own_process", never)
+    monkeypatch.setattr(process, "in_own_process", never)
     monkeypatch.setattr(side_by_side, "available_bytes", lambda: 1000)
     told: list[tuple[str, str]] = []
     found = compare(jobs("full"), report=lambda *said: told.append(said))
@@ -138,7 +146,7 @@ def test_what_does_not_fit_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_method_raises_is_a_line() -> None:
     with pytest.raises(MeasurementError, match=r"^unknown method 'absent'; expected one of full"):
-        in_own_process("absent", SMALL, report=print)
+        in_own_process(words("absent"), report=print)
 
 
 @pytest.mark.parametrize(
@@ -156,14 +164,14 @@ def test_how_a_process_died_is_said(
 ) -> None:
     pretend(script, tmp_path, monkeypatch)
     with pytest.raises(MeasurementError, match=why):
-        in_own_process("full", SMALL, report=print)
+        in_own_process(words("full"), report=print)
 
 
 def test_what_a_process_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = """echo hello; echo '{"doing": "building"}'; echo '{"found": {"a": 1}}'"""
     pretend(script, tmp_path, monkeypatch)
     told: list[str] = []
-    assert in_own_process("full", SMALL, report=told.append) == {"a": 1}
+    assert in_own_process(words("full"), report=told.append) == {"a": 1}
     assert told == ["building"]
 
 

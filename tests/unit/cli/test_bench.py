@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from manyface.bench import side_by_side
+from manyface.bench import process
 from manyface.bench.process import MeasurementError
 from manyface.bench.shape import Shape
-from manyface.cli.head_table import format_seconds, print_heads
+from manyface.cli.head_table import print_heads
+from manyface.cli.measured_table import format_seconds
 from manyface.cli.program import main
 
 TINY = ("--classes", "300", "--batch", "8", "--dim", "16", "--steps", "1")
@@ -98,7 +99,7 @@ def test_a_method_that_dies_is_a_line(
     def die(*_: object, **__: object) -> dict:
         raise MeasurementError("its process was killed")
 
-    monkeypatch.setattr(side_by_side, "in_own_process", die)
+    monkeypatch.setattr(process, "in_own_process", die)
     code, out, err = run(*TINY, "--method", "full")
     assert (code, out) == (1, "full   died: its process was killed\n")
     assert err == "[1/1] full: died\n"

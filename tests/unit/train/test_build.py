@@ -37,6 +37,7 @@ from manyface.train.build_model import (
     build_precision,
 )
 from manyface.train.devices import autocast_dtype, choose_device, cpu_threads
+from manyface.train.step import FiniteGuard, train_step
 
 TINY = [
     "data.image_size=32",
@@ -250,6 +251,52 @@ def test_norms_biases_and_slopes_are_not_decayed():
     assert all(parameter.ndim == 1 for parameter in free["params"])
     learning = [p for p in backbone.parameters() if p.requires_grad]
     assert len(decayed["params"]) + len(free["params"]) == len(learning)
+
+
+def after_steps(*overrides: str, steps: int = 3) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses of the first steps, and the weights after them."""
+    training = build_training(tiny("run.precision=fp32", *overrides), warn=no_warning)
+    guard, losses = FiniteGuard(CPU), []
+    for step, batch in enumerate(training.loader.batches(0, steps)):
+        done = train_step(training.method, [batch], step=step, factor=0.1, seed=0, guard=guard)
+        losses.append(float(done.loss))
+    return losses, training.method.net.state_dict()
+
+
+def assert_equal_to_rounding(*overrides: str, steps: int = 3) -> None:
+    """Steps with and without the last override, whose key says false."""
+    plain = after_steps(*overrides, steps=steps)
+    fast = after_steps(*overrides[:-1], steps=steps)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["optimizer.nesterov=true"], ["optimizer.momentum=0"], ["optimizer.name=adamw"], []],
+)
+def test_the_fused_optimizer_is_the_plain_one(overrides):
+    if overrides == ["optimizer.name=adamw"]:
+        overrides = [*overrides, "optimizer.learning_rate=0.001"]
+    for fused in (True, False):
+        made = made_optimizer(*overrides, f"optimizer.fused={str(fused).lower()}")
+        assert all(group["fused"] is (fused or None) for group in made.param_groups)
+    assert_equal_to_rounding(*overrides, "optimizer.fused=false")
+
+
+def made_optimizer(*overrides: str) -> torch.optim.Optimizer:
+    return build_optimizer(tiny(*overrides), build_backbone(tiny()))
+
+
+@pytest.mark.parametrize("name, steps", [("tiny", 3), ("r18", 1)])
+def test_channels_last_is_the_same_net(name, steps):
+    # Later steps of deep nets amplify rounding: batch norm over 8 images of few pixels.
+    assert_equal_to_rounding(f"backbone.name={name}", "run.channels_last=false", steps=steps)
+
+
+def test_who_takes_channels_last():
+    assert build_backbone(tiny()).channels_last
+    assert not build_backbone(tiny("run.channels_last=false")).channels_last
+    assert not build_backbone(tiny("backbone.name=vit_t", "data.image_size=112")).channels_last
 
 
 def test_adamw_and_learning_rates():
