@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError
+from manyface.base.threads import use_one_core
 from manyface.bench.measure import spread
 from manyface.bench.parts import PARTS, Stopwatch, watched
 from manyface.bench.pictures import JpegRecords
@@ -46,7 +47,6 @@ from manyface.bench.process import Figures
 from manyface.config import Config
 from manyface.config.learning import WITHOUT_CENTERS
 from manyface.data import Batch, DecodedImages, DualLoader, GroupedSource, Loader
-from manyface.data.threads import use_one_core
 from manyface.heads import F2C
 from manyface.heads.pool_plan import StepPlan
 from manyface.observe.available import available_bytes

@@ -80,7 +80,7 @@ def _count_identities(config: "Config") -> int:
 def _print(found: "Prediction", said: list[str]) -> None:
     """A line for each part that there is; then the sums, and what to change."""
     from manyface.cli.console import format_bytes, make_console
-    from manyface.cli.head_table import format_seconds
+    from manyface.cli.measured_table import format_seconds
 
     console = make_console()
     console.print(
