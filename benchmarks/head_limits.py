@@ -1,6 +1,6 @@
 """The heads at the limit of the machine, against their rivals: a table of cases.
 
-    python benchmarks/head_limits.py --checkout DIR [--cases sampled full ten-million flat]
+    python benchmarks/head_limits.py --checkout DIR [--cases sampled full ten-million flat mapped]
 
 DIR is a checkout of insightface, whose PartialFC_V2 is run unchanged. Measured as `manyface bench
 head` does (src/manyface/bench); a case that was measured before is kept in the result file.
@@ -8,6 +8,7 @@ head` does (src/manyface/bench); a case that was measured before is kept in the 
     sampled      1M classes at 0.1: ours in bfloat16 and float32, the 2020 method, PartialFC_V2
     full         1M classes, all of them: ours in bfloat16 and float32, eager, torch's fused layer
     ten-million  10M classes at 0.1 and 0.01 in bfloat16, with momentum and without
+    mapped       30,000 sampled rows of 30M classes in files (31 GB), and of 1M in memory
     flat         100,000 sampled rows of 1M and of 10M classes
 """
 
@@ -56,11 +57,22 @@ def flat(shape: Shape) -> list[Job]:
     return [Job("1M classes", "partial_bf16", small), Job("10M classes", "partial_bf16", large)]
 
 
+def mapped(shape: Shape) -> list[Job]:
+    """30M classes in files, and the same sample of a table in memory; no momentum."""
+    small = replace(shape, classes=MILLION, sample_rate=0.03, momentum=0.0)
+    large = replace(small, classes=30 * MILLION, sample_rate=0.001, files=str(Path.cwd()))
+    return [
+        Job("1M in memory", "partial_bf16", small),
+        Job("30M in files", "partial_bf16_files", large),
+    ]
+
+
 CASES: dict[str, Callable[[Shape], list[Job]]] = {
     "sampled": sampled,
     "full": full,
     "ten-million": ten_million,
     "flat": flat,
+    "mapped": mapped,
 }
 
 

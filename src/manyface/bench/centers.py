@@ -1,5 +1,7 @@
 """The library's heads with class centers: full and Partial FC."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from manyface.base.numeric import working_dtype
 from manyface.base.random import torch_generator
 from manyface.bench.shape import Needs, Shape
+from manyface.centers import InFiles
 from manyface.centers.table import DRAWN_ROWS
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.heads.base import HeadOptions
@@ -33,6 +36,7 @@ class HeadRun:
         self._embeddings = random_embeddings(shape, "embeddings", shape.batch).requires_grad_()
         for state in head.centers.state_of_rows().values():
             state.fill_(0)  # written, so that its pages are resident
+        self.folder: object = None  # kept as long as the head, if it lies in files
 
     def plan(self, labels: Tensor) -> None:
         """Nothing."""
@@ -66,6 +70,34 @@ def build_partial(shape: Shape, dtype: torch.dtype | None = None) -> HeadRun:
         **_options(shape, dtype),
     )
     return HeadRun(head, shape)
+
+
+def build_partial_files(shape: Shape) -> HeadRun:
+    """Partial FC with rows in bfloat16, in files that go when it does."""
+    folder = tempfile.TemporaryDirectory(prefix="manyface-rows-", dir=shape.files)
+    options = _options(shape, torch.bfloat16)
+    options["place"] = InFiles(Path(folder.name) / "rows")
+    head = PartialFC(
+        num_classes=shape.classes,
+        dim=shape.dim,
+        margin=MARGIN,
+        sample_rate=shape.sample_rate,
+        **options,
+    )
+    run = HeadRun(head, shape)
+    run.folder = folder
+    return run
+
+
+def no_files(shape: Shape) -> str | None:
+    """Why it cannot run: nobody has said where files may be."""
+    return None if shape.files else "partial_bf16_files writes all rows: name a folder, --files DIR"
+
+
+def files_needs(shape: Shape) -> Needs:
+    """Memory as of `partial`, but for the rows and their momentum."""
+    needs = partial_needs(shape, torch.bfloat16)
+    return Needs(0, needs.building, needs.stepping)
 
 
 def full_rows(shape: Shape) -> int:

@@ -17,8 +17,11 @@ from manyface.bench.arcface_torch import (
 from manyface.bench.centers import (
     build_full,
     build_partial,
+    build_partial_files,
+    files_needs,
     full_needs,
     full_rows,
+    no_files,
     partial_needs,
     partial_rows,
 )
@@ -81,6 +84,13 @@ METHODS: dict[str, Method] = {
         partial(build_partial, dtype=torch.bfloat16),
         partial(partial_needs, dtype=torch.bfloat16),
         partial_rows,
+        product_dtype="bfloat16",
+    ),
+    "partial_bf16_files": Method(
+        build_partial_files,
+        files_needs,
+        partial_rows,
+        missing=no_files,
         product_dtype="bfloat16",
     ),
     "f2c": Method(PoolRun, pool_needs, pool_rows, plans=True, check=check_pool),

@@ -32,6 +32,7 @@ class Shape:
         momentum: of the library's class centers; 0 keeps none. Rivals have theirs.
         dtype: "float32" or "float64", of everything but the methods named after another.
         checkout: folder of insightface's code, for the methods that run it.
+        files: folder for rows in files, for the method that has them there.
 
     Raises:
         ConfigError: a size or share that no step can have.
@@ -48,6 +49,7 @@ class Shape:
     momentum: float = 0.9
     dtype: str = "float32"
     checkout: str | None = None
+    files: str | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

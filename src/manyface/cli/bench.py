@@ -53,6 +53,10 @@ def head(
     ] = None,
     momentum: Annotated[float, typer.Option(help="Of our class centers; 0 keeps none.")] = 0.9,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    files: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where partial_bf16_files may write all rows."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
     ] = None,
@@ -64,6 +68,8 @@ def head(
     partial  Partial FC: a sample of them
     full_bf16, partial_bf16
              the same with rows, momentum and products in bfloat16
+    partial_bf16_files
+             rows in files that are mapped into memory; takes --files DIR
     f2c      the dynamic class pool; a step has two passes, each half of
              the batch is probe once and gallery once, so there are
              2 x B/2 probes of B distinct images; planning the slots is
@@ -106,6 +112,7 @@ def head(
         momentum=momentum,
         dtype=dtype,
         checkout=_checkout(rival or []),
+        files=None if files is None else str(files),
     )
     jobs = [Job(name, name, shape) for name in _methods(method, shape)]
     names = [job.name for job in jobs]
