@@ -3,7 +3,8 @@
 Memory is the peak of anonymous + shared resident bytes (observe/memory.py) above what is held
 before the first step, when rows, momentum and batch are resident and written; pages of files, the
 program's own included, are counted apart. Time is that of the
-steps after one warm-up, each with labels of its own.
+steps after one warm-up, each with labels of its own; memory is watched in the warm-up and in one
+more step at the end, and not while time is taken.
 """
 
 import statistics
@@ -34,23 +35,37 @@ def measure(name: str, shape: Shape, *, report: Callable[[str], None]) -> dict[s
     method = find_method(name)
     report("building")
     run = method.build(shape)
-    plans, steps = [], []
     give_back_freed()
     before = resident_bytes()
-    with MemoryMeter(interval_seconds=0.002) as meter:
-        for count, labels in enumerate(_labels(shape)):
-            report(f"step {count} of {shape.steps}" if count else "warming up")
-            plans.append(_timed(run.plan, labels))
-            steps.append(_timed(run.step, labels))
-        peak = meter.peak_bytes - before
+    first, *others = _labels(shape)
+
+    def step(labels: Tensor) -> tuple[float, float]:
+        return _timed(run.plan, labels), _timed(run.step, labels)
+
+    report("warming up")
+    peak = _peak_of(step, first)
+    plans: list[float] = []
+    steps: list[float] = []
+    for count, labels in enumerate(others, start=1):
+        report(f"step {count} of {shape.steps}")
+        for found, seconds in zip((plans, steps), step(labels), strict=True):
+            found.append(seconds)
+    peak = max(peak, _peak_of(step, first)) - before
     return {
-        "step_seconds": spread(steps[1:]),
-        **({"plan_seconds": spread(plans[1:])} if method.plans else {}),
+        "step_seconds": spread(steps),
+        **({"plan_seconds": spread(plans)} if method.plans else {}),
         "peak_extra_bytes": peak,
         "resident_bytes": before,
         "page_cache_bytes": file_bytes(),
         **run.figures(),
     }
+
+
+def _peak_of(step: Callable[[Tensor], object], labels: Tensor) -> int:
+    """Most resident bytes in a step, which is not timed: watching takes time."""
+    with MemoryMeter(interval_seconds=0.002) as meter:
+        step(labels)
+        return meter.peak_bytes
 
 
 def product_figures(name: str, shape: Shape) -> dict[str, Any]:
