@@ -1,5 +1,6 @@
 """The library's heads with class centers: full and Partial FC."""
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def build_partial_files(shape: Shape) -> HeadRun:
     )
     run = HeadRun(head, shape)
     run.folder = folder
+    os.sync()  # the disk has taken what building has written, and is free for steps
     return run
 
 

@@ -28,8 +28,8 @@ from manyface.train.devices import choose_device, cpu_threads, describe_device
 Report = Callable[[str], None]
 # What libraries keep once they have run, and of each byte that is alive the allocator holds more:
 # chosen on the recipes of benchmarks/plan_calibration.json, not on those it is judged by.
-_LIBRARIES = 60 * 2**20
-_ALLOCATOR = 1.18
+_LIBRARIES = 90 * 2**20
+_ALLOCATOR = 1.25
 
 
 def plan_here(config: Config, *, identities: int | None, report: Report) -> Prediction:
@@ -51,7 +51,7 @@ def plan_here(config: Config, *, identities: int | None, report: Report) -> Pred
         source = _source(config, identities)
         count = identities or (source.num_identities if source else 0)
         report("the net")
-        net = net_costs(config, device=device)
+        net = net_costs(config, device=device, source=source)
         report("the head")
         batch = config.train.batch_size
         head = head_costs(config, count, batch_size=batch, device=device, timed=True)
@@ -147,14 +147,8 @@ def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts
     backbone = accumulation * net.seconds.at(config.train.batch_size)
     of_head = accumulation * (head.seconds or 0.0)
     loading = None if loader is None else accumulation * loader.seconds
-    return Seconds(backbone, of_head, loading, _exposed(backbone + of_head, loading or 0.0))
-
-
-def _exposed(compute: float, loading: float) -> float:
-    """Seconds that a step is longer for its loader, whose threads share the cores with torch's."""
-    cores, threads = usable_cores(), torch.get_num_threads()
-    shared = (compute * threads + loading) / cores
-    return max(0.0, shared - compute, loading / max(1, cores // 2) - compute)
+    exposed = accumulation * config.train.batch_size * (net.exposed or 0.0)
+    return Seconds(backbone, of_head, loading, exposed)
 
 
 def _available(device: torch.device) -> int:

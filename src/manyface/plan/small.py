@@ -7,7 +7,7 @@ the head. Two points of each are measured on copies, and the recipe's own lies o
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from manyface.base.random import torch_generator
 from manyface.config import Config
 from manyface.config.learning import WITHOUT_CENTERS
-from manyface.data import Batch, DualBatch
+from manyface.data import Batch, DualBatch, GroupedSource
 from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C
 from manyface.heads.sampling import sample_size
 from manyface.plan.live import live_bytes
 from manyface.plan.prediction import Line
+from manyface.train.build import build_loader
 from manyface.train.build_model import build_f2c, build_head, build_method
 from manyface.train.devices import autocast_dtype
 from manyface.train.method import Classification, PoolTraining
@@ -30,7 +31,7 @@ from manyface.train.step import FiniteGuard, train_step
 Method = Classification | PoolTraining
 _FEW = 8  # images of the first step
 _PATIENCE = 1.5  # seconds for one step of a copy
-_REPEATS = 3
+_REPEATS, _LOADED = 3, 6
 # Rows that a copy's head scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
 
@@ -53,23 +54,33 @@ class NetCosts:
         seconds: of a step here.
         held: weights, optimizer state, gallery net, averaged net.
         gradients: of the weights.
+        exposed: seconds of an image by which a step with the loader is longer; None without data.
     """
 
     activations: Line
     seconds: Line
     held: int
     gradients: int
+    exposed: float | None
 
 
-def net_costs(config: Config, *, device: torch.device) -> NetCosts:
+def net_costs(
+    config: Config, *, device: torch.device, source: GroupedSource | None = None
+) -> NetCosts:
     """Bytes with few images; seconds with as many as our patience allows, and half of them."""
     method = _small_method(config, device=device)
-    seconds = _line(_affordable(config, method), lambda n: seconds_of(_step(config, method, n)))
+    images = _affordable(config, method)
+    seconds = _line(images, lambda n: seconds_of(_step(config, method, n)))
+    exposed = None
+    if source is not None:
+        images = min(images, len(source) // 2 * 2)
+        loaded = _seconds_with_loader(config, method, source, images)
+        exposed = max(0.0, loaded - seconds.at(images)) / images
     activations = _line(_FEW, lambda images: _activation_bytes(config, method, images))
     weights = _bytes(method.net.parameters())
     copies = 1 + (method.averaged is not None) + isinstance(method, PoolTraining)
     held = copies * weights + _state_bytes(method.optimizer)
-    return NetCosts(activations, seconds, held, weights)
+    return NetCosts(activations, seconds, held, weights, exposed)
 
 
 def _affordable(config: Config, method: Method) -> int:
@@ -84,6 +95,24 @@ def _line(images: int, measured: Callable[[int], float]) -> Line:
     """Through what is measured with so many images, and with half of them."""
     fewer = max(2, images // 4 * 2)
     return Line.through((fewer, measured(fewer)), (images, measured(images)))
+
+
+def _seconds_with_loader(
+    config: Config, method: Method, source: GroupedSource, images: int
+) -> float:
+    """Of a step whose batches are made meanwhile, as in training; median after the first ones."""
+    small = changed(config, "train", batch_size=images)
+    batches = build_loader(small, source, None).batches(0, _LOADED + 2)
+    guard, people = FiniteGuard(method.device), 2 * max(_FEW, config.train.batch_size)
+
+    def step() -> None:
+        batch = next(batches)
+        known = replace(batch, labels=batch.labels % people)  # the copy has fewer
+        train_step(method, [known], step=0, factor=0.0, seed=0, guard=guard)
+        _wait_for(method.device)
+
+    seconds_of(step, repeats=2)
+    return seconds_of(step, repeats=_LOADED)
 
 
 def _activation_bytes(config: Config, method: Method, images: int) -> int:
@@ -112,8 +141,9 @@ def _with_few_classes(config: Config, identities: int, *, batch_size: int) -> Co
 
 
 def _in_memory(config: Config) -> Config:
-    """Copies are small: they need no file."""
-    return changed(config, "head", placement="device", placement_folder=None)
+    """Copies are small: they need no file, and know of no images of their people."""
+    sampler = {} if config.head.sampler != "balanced" else {"sampler": "uniform"}
+    return changed(config, "head", placement="device", placement_folder=None, **sampler)
 
 
 def _step(config: Config, method: Method, images: int) -> Callable[[], None]:
@@ -218,7 +248,10 @@ def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, 
 def _build(config: Config, identities: int, *, device: torch.device) -> nn.Module:
     config = _in_memory(config)
     if config.head.method == "f2c":
-        return build_f2c(config, _Nothing(), identities, device=device)
+        f2c = build_f2c(config, _Nothing(), identities, device=device)
+        people = torch.arange(f2c.pool.num_slots)
+        f2c.prefill(torch.randn(len(people), f2c.pool.dim, device=device), people)
+        return f2c
     head = build_head(config, identities, device=device)
     assert isinstance(head, nn.Module)  # noqa: S101
     return head
