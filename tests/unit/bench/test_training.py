@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from manyface.base.errors import ConfigError, DataError
-from manyface.bench import training
+from manyface.bench import room
 from manyface.bench.parts import PARTS, Stopwatch, watched
 from manyface.bench.pictures import DISTINCT, JpegRecords
+from manyface.bench.room import activation_bytes
 from manyface.bench.training import (
     MadeBefore,
     TrainingOptions,
-    activation_bytes,
     fill_pool,
     measure_training,
     shares,
@@ -219,13 +219,13 @@ def test_activations_grow_with_the_batch_and_weights_do_not(autocast: torch.dtyp
     config = tiny("train.batch_size=12")
     method = build_method(config, 40, device=CPU, autocast=autocast)
     counted = activation_bytes(method, config)
-    assert counted == training._saved_bytes(method, 12, 32)
+    assert counted == room._saved_bytes(method, 12, 32)
 
 
 @pytest.mark.parametrize("free", [1000, 300 * 2**20])
 def test_what_cannot_fit_is_not_run(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "available_bytes", lambda: free)
-    monkeypatch.setattr(training, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(room, "available_bytes", lambda: free)
+    monkeypatch.setattr(room, "resident_bytes", lambda: 0)
     large = ["train.batch_size=4000", "data.synthetic.num_identities=2000"]
     config = tiny() if free == 1000 else tiny(*large)
     found = measure_training(config, TrainingOptions(), report=silent)
