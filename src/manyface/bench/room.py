@@ -32,11 +32,14 @@ class Room:
 
 
 def center_bytes(config: Config, num_identities: int) -> int:
-    """Of class centers and momentum; 0 for a head without them."""
-    if config.head.method in WITHOUT_CENTERS:
+    """Of class centers and their momentum in memory; 0 for a head without them."""
+    chosen = config.head
+    if chosen.method in WITHOUT_CENTERS or chosen.placement == "file":
         return 0
-    copies = 1 + (config.head.momentum > 0)
-    return copies * num_identities * config.backbone.embedding_size * torch.float32.itemsize
+    copies = 1 + (chosen.optimizer == "adamw" or chosen.momentum > 0)
+    numbers = num_identities * chosen.sub_centers * config.backbone.embedding_size
+    number_bytes: int = getattr(torch, chosen.dtype).itemsize
+    return copies * numbers * number_bytes
 
 
 def activation_bytes(method: Classification | PoolTraining, config: Config) -> int:

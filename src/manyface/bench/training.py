@@ -54,8 +54,8 @@ from manyface.observe.memory import (
     peak_device_bytes,
     resident_bytes,
 )
-from manyface.train.build import SYNTHETIC, build_loader, build_plan, build_source
-from manyface.train.build_model import build_method, build_precision
+from manyface.train.build import SYNTHETIC, build_loader, build_method_for, build_plan, build_source
+from manyface.train.build_model import build_precision
 from manyface.train.checks import check_batch_size
 from manyface.train.devices import choose_device, cpu_threads
 from manyface.train.loop import BatchSource, batches_of_steps
@@ -124,9 +124,7 @@ class _Training:
         self, config: Config, source: GroupedSource, *, device: torch.device, report: Report
     ) -> None:
         self.autocast = build_precision(config, device, warn=report)
-        self.method = build_method(
-            config, source.num_identities, device=device, autocast=self.autocast
-        )
+        self.method = build_method_for(config, source, device=device, autocast=self.autocast)
         if isinstance(self.method, PoolTraining):
             fill_pool(self.method.f2c)
         self.loader = build_loader(config, source, self.method)

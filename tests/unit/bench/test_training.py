@@ -1,5 +1,7 @@
 """Steps of trainings are those of train/; their seconds are divided where the parts meet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,7 @@ HEADS = {
     "partial": ["head.sample_rate=0.5"],
     "f2c": ["head.method=f2c", "pool.ratio=0.5"],
     "virtual": ["head.method=virtual", "pool.ratio=0.5"],
+    "balanced": ["head.method=partial", "head.sampler=balanced", "head.sample_rate=0.5"],
     "accumulation": ["optimizer.accumulation=2", "train.ema=0.9"],
 }
 
@@ -239,3 +242,23 @@ def test_what_cannot_fit_is_not_run(free: int, monkeypatch: pytest.MonkeyPatch) 
 def test_options_that_nothing_can_be_measured_with() -> None:
     with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         TrainingOptions(steps=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "copies", "number_bytes"),
+    [
+        ([], 2, 4),
+        (["head.momentum=0"], 1, 4),
+        (["head.dtype=bfloat16"], 2, 2),
+        (["head.sub_centers=3"], 6, 4),
+        (["head.optimizer=adamw"], 2, 4),
+        (["head.method=f2c"], 0, 4),
+    ],
+)
+def test_bytes_of_class_centers(overrides: list[str], copies: int, number_bytes: int) -> None:
+    assert room.center_bytes(tiny(*overrides), 100) == copies * 100 * 16 * number_bytes
+
+
+def test_class_centers_in_files_take_no_memory(tmp_path: Path) -> None:
+    folder = f"head.placement_folder={tmp_path}"
+    assert room.center_bytes(tiny("head.placement=file", folder), 100) == 0
