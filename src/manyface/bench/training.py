@@ -35,7 +35,6 @@ from dataclasses import dataclass, replace
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from manyface.base.errors import ConfigError
 from manyface.base.threads import use_one_core
@@ -44,24 +43,23 @@ from manyface.bench.parts import PARTS, Stopwatch, watched
 from manyface.bench.pictures import JpegRecords
 from manyface.bench.pool import full_pool
 from manyface.bench.process import Figures
+from manyface.bench.room import DoesNotFitError, Room, activation_bytes, center_bytes
 from manyface.config import Config
-from manyface.config.learning import WITHOUT_CENTERS
 from manyface.data import Batch, DecodedImages, DualLoader, GroupedSource, Loader
 from manyface.heads import F2C
 from manyface.heads.pool_plan import StepPlan
-from manyface.observe.available import available_bytes
 from manyface.observe.memory import (
     MemoryMeter,
     give_back_freed,
     peak_device_bytes,
     resident_bytes,
 )
-from manyface.train.build import SYNTHETIC, build_loader, build_plan, build_source
-from manyface.train.build_model import build_method, build_precision
+from manyface.train.build import SYNTHETIC, build_loader, build_method_for, build_plan, build_source
+from manyface.train.build_model import build_precision
 from manyface.train.checks import check_batch_size
 from manyface.train.devices import choose_device, cpu_threads
 from manyface.train.loop import BatchSource, batches_of_steps
-from manyface.train.method import Classification, PoolTraining
+from manyface.train.method import PoolTraining
 from manyface.train.step import FiniteGuard, train_step
 
 Report = Callable[[str], None]
@@ -89,7 +87,7 @@ class TrainingOptions:
 def measure_training(config: Config, options: TrainingOptions, *, report: Report) -> Figures:
     """Figures of the recipe's steps, in this process, which should do nothing else."""
     device = choose_device(config.run.device)
-    room = _Room(device)
+    room = Room(device)
     try:
         with cpu_threads(config.run.threads):
             report("building")
@@ -97,11 +95,11 @@ def measure_training(config: Config, options: TrainingOptions, *, report: Report
             stepping = activation_bytes(training.method, config) + training.pixel_bytes
             room.check(resident_bytes() + stepping)
             return training.figures(options)
-    except _DoesNotFitError as error:
+    except DoesNotFitError as error:
         return {"fits": False, "needed_bytes": error.needed, "available_bytes": room.free}
 
 
-def _build(config: Config, device: torch.device, *, room: "_Room", report: Report) -> "_Training":
+def _build(config: Config, device: torch.device, *, room: Room, report: Report) -> "_Training":
     if config.data.path == SYNTHETIC:  # before there is anything to count
         room.check(center_bytes(config, config.data.synthetic.num_identities))
     source = training_source(config, warn=report)
@@ -119,56 +117,6 @@ def training_source(config: Config, *, warn: Report) -> GroupedSource:
     return DecodedImages(records, image_size=size, threads=config.data.threads, cache=0)
 
 
-def center_bytes(config: Config, num_identities: int) -> int:
-    """Of class centers and momentum; 0 for a head without them."""
-    if config.head.method in WITHOUT_CENTERS:
-        return 0
-    copies = 1 + (config.head.momentum > 0)
-    return copies * num_identities * config.backbone.embedding_size * torch.float32.itemsize
-
-
-def activation_bytes(method: Classification | PoolTraining, config: Config) -> int:
-    """What autograd keeps of the forward pass of a batch, from passes of 2 and 4 images."""
-    few, more = (_saved_bytes(method, images, config.data.image_size) for images in (2, 4))
-    return few + (more - few) * (config.train.batch_size - 2) // 2
-
-
-def _saved_bytes(method: Classification | PoolTraining, images: int, size: int) -> int:
-    """Of the net as it is before it is compiled; its weights count, since autocast copies them."""
-    saved: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    method.net.train()
-    pixels = torch.zeros(images, 3, size, size, device=method.device)
-    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
-    with hooks, method.precision():
-        method.net.forward(pixels)
-    return sum(saved.values())
-
-
-class _DoesNotFitError(Exception):
-    def __init__(self, needed: int) -> None:
-        super().__init__(needed)
-        self.needed = needed
-
-
-class _Room:
-    """Host memory that this process may come to; what a GPU lacks, torch says itself."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.free = available_bytes() + resident_bytes()
-        self._counts = device.type == "cpu"
-
-    def check(self, needed: int) -> None:
-        """Refuse what needs more, in bytes."""
-        if self._counts and needed > self.free:
-            raise _DoesNotFitError(needed)
-
-
 class _Training:
     """What train/ builds of a recipe, and its steps one after the other."""
 
@@ -176,9 +124,7 @@ class _Training:
         self, config: Config, source: GroupedSource, *, device: torch.device, report: Report
     ) -> None:
         self.autocast = build_precision(config, device, warn=report)
-        self.method = build_method(
-            config, source.num_identities, device=device, autocast=self.autocast
-        )
+        self.method = build_method_for(config, source, device=device, autocast=self.autocast)
         if isinstance(self.method, PoolTraining):
             fill_pool(self.method.f2c)
         self.loader = build_loader(config, source, self.method)

@@ -79,13 +79,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     check_batch_size(config.train.batch_size, source)
     if text := single_images_warning(source):
         warn(text)
-    method = build_method(
-        config,
-        source.num_identities,
-        device=device,
-        autocast=autocast,
-        counts=_images_of_each(source) if config.head.sampler == "balanced" else None,
-    )
+    method = build_method_for(config, source, device=device, autocast=autocast)
     loader = build_loader(config, source, method)
     return Training(
         source=source,
@@ -96,6 +90,19 @@ def build_training(config: Config, *, warn: Warn) -> Training:
         evaluators=build_evaluators(config, source, warn=warn),
         device=device,
         autocast=autocast,
+    )
+
+
+def build_method_for(
+    config: Config, source: GroupedSource, *, device: torch.device, autocast: torch.dtype | None
+) -> Classification | PoolTraining:
+    """The method over the identities of `source`."""
+    return build_method(
+        config,
+        source.num_identities,
+        device=device,
+        autocast=autocast,
+        counts=_images_of_each(source) if config.head.sampler == "balanced" else None,
     )
 
 

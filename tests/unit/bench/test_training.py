@@ -1,17 +1,19 @@
 """Steps of trainings are those of train/; their seconds are divided where the parts meet."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from manyface.base.errors import ConfigError, DataError
-from manyface.bench import training
+from manyface.bench import room
 from manyface.bench.parts import PARTS, Stopwatch, watched
 from manyface.bench.pictures import DISTINCT, JpegRecords
+from manyface.bench.room import activation_bytes
 from manyface.bench.training import (
     MadeBefore,
     TrainingOptions,
-    activation_bytes,
     fill_pool,
     measure_training,
     shares,
@@ -39,6 +41,7 @@ HEADS = {
     "partial": ["head.sample_rate=0.5"],
     "f2c": ["head.method=f2c", "pool.ratio=0.5"],
     "virtual": ["head.method=virtual", "pool.ratio=0.5"],
+    "balanced": ["head.method=partial", "head.sampler=balanced", "head.sample_rate=0.5"],
     "accumulation": ["optimizer.accumulation=2", "train.ema=0.9"],
 }
 
@@ -219,13 +222,13 @@ def test_activations_grow_with_the_batch_and_weights_do_not(autocast: torch.dtyp
     config = tiny("train.batch_size=12")
     method = build_method(config, 40, device=CPU, autocast=autocast)
     counted = activation_bytes(method, config)
-    assert counted == training._saved_bytes(method, 12, 32)
+    assert counted == room._saved_bytes(method, 12, 32)
 
 
 @pytest.mark.parametrize("free", [1000, 300 * 2**20])
 def test_what_cannot_fit_is_not_run(free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "available_bytes", lambda: free)
-    monkeypatch.setattr(training, "resident_bytes", lambda: 0)
+    monkeypatch.setattr(room, "available_bytes", lambda: free)
+    monkeypatch.setattr(room, "resident_bytes", lambda: 0)
     large = ["train.batch_size=4000", "data.synthetic.num_identities=2000"]
     config = tiny() if free == 1000 else tiny(*large)
     found = measure_training(config, TrainingOptions(), report=silent)
@@ -239,3 +242,23 @@ def test_what_cannot_fit_is_not_run(free: int, monkeypatch: pytest.MonkeyPatch) 
 def test_options_that_nothing_can_be_measured_with() -> None:
     with pytest.raises(ConfigError, match="steps must be at least 1, got 0"):
         TrainingOptions(steps=0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "copies", "number_bytes"),
+    [
+        ([], 2, 4),
+        (["head.momentum=0"], 1, 4),
+        (["head.dtype=bfloat16"], 2, 2),
+        (["head.sub_centers=3"], 6, 4),
+        (["head.optimizer=adamw"], 2, 4),
+        (["head.method=f2c"], 0, 4),
+    ],
+)
+def test_bytes_of_class_centers(overrides: list[str], copies: int, number_bytes: int) -> None:
+    assert room.center_bytes(tiny(*overrides), 100) == copies * 100 * 16 * number_bytes
+
+
+def test_class_centers_in_files_take_no_memory(tmp_path: Path) -> None:
+    folder = f"head.placement_folder={tmp_path}"
+    assert room.center_bytes(tiny("head.placement=file", folder), 100) == 0
