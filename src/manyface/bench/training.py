@@ -18,7 +18,7 @@ The figures of a training that ran:
                        that decode, and whether batches came from it (`on`)
     precision          fp32 or bf16
     resident_bytes     anonymous + shared memory before the first step, the process included
-    peak_extra_bytes   the most that was held above that in any step
+    peak_extra_bytes   the most in a step of the warm-up, above that
     peak_device_bytes  the most that torch held on a GPU; None elsewhere
 
 What cannot fit has `fits` false, `needed_bytes` (a lower bound: class centers and momentum, or what
@@ -148,11 +148,12 @@ class _Training:
         with self._batches(options, warm_up + (1 + twice) * options.steps) as feed:
             give_back_freed()
             before = resident_bytes()
-            with watched(self.method, self._watch), MemoryMeter(interval_seconds=0.01) as meter:
-                first = self._steps(feed, warm_up, splits=False)
+            with watched(self.method, self._watch):
+                with MemoryMeter(interval_seconds=0.002) as meter:  # not while time is taken
+                    first = self._steps(feed, warm_up, splits=False)
+                    peak = meter.peak_bytes - before
                 timed = self._steps(feed, options.steps, splits=not twice)
                 split = self._steps(feed, options.steps, splits=True) if twice else timed
-                peak = meter.peak_bytes - before
         return {
             **self._speed(timed),
             "warmup_seconds": sum(map(total, first)),
