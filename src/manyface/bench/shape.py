@@ -10,7 +10,7 @@ from manyface.base.errors import ConfigError
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
 # Of a process before it has made anything: interpreter, torch, buffers of its matrix products.
-PROCESS_BYTES = 256 * 2**20
+PROCESS_BYTES = 272 * 2**20
 _COUNTS = ("classes", "batch", "dim", "steps", "threads", "chunk_size")
 _SHARES = ("sample_rate", "pool_ratio")
 _DTYPES = ("float32", "float64")

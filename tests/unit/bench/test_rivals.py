@@ -106,7 +106,8 @@ def test_a_checkout_or_its_folder(inside: str, checkout: Path) -> None:
 
 def test_without_a_checkout_it_is_not_among_those_that_can_run(checkout: Path) -> None:
     assert not any(name.startswith("arcface") for name in methods_here(small()))
-    assert methods_here(small(checkout)) == list(METHODS)
+    assert methods_here(small(checkout, files=str(checkout))) == list(METHODS)
+    assert "partial_bf16_files" not in methods_here(small(checkout))
     with pytest.raises(ConfigError, match="--rival arcface_torch=DIR"):
         Job("arcface_torch", "arcface_torch", small())
     with pytest.raises(ConfigError, match="float32 rows only, got dtype 'float64'"):
