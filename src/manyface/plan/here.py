@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from manyface.base.errors import DataError
-from manyface.base.threads import usable_cores
 from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
 from manyface.data import GroupedSource
@@ -22,7 +21,7 @@ from manyface.plan.small import (
     net_costs,
     seconds_of_a_core,
 )
-from manyface.train.build import build_loader, build_schedule, build_source
+from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
 from manyface.train.devices import choose_device, cpu_threads, describe_device
 
 Report = Callable[[str], None]
@@ -129,17 +128,13 @@ def _loader_costs(config: Config, source: GroupedSource) -> LoaderCosts:
     with MemoryMeter(interval_seconds=0.002) as meter:
         loader.batch(0)
     seconds = seconds_of_a_core(lambda: loader.batch(1))
-    beside = max(0, meter.peak_bytes - before) * _workers()
+    beside = max(0, meter.peak_bytes - before) * loader_workers()
     return LoaderCosts(seconds * config.train.batch_size / images, beside)
 
 
 def _batches_bytes(config: Config) -> int:
     """Batches made ahead and in the making, float32 pixels, and the one that is trained on."""
-    return (2 * _workers() + 2) * config.train.batch_size * 3 * config.data.image_size**2 * 4
-
-
-def _workers() -> int:
-    return max(1, usable_cores() // 4)
+    return (2 * loader_workers() + 2) * config.train.batch_size * 3 * config.data.image_size**2 * 4
 
 
 def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts | None) -> Seconds:

@@ -139,12 +139,16 @@ def _images_of_each(source: GroupedSource) -> npt.NDArray[np.int64]:
     return source.images_of(np.arange(source.num_identities))[1]
 
 
+def loader_workers() -> int:
+    """A quarter of the cores makes batches; their number changes the speed, never the content."""
+    return max(1, usable_cores() // 4)
+
+
 def build_loader(
     config: Config, source: GroupedSource, method: Classification | PoolTraining | None
 ) -> Loader | DualLoader[StepPlan]:
     """Shuffled, augmented batches of `source`, of the kind that `method` takes."""
-    # A quarter of the cores makes batches; their number changes the speed, never the content.
-    workers = max(1, usable_cores() // 4)
+    workers = loader_workers()
     shared: dict[str, Any] = {
         "batch_size": config.train.batch_size,
         "seed": config.run.seed,
