@@ -1,7 +1,11 @@
 """How results are printed: rich tables, plain where there is no terminal."""
 
+from pathlib import Path
+
 import typer
 from rich.console import Console
+
+from manyface.base.errors import WriteError
 
 
 def make_console() -> Console:
@@ -12,6 +16,20 @@ def make_console() -> Console:
 def warn(text: str) -> None:
     """A line on stderr."""
     typer.echo(f"warning: {text}", err=True)
+
+
+def write_text(path: Path, text: str, *, mode: str = "w") -> None:
+    """Write a file that the user has asked for, its folder too.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise WriteError(path, error) from error
 
 
 def format_bytes(count: float) -> str:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from manyface.base.errors import ConfigError, WriteError
+from manyface.base.errors import ConfigError
+from manyface.cli.console import write_text
 from manyface.cli.options import Overrides
 from manyface.config import Config, parse_config
 from manyface.config.load import OF_CENTERS
@@ -44,7 +45,7 @@ def demo(
         rows.append(_train_in_own_process(config))
     rows += measure_baselines(recipes[0])
     text = json.dumps({"methods": rows}, indent=1, ensure_ascii=False)
-    _write(directory / "results.json", text + "\n")
+    write_text(directory / "results.json", text + "\n")
     page = write_report([directory], directory / "report.html", title="manyface demo")
     typer.echo("\nVerification on people that no method has seen:")
     print_methods(rows)
@@ -104,7 +105,7 @@ def describe(config: Config) -> str:
 def _train_in_own_process(config: Config) -> dict[str, Any]:
     """`manyface train` on `config`: so that peak memory is this method's own."""
     recipe = config.run_directory.with_suffix(".toml")
-    _write(recipe, config.to_toml())
+    write_text(recipe, config.to_toml())
     command = [sys.executable, "-m", "manyface", "train", str(recipe), "--force", "--no-summary"]
     with subprocess.Popen(command) as process:  # noqa: S603  ourselves
         before = {
@@ -128,11 +129,3 @@ def _train_in_own_process(config: Config) -> dict[str, Any]:
 def exit_code_of(returncode: int) -> int:
     """Of a process, as a shell gives it: 128 + signal where one ended it."""
     return returncode if returncode > 0 else 128 - returncode
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WriteError(path, error) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from manyface.base.errors import WriteError
+from manyface.cli.console import write_text
 
 Report = Callable[[str, str], None]
 
@@ -24,12 +24,12 @@ def measure_to(
     from manyface.observe.provenance import provenance
 
     if file is not None:
-        _write(file, "", mode="a")
+        write_text(file, "", mode="a")
     with _progress(list(names)) as report:
         found = measure(report)
     result = {"provenance": provenance(), **found}
     if file is not None:
-        _write(file, json.dumps(result, indent=2) + "\n")
+        write_text(file, json.dumps(result, indent=2) + "\n")
     return result
 
 
@@ -54,12 +54,3 @@ def _progress(names: list[str]) -> Iterator[Report]:
         return
     with console.status(Text("starting")) as status:
         yield lambda name, doing: status.update(Text(line(name, doing)))
-
-
-def _write(path: Path, text: str, *, mode: str = "w") -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise WriteError(path, error) from error

@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.base.errors import ConfigError, WriteError
+from manyface.base.errors import ConfigError
+from manyface.cli.console import write_text
 from manyface.cli.options import Overrides
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ def plan(
     config = load_recipe(recipe, overrides or [])
     if identities is not None and identities < 2:
         raise ConfigError(f"expected --identities of at least 2, got {identities}")
+    if file is not None:
+        write_text(file, "", mode="a")  # that it can be written is tried before
     found = _predict(config, identities, gpus, gpu)
     said = advice(config, found, lambda other: _predict(other, identities, gpus, gpu))
     _print(found, said)
     if file is not None:
-        _write(file, {**found.as_dict(), "advice": said})
+        write_text(file, json.dumps({**found.as_dict(), "advice": said}, indent=2) + "\n")
 
 
 def _predict(config: "Config", identities: int | None, gpus: int | None, gpu: str) -> "Prediction":
@@ -121,11 +124,3 @@ def _rate(found: "Prediction") -> str:
         return text
     hours = found.steps * found.seconds.step / 3600
     return f"{text}, {hours:.1f} hours" if hours >= 1 else f"{text}, {60 * hours:.0f} minutes"
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise WriteError(path, error) from error
