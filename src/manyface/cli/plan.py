@@ -52,13 +52,15 @@ def plan(
     if file is not None:
         write_text(file, "", mode="a")  # that it can be written is tried before
     found = _predict(config, identities, gpus, gpu)
-    said = advice(config, found, lambda other: _predict(other, identities, gpus, gpu))
+    said = advice(config, found, lambda other: _predict(other, identities, gpus, gpu, timed=False))
     _print(found, said)
     if file is not None:
         write_text(file, json.dumps({**found.as_dict(), "advice": said}, indent=2) + "\n")
 
 
-def _predict(config: "Config", identities: int | None, gpus: int | None, gpu: str) -> "Prediction":
+def _predict(
+    config: "Config", identities: int | None, gpus: int | None, gpu: str, *, timed: bool = True
+) -> "Prediction":
     from rich.console import Console
 
     from manyface.plan import plan_for_gpus, plan_here
@@ -69,7 +71,7 @@ def _predict(config: "Config", identities: int | None, gpus: int | None, gpu: st
             status.update(f"measuring: {text}")
 
         if gpus is None:
-            return plan_here(config, identities=identities, report=report)
+            return plan_here(config, identities=identities, report=report, timed=timed)
         count = identities or _count_identities(config)
         return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu)
 

@@ -55,7 +55,7 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     here = torch.device("cpu")
     images = config.train.batch_size * gpus
     local = -(-identities // gpus)
-    net = net_costs(config, device=here)
+    net = net_costs(config, device=here, timed=False)
     head = head_costs(config, local, batch_size=images, device=here, timed=False)
     travels = _travels(config, net.gradients, images=images, gpus=gpus)
     communication = sum(travels.values()) / (_OF_LINK * chosen.link)

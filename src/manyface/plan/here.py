@@ -1,5 +1,6 @@
 """A plan for this machine: its parts are measured on small copies, in some seconds."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from manyface.plan.small import (
     changed,
     head_costs,
     net_costs,
-    seconds_of_a_core,
+    seconds_of,
 )
 from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
 from manyface.train.devices import choose_device, cpu_threads, describe_device
@@ -31,13 +32,16 @@ _LIBRARIES = 90 * 2**20
 _ALLOCATOR = 1.25
 
 
-def plan_here(config: Config, *, identities: int | None, report: Report) -> Prediction:
+def plan_here(
+    config: Config, *, identities: int | None, report: Report, timed: bool = True
+) -> Prediction:
     """What `config` takes on the device that it names, in one process.
 
     Args:
         config: the recipe.
         identities: number of classes; None counts those of the data.
         report: is told what goes on.
+        timed: whether to measure seconds; without it they are 0.
 
     Raises:
         ManyfaceError: the recipe cannot be built, or its data cannot be read and `identities` is
@@ -50,10 +54,10 @@ def plan_here(config: Config, *, identities: int | None, report: Report) -> Pred
         source = _source(config, identities)
         count = identities or (source.num_identities if source else 0)
         report("the net")
-        net = net_costs(config, device=device, source=source)
+        net = net_costs(config, device=device, timed=timed, source=source)
         report("the head")
         batch = config.train.batch_size
-        head = head_costs(config, count, batch_size=batch, device=device, timed=True)
+        head = head_costs(config, count, batch_size=batch, device=device, timed=timed)
         report("the loader")
         loader = None if source is None else _loader_costs(config, source)
         return Prediction(
@@ -127,7 +131,7 @@ def _loader_costs(config: Config, source: GroupedSource) -> LoaderCosts:
     before = resident_bytes()
     with MemoryMeter(interval_seconds=0.002) as meter:
         loader.batch(0)
-    seconds = seconds_of_a_core(lambda: loader.batch(1))
+    seconds = seconds_of(lambda: loader.batch(1), clock=time.process_time)
     beside = max(0, meter.peak_bytes - before) * loader_workers()
     return LoaderCosts(seconds * config.train.batch_size / images, beside)
 
@@ -139,7 +143,8 @@ def _batches_bytes(config: Config) -> int:
 
 def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts | None) -> Seconds:
     accumulation = config.optimizer.accumulation
-    backbone = accumulation * net.seconds.at(config.train.batch_size)
+    alone = 0.0 if net.seconds is None else net.seconds.at(config.train.batch_size)
+    backbone = accumulation * alone
     of_head = accumulation * (head.seconds or 0.0)
     loading = None if loader is None else accumulation * loader.seconds
     exposed = accumulation * config.train.batch_size * (net.exposed or 0.0)

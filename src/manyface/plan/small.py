@@ -1,7 +1,8 @@
 """Small copies of what a recipe would build: the same code, fewer classes, fewer images.
 
-Bytes and seconds of a step are lines: in the images of a batch for the net, in the active rows for
-the head. Two points of each are measured on copies, and the recipe's own lies on the line.
+Bytes and seconds of a step grow with the images of a batch for the net: two points are measured on a
+copy, and the recipe's own lies on the line through them. The head's grow with its active rows: one
+point is measured, with the recipe's batch, and what it takes is in proportion.
 """
 
 import statistics
@@ -23,7 +24,7 @@ from manyface.heads.sampling import sample_size
 from manyface.plan.live import live_bytes
 from manyface.plan.prediction import Line
 from manyface.train.build import build_loader
-from manyface.train.build_model import build_f2c, build_head, build_method
+from manyface.train.build_model import build_f2c, build_head, build_method, num_slots
 from manyface.train.devices import autocast_dtype
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
@@ -51,31 +52,39 @@ class NetCosts:
 
     Attributes:
         activations: bytes alive at the end of the forward pass, beside what is held.
-        seconds: of a step here.
+        seconds: of a step here; None where only bytes were asked for.
         held: weights, optimizer state, gallery net, averaged net.
         gradients: of the weights.
-        exposed: seconds of an image by which a step with the loader is longer; None without data.
+        exposed: seconds of an image by which a step with the loader is longer; None without data
+            or seconds.
     """
 
     activations: Line
-    seconds: Line
+    seconds: Line | None
     held: int
     gradients: int
     exposed: float | None
 
 
 def net_costs(
-    config: Config, *, device: torch.device, source: GroupedSource | None = None
+    config: Config, *, device: torch.device, timed: bool, source: GroupedSource | None = None
 ) -> NetCosts:
-    """Bytes with few images; seconds with as many as our patience allows, and half of them."""
+    """Bytes with few images; seconds with as many as our patience allows, and half of them.
+
+    Args:
+        config: the recipe.
+        device: that computes.
+        timed: whether to measure seconds.
+        source: the data, where there are any, to time the loader's share.
+    """
     method = _small_method(config, device=device)
-    images = _affordable(config, method)
-    seconds = _line(images, lambda n: seconds_of(_step(config, method, n)))
-    exposed = None
-    if source is not None:
-        images = min(images, len(source) // 2 * 2)
-        loaded = _seconds_with_loader(config, method, source, images)
-        exposed = max(0.0, loaded - seconds.at(images)) / images
+    few = _step(config, method, _FEW)
+    few()  # momentum is made, libraries warm up
+    seconds, exposed = None, None
+    if timed:
+        images = _affordable(config, few)
+        seconds = _line(images, lambda n: seconds_of(_step(config, method, n)))
+        exposed = None if source is None else _exposed(config, method, source, images, seconds)
     activations = _line(_FEW, lambda images: _activation_bytes(config, method, images))
     weights = _bytes(method.net.parameters())
     copies = 1 + (method.averaged is not None) + isinstance(method, PoolTraining)
@@ -83,10 +92,8 @@ def net_costs(
     return NetCosts(activations, seconds, held, weights, exposed)
 
 
-def _affordable(config: Config, method: Method) -> int:
-    """Even, no more than the recipe's batch."""
-    few = _step(config, method, _FEW)
-    few()  # momentum is made, libraries warm up
+def _affordable(config: Config, few: Callable[[], None]) -> int:
+    """Images of a batch for our patience: even, no more than the recipe's."""
     images = max(_FEW, int(_FEW * _PATIENCE / seconds_of(few, repeats=1)))
     return min(config.train.batch_size, images) // 2 * 2
 
@@ -95,6 +102,15 @@ def _line(images: int, measured: Callable[[int], float]) -> Line:
     """Through what is measured with so many images, and with half of them."""
     fewer = max(2, images // 4 * 2)
     return Line.through((fewer, measured(fewer)), (images, measured(images)))
+
+
+def _exposed(
+    config: Config, method: Method, source: GroupedSource, images: int, alone: Line
+) -> float:
+    """Seconds of an image by which a step is longer while batches are made."""
+    images = min(images, len(source) // 2 * 2)
+    loaded = _seconds_with_loader(config, method, source, images)
+    return max(0.0, loaded - alone.at(images)) / images
 
 
 def _seconds_with_loader(
@@ -222,16 +238,11 @@ def head_costs(
 def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
     """Rows that a step scores."""
     if config.head.method in WITHOUT_CENTERS:
-        return _slots(config, identities)
+        return num_slots(config, identities)
     if config.head.method == "full":
         return identities
     positives = min(batch_size, identities)
     return max(sample_size(identities, config.head.sample_rate), positives)
-
-
-def _slots(config: Config, identities: int) -> int:
-    pool = config.pool
-    return pool.slots or max(1, round((pool.ratio or 0.0) * identities))
 
 
 def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, int]:
@@ -319,13 +330,18 @@ def _fit_kept(head: nn.Module, active: int, scored: int, *, batch_size: int) -> 
 # --- measuring ------------------------------------------------------------------------------------
 
 
-def seconds_of(run: Callable[[], None], *, repeats: int = _REPEATS) -> float:
-    """Median."""
+def seconds_of(
+    run: Callable[[], object],
+    *,
+    repeats: int = _REPEATS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Median; with `time.process_time` those of a processor, of all threads."""
     found = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         run()
-        found.append(time.perf_counter() - start)
+        found.append(clock() - start)
     return statistics.median(found)
 
 
@@ -341,13 +357,3 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
 def _state_bytes(optimizer: torch.optim.Optimizer) -> int:
     states = (state.values() for state in optimizer.state.values())
     return _bytes(value for values in states for value in values if isinstance(value, Tensor))
-
-
-def seconds_of_a_core(run: Callable[[], object], *, repeats: int = _REPEATS) -> float:
-    """Processor seconds of all threads, median."""
-    found = []
-    for _ in range(repeats):
-        start = time.process_time()
-        run()
-        found.append(time.process_time() - start)
-    return statistics.median(found)

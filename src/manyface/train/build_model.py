@@ -181,7 +181,7 @@ def build_f2c(
     """Probe net, gallery net and pool."""
     chosen = config.pool
     check_half_batch(config.train.batch_size)
-    slots = _num_slots(config, num_identities)
+    slots = num_slots(config, num_identities)
     half = min(config.train.batch_size // 2, num_identities)
     if chosen.rule == "hits_first" and slots < half:
         raise ConfigError(
@@ -216,7 +216,7 @@ def build_f2c(
 
 
 def _num_anchors(config: Config, num_identities: int) -> int:
-    anchors, batch_size = _num_slots(config, num_identities), config.train.batch_size
+    anchors, batch_size = num_slots(config, num_identities), config.train.batch_size
     check_anchors(
         anchors,
         batch_size=batch_size,
@@ -226,7 +226,8 @@ def _num_anchors(config: Config, num_identities: int) -> int:
     return anchors
 
 
-def _num_slots(config: Config, num_identities: int) -> int:
+def num_slots(config: Config, num_identities: int) -> int:
+    """Slots of the pool, or anchors."""
     chosen = config.pool
     slots = chosen.slots or max(1, round((chosen.ratio or 0.0) * num_identities))
     check_slots(slots, num_identities)
