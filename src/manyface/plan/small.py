@@ -1,8 +1,8 @@
 """Small copies of what a recipe would build: the same code, fewer classes, fewer images.
 
-Bytes and seconds of a step grow with the images of a batch for the net: two points are measured on a
-copy, and the recipe's own lies on the line through them. The head's grow with its active rows: one
-point is measured, with the recipe's batch, and what it takes is in proportion.
+Bytes and seconds of a step grow with the images of a batch for the net: two points are measured on
+a copy, and the recipe's own lies on the line through them. The head's grow with its active rows:
+one point is measured, with the recipe's batch, and what it takes is in proportion.
 """
 
 import statistics
