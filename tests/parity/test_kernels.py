@@ -1,29 +1,37 @@
-"""Heads on Triton kernels against the same heads on plain torch: loss and every gradient."""
+"""Heads on kernels against the same heads on plain torch: loss and every gradient."""
 
 import pytest
 import torch
+from languages import LANGUAGES, Language, language_or_skip
 
 import manyface as mf
 from manyface.centers import RowSGD, fused
 from manyface.kernels import Choice
+from manyface.kernels import rows as rows_of_kernels
 from manyface.softmax import chunks, streamed_margin_softmax
 
-pytest.importorskip("triton", reason="triton is not installed")
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # batch, rows, dim, chunk: odd, larger than a tile, chunks of one class, one class in all
 SHAPES = [(7, 23, 11, 9), (3, 130, 33, 70), (5, 4, 3, 1), (4, 1, 5, 8)]
 
 
-def take(monkeypatch: pytest.MonkeyPatch, *, kernels: bool) -> None:
-    for room in (chunks, fused):
-        monkeypatch.setattr(room, "choose", lambda *_: Choice(kernels, "asked for by a test"))
+TORCH = Choice("torch", "asked for by a test")
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    return language_or_skip(request.param)
+
+
+def take(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
+    for room in (chunks, fused, rows_of_kernels):
+        monkeypatch.setattr(room, "choose", lambda *_: choice)
 
 
 @pytest.mark.parametrize("batch, rows, dim, chunk", SHAPES)
 @pytest.mark.parametrize("scale, smoothing", [(16.0, 0.0), (100.0, 0.0), (16.0, 0.1)])  # 100: shift
 def test_loss_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
+    language: Language,
     batch: int,
     rows: int,
     dim: int,
@@ -32,14 +40,14 @@ def test_loss_and_gradients(
     smoothing: float,
 ) -> None:
     draw = torch.Generator().manual_seed(batch)
-    embeddings = torch.randn(batch, dim, generator=draw).to(DEVICE).requires_grad_()
+    embeddings = torch.randn(batch, dim, generator=draw).to(language.device).requires_grad_()
     centers = torch.randn(rows, dim, generator=draw)
     centers[0] *= 1e-6  # a short one
-    centers = centers.to(DEVICE).requires_grad_()
-    targets = torch.randint(rows, (batch,), generator=draw).to(DEVICE)
+    centers = centers.to(language.device).requires_grad_()
+    targets = torch.randint(rows, (batch,), generator=draw).to(language.device)
     found = []
-    for kernels in (False, True):
-        take(monkeypatch, kernels=kernels)
+    for choice in (TORCH, language.choice):
+        take(monkeypatch, choice)
         loss = streamed_margin_softmax(
             embeddings,
             centers,
@@ -59,7 +67,12 @@ def test_loss_and_gradients(
 @pytest.mark.parametrize("rate", [1.0, 0.3])
 @pytest.mark.parametrize("mode, momentum", [("frozen", 0.9), ("lazy-exact", 0.9), ("frozen", 0.0)])
 def test_steps(
-    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, rate: float, mode: str, momentum: float
+    monkeypatch: pytest.MonkeyPatch,
+    language: Language,
+    dtype: torch.dtype,
+    rate: float,
+    mode: str,
+    momentum: float,
 ) -> None:
     draw = torch.Generator().manual_seed(2)
     results = []
@@ -67,8 +80,8 @@ def test_steps(
         (torch.randn(6, 12, generator=draw), torch.randint(29, (6,), generator=draw))
         for _ in range(3)
     ]
-    for kernels in (False, True):
-        take(monkeypatch, kernels=kernels)
+    for choice in (TORCH, language.choice):
+        take(monkeypatch, choice)
         head = mf.PartialFC(
             num_classes=29,
             dim=12,
@@ -78,11 +91,11 @@ def test_steps(
             optimizer=RowSGD(momentum, 0.05, mode),
             chunk_size=10,
             dtype=dtype,
-            device=DEVICE,
+            device=language.device,
         )
         losses = []
         for embeddings, labels in data:
-            loss = head(embeddings.to(DEVICE), labels.to(DEVICE))
+            loss = head(embeddings.to(language.device), labels.to(language.device))
             loss.backward()
             head.step(0.01)
             losses.append(loss.detach())

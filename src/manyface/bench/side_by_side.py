@@ -27,10 +27,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from manyface.bench.measure import PRODUCT_SIZE
 from manyface.bench.methods import check_method, find_method
 from manyface.bench.process import DOES_NOT_FIT, Figures, figures_of
 from manyface.bench.shape import Shape
+from manyface.kernels import choose
 from manyface.observe.available import available_bytes
 
 PRODUCTS = 3  # logits, gradient of the embeddings, gradient of the rows
@@ -57,17 +60,18 @@ def compare(jobs: Sequence[Job], *, report: Callable[[str, str], None]) -> Figur
 
     Returns:
         "methods" (name -> figures as above); "product" (size, flop_per_second: dtype -> rate) and
-        "against" (name), None if none ran.
+        "against" (name), None if none ran; "kernels", what our heads run on.
     """
     methods = {job.name: _run(job, report) for job in jobs}
     rates = _best_rates(methods)
     if not rates:
-        return {"product": None, "against": None, "methods": methods}
+        return {"product": None, "against": None, "kernels": None, "methods": methods}
     _add_fractions(jobs, methods, rates)
     rivals = _rivals(jobs, methods)
     _add_ratios(methods, [job.name for job in rivals])
     product = {"size": PRODUCT_SIZE, "flop_per_second": rates}
-    return {"product": product, "against": _most_asked(rivals), "methods": methods}
+    against, kernels = _most_asked(rivals), str(choose(torch.device("cpu")))
+    return {"product": product, "against": against, "kernels": kernels, "methods": methods}
 
 
 def _run(job: Job, report: Callable[[str, str], None]) -> Figures:

@@ -1,4 +1,4 @@
-"""Rows that the kernel of `kernels/row_update.py` moves: SGD on a GPU."""
+"""Rows that a kernel moves: SGD."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from torch.autograd.graph import increment_version
 
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.sgd import VELOCITY, RowSGD
-from manyface.kernels import choose
+from manyface.kernels import Noise, choose
 
 
 def rule_of_kernel(optimizer: RowOptimizer, weight: Tensor) -> RowSGD | None:
     """The rule of `optimizer` if `move` can make its steps of these rows [N, D]."""
-    if not isinstance(optimizer, RowSGD) or not choose(weight.device, weight.dtype).uses_triton:
+    if not isinstance(optimizer, RowSGD) or choose(weight.device, weight.dtype).kernels() is None:
         return None
     return optimizer
 
@@ -25,31 +25,34 @@ def move(
     gradient: Tensor,
     ids: Tensor,
     *,
+    factor: Tensor,
     lr: float,
     noise: Callable[[str], Tensor],
     columns: Tensor,
 ) -> None:
-    """One step of the rows `ids`, in place; the part of `gradient` along a row has no effect.
+    """One step of the rows `ids`, in place.
 
     Args:
         rule: of the step.
         weight: [N, D], float32 or bfloat16.
         state: of all rows.
-        gradient: float32 [n, D].
+        gradient: float32 [n, D], tangent.
         ids: int64 [n], distinct.
+        factor: of the gradient, scalar.
         lr: learning rate.
         noise: name of a buffer -> what its rounding is made from, int32 [n].
         columns: int32 [1, D], for the rounding too.
     """
-    from manyface.kernels.row_update import Noise, update_rows  # needs triton
-
+    kernels = choose(weight.device, weight.dtype).kernels()
+    if kernels is None:
+        raise RuntimeError("no kernel moves these rows")
     rounds = weight.dtype == torch.bfloat16
-    update_rows(
+    kernels.update_rows(
         weight,
         state.get(VELOCITY),
         gradient,
         ids,
-        factor=gradient.new_ones(()),
+        factor=factor,
         lr=lr,
         momentum=rule.momentum,
         weight_decay=rule.weight_decay,

@@ -250,27 +250,32 @@ class ActiveRows:
         places = places.to(self.table.device)
         return self.table.fetch(self.table.weight, places if self.ids is None else self.ids[places])
 
-    def update(self, start: int, stop: int, gradient: Tensor, *, lr: float, step: int) -> None:
+    def update(
+        self, start: int, stop: int, gradient: Tensor, *, factor: Tensor, lr: float, step: int
+    ) -> None:
         """One optimizer step of active rows [start, stop); `gradient` [n, D] is overwritten.
 
         Args:
             start: first place.
             stop: one past the last.
             gradient: [n, D] in the working dtype.
+            factor: of the gradient, scalar.
             lr: learning rate.
             step: number of the step, for rounding.
         """
         rule = rule_of_kernel(self.table.optimizer, self.table.weight)
         if rule is not None and not self.table.is_elsewhere:
-            self._move(rule, self._ids(start, stop), gradient, lr=lr, step=step)
+            self._move(rule, self._ids(start, stop), gradient, factor=factor, lr=lr, step=step)
             return
         lent = self.lent(start, stop, step=step, lane="update")
-        pieces = torch.split(gradient, _ROWS_AT_A_TIME)
+        pieces = torch.split(gradient.mul_(factor), _ROWS_AT_A_TIME)
         for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
         self._last = None
 
-    def _move(self, rule: RowSGD, ids: Tensor, gradient: Tensor, *, lr: float, step: int) -> None:
+    def _move(
+        self, rule: RowSGD, ids: Tensor, gradient: Tensor, *, factor: Tensor, lr: float, step: int
+    ) -> None:
         """`update` by the kernel, with the same rounding."""
         table, rounding = self.table, self.table._rounding
         move(
@@ -279,6 +284,7 @@ class ActiveRows:
             table.state_of_rows(),
             gradient,
             ids,
+            factor=factor,
             lr=lr,
             noise=lambda name: rounding.words(ids, step=step, lane=f"update {name}"),
             columns=rounding.columns(ids.device),

@@ -53,7 +53,8 @@ def _devices() -> list[tuple[str, str]]:
         properties = torch.cuda.get_device_properties(index)
         memory = format_bytes(properties.total_memory)
         rows.append((f"cuda:{index}", f"{properties.name}, {memory}"))
-    rows.append(("head kernels", str(choose(torch.device("cuda")))))
+    for device in ("cpu", "cuda"):
+        rows.append((f"{device} kernels", str(choose(torch.device(device)))))
     if torch.backends.mps.is_available():
         rows.append(("mps", "available"))
     if not torch.cuda.is_available():

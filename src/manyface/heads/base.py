@@ -376,18 +376,18 @@ class CenterHead(nn.Module, ABC):
             )
 
     def _fused_step(self, pending: Pending, lr: float, factor: float) -> None:
-        upstream = pending.upstream * factor
+        rows, upstream = pending.forward.rows, pending.upstream * factor
         for start, stop, chunk in pending.forward.chunks():
-            pending.forward.rows.update(
-                start, stop, chunk.mul_(upstream), lr=lr, step=self.num_steps
-            )
+            rows.update(start, stop, chunk, factor=upstream, lr=lr, step=self.num_steps)
 
     def _unfused_step(self, lr: float, factor: float) -> None:
         gradients = self.row_gradients()
         rows = self.centers.active(gradients.ids)
         for start, stop in chunk_borders(len(rows), self.chunk_size):
-            piece = gradients.values[start:stop].mul_(factor)
-            rows.update(start, stop, piece, lr=lr, step=self.num_steps)
+            piece = gradients.values[start:stop]
+            rows.update(
+                start, stop, piece, factor=piece.new_tensor(factor), lr=lr, step=self.num_steps
+            )
 
 
 def _forget(module: nn.Module, incompatible_keys: object) -> None:

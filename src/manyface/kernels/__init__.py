@@ -1,8 +1,9 @@
-"""Triton kernels: what they compute has a plain twin in torch, which is what runs elsewhere.
-
-Only `choose` is imported here; the other files need triton and a GPU, or TRITON_INTERPRET=1.
+"""Kernels of a head's step. What they compute has a plain twin in torch, which is what runs
+elsewhere: `gpu` is in Triton, `cpu` in C++; `choose` says which, and why.
 """
 
-from manyface.kernels.select import Choice, choose
+from manyface.kernels.noise import Noise
+from manyface.kernels.rows import inverse_lengths, remove_radial_
+from manyface.kernels.select import Choice, Kernels, choose
 
-__all__ = ["Choice", "choose"]
+__all__ = ["Choice", "Kernels", "Noise", "choose", "inverse_lengths", "remove_radial_"]

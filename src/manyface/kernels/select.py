@@ -1,33 +1,102 @@
-"""Whether a step runs on Triton kernels or on plain torch, and why."""
+"""Whether a step runs on Triton kernels, on C++ kernels or on plain torch, and why."""
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
+from manyface.base.errors import ConfigError
+from manyface.kernels.noise import Noise
+
+SWITCH = "MANYFACE_KERNELS"
 # tl.dot of bfloat16 factors.
 _NEEDED_CAPABILITY = (8, 0)
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+class Kernels(Protocol):
+    """What the modules `gpu` and `cpu` both have."""
+
+    def numerators(
+        self, queries: Tensor, rows: Tensor, inverse: Tensor, own: Tensor, shift: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Of a chunk of classes, and their sums."""
+
+    def update_rows(
+        self,
+        rows: Tensor,
+        velocity: Tensor | None,
+        gradient: Tensor,
+        ids: Tensor,
+        *,
+        factor: Tensor,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        noise: Noise | None,
+    ) -> None:
+        """One step of SGD of some rows of a table, in place; `gradient` is tangent."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen; `str` is a line to print, such as `torch (no CUDA device)`."""
+    """What was chosen; `str` is a line to print, such as `torch (no C++ compiler)`."""
 
-    uses_triton: bool
+    language: Literal["triton", "c++", "torch"]
     reason: str
 
     def __str__(self) -> str:
-        return f"{'triton' if self.uses_triton else 'torch'} ({self.reason})"
+        return f"{self.language} ({self.reason})"
+
+    def kernels(self) -> Kernels | None:
+        """The module; None if plain torch was chosen."""
+        if self.language == "triton":
+            from manyface.kernels import gpu
+
+            return gpu
+        if self.language == "c++":
+            from manyface.kernels import cpu
+
+            return cpu
+        return None
 
 
 def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> Choice:
-    """For rows of `dtype` on `device`."""
-    against = _against(device, dtype)
-    return Choice(against is None, against or torch.cuda.get_device_name(device))
+    """For rows of `dtype` on `device`; MANYFACE_KERNELS=torch in the environment means neither.
+
+    Raises:
+        ConfigError: MANYFACE_KERNELS is something else.
+    """
+    if _is_switched_off():
+        return Choice("torch", f"{SWITCH}=torch")
+    if dtype not in _DTYPES:
+        return Choice("torch", f"{dtype} rows".removeprefix("torch."))
+    if device.type == "cpu":
+        return _on_a_cpu()
+    against = _against_triton(device)
+    return Choice("torch", against) if against else Choice("triton", _name(device))
 
 
-def _against(device: torch.device, dtype: torch.dtype) -> str | None:
+def _is_switched_off() -> bool:
+    wish = os.environ.get(SWITCH, "") or "auto"
+    if wish not in ("auto", "torch"):
+        raise ConfigError(f"the environment's {SWITCH} must be auto or torch, got {wish!r}")
+    return wish == "torch"
+
+
+@cache
+def _on_a_cpu() -> Choice:
+    from manyface.kernels.cpu import library
+
+    found = library()
+    return Choice("torch", found) if isinstance(found, str) else Choice("c++", "compiled here")
+
+
+def _against_triton(device: torch.device) -> str | None:
     if not torch.cuda.is_available():
         return "no CUDA device"
     if device.type != "cuda":
@@ -36,9 +105,11 @@ def _against(device: torch.device, dtype: torch.dtype) -> str | None:
         return "triton is not installed: pip install 'manyface[triton]'"
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
-    if dtype not in (torch.float32, torch.bfloat16):
-        return f"{dtype} rows".replace("torch.", "")
     return None
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device)
 
 
 @cache

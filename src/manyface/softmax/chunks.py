@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyface.base.numeric import inverse_lengths, working_dtype
-from manyface.kernels import choose
+from manyface.base.numeric import working_dtype
+from manyface.kernels import Kernels, choose, inverse_lengths
 from manyface.margins import NegativeRule
 from manyface.softmax.products import product
 from manyface.softmax.rows import Rows, chunk_borders
@@ -127,10 +127,10 @@ def numerators(
     scoring: Scoring, rows: Rows, sums: Tensor | None = None
 ) -> Iterator[tuple[Chunk, Numerators]]:
     """Of all chunks; the row sums of E are added to `sums` [B, 1]."""
-    by_kernel = choose(scoring.unit_embeddings.device, scoring.operands).uses_triton
+    kernels = choose(scoring.unit_embeddings.device, scoring.operands).kernels()
     is_plain = scoring.rule is None and scoring.sub_centers == 1
-    if by_kernel and is_plain and scoring.unit_embeddings.dtype == torch.float32:
-        yield from _by_kernel(scoring, rows, sums)
+    if kernels and is_plain and scoring.unit_embeddings.dtype == torch.float32:
+        yield from _by_kernel(kernels, scoring, rows, sums)
         return
     for chunk, exponents in _logits(scoring, rows, factor=in_base_2(scoring.scale)):
         if scoring.shift is not None:
@@ -142,16 +142,14 @@ def numerators(
 
 
 def _by_kernel(
-    scoring: Scoring, rows: Rows, sums: Tensor | None
+    kernels: Kernels, scoring: Scoring, rows: Rows, sums: Tensor | None
 ) -> Iterator[tuple[Chunk, Numerators]]:
-    """As `numerators` without a rule: product and all that follows in one kernel."""
-    from manyface.kernels.numerators import numerators  # needs triton
-
+    """As `numerators` without a rule: all that follows the product in one pass."""
     queries = (scoring.unit_embeddings * in_base_2(scoring.scale)).to(scoring.operands)
     for start, stop in chunk_borders(len(rows), scoring.targets.chunk_size):
         operand, inverse, stretch = _as_operand(rows.read(start, stop), scoring.operands)
         own = scoring.targets.row - start  # [B], places in the chunk
-        values, of_chunk = numerators(queries, operand, inverse, own, scoring.shift)
+        values, of_chunk = kernels.numerators(queries, operand, inverse, own, scoring.shift)
         if sums is not None:
             sums += of_chunk
         chunk = Chunk(start, stop, operand, inverse, stretch, which=None, scored=None)
@@ -180,7 +178,8 @@ def largest_logit(scoring: Scoring, rows: Rows) -> Tensor:
 
 
 def stretched(values: Tensor, stretch: Tensor | None) -> Tensor:
-    """`values` [m, D] as those of lengthened rows, and their gradient back."""
+    """`values` [m, D] as those of lengthened rows, in the dtype of `stretch` then; or a gradient
+    back."""
     return values if stretch is None else values * stretch
 
 
@@ -213,9 +212,9 @@ def _score(scoring: Scoring, cosines: Tensor, start: int) -> Scored | None:
 
 def _as_operand(rows: Tensor, operands: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rows [m, D] as a factor of products, their 1 / |w| [m, 1], the stretch of short ones."""
-    values = rows.to(working_dtype(rows.dtype))
-    inverse = inverse_lengths(values)
+    inverse = inverse_lengths(rows)
     if not bool((inverse > 1.0 / _SHORTEST).any()):
         return rows.to(operands), inverse, None
+    values = rows.to(working_dtype(rows.dtype))
     stretch = torch.where(inverse > 1.0 / _SHORTEST, inverse, 1.0)
     return (values * stretch).to(operands), inverse / stretch, stretch

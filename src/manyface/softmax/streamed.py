@@ -59,6 +59,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.numeric import tangent_gradient, unit_rows
+from manyface.kernels import remove_radial_
 from manyface.margins import Margin, NegativeRule, frozen, let_observe
 from manyface.margins.checks import check_label_smoothing
 from manyface.softmax.chunks import (
@@ -279,15 +280,9 @@ def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Te
             gradient -= product(chunk.even.T, even.to(scoring.operands))
         samples, places = scoring.targets.of_chunk(chunk.start)
         gradient.index_add_(0, places, pulled[samples] * chunk.inverse[places], alpha=-1.0)
-        read = stretched(rows.read(chunk.start, chunk.stop).to(gradient.dtype), chunk.stretch)
-        gradient = _remove_radial(gradient, read, chunk.inverse)
+        read = stretched(rows.read(chunk.start, chunk.stop), chunk.stretch)
+        gradient = remove_radial_(gradient, read, chunk.inverse)
         yield chunk.start, chunk.stop, stretched(gradient, chunk.stretch)
-
-
-def _remove_radial(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-    """The tangent part of `gradient` [m, D], in place: g - (g . w) w / |w|^2."""
-    radial = (gradient * rows).sum(dim=1, keepdim=True) * inverse.square()  # [m, 1]
-    return gradient.addcmul_(radial, rows, value=-1.0)
 
 
 def _even_shares(residual: Residual) -> tuple[Tensor | None, Tensor | None]:

@@ -9,6 +9,7 @@ import torch
 from manyface.config import Config
 from manyface.config.learning import WITHOUT_CENTERS
 from manyface.evaluate import Evaluation
+from manyface.kernels import choose
 from manyface.observe.memory import peak_device_bytes
 from manyface.observe.provenance import commit, versions
 from manyface.train.build import Training
@@ -59,6 +60,7 @@ def make_result(
         "seed": config.run.seed,
         "precision": str(training.autocast or torch.float32).removeprefix("torch."),
         "device": describe_device(training.device),
+        "kernels": str(choose(training.device)),
         "versions": versions(),
         "commit": commit(),
         "sets": {name: {"scores": scores_of(found)} for name, found in evaluations.items()},

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from manyface.checkpoint import run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
+from manyface.kernels import choose
 from manyface.observe import EventLog, MemoryMeter, Throughput
 from manyface.observe.progress import Progress, make_progress
 from manyface.observe.provenance import versions
@@ -146,6 +147,7 @@ def _begin(config: Config, training: Training, start: _Start, recorder: Recorder
         num_steps=training.plan.schedule.num_steps,
         **start.data,
         device=describe_device(training.device),
+        kernels=str(choose(training.device)),
         versions=versions(),
     )
     if start.checkpoint is not None:

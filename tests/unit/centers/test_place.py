@@ -23,7 +23,7 @@ def move(one: CenterTable) -> None:
     for step in range(3):
         ids = torch.arange(step, 300, 7)
         gradient = torch.randn(len(ids), 8, generator=torch.Generator().manual_seed(step))
-        one.active(ids).update(0, len(ids), gradient, lr=0.1, step=step)
+        one.active(ids).update(0, len(ids), gradient, factor=torch.ones(()), lr=0.1, step=step)
         one.finish_step(lr=0.1)
 
 

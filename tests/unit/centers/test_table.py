@@ -43,7 +43,7 @@ def test_update_is_torch_sgd(ids: torch.Tensor | None) -> None:
     for step in range(4):
         theirs.grad = torch.randn(theirs.shape, generator=torch.Generator().manual_seed(step))
         rows = ours.active(ids)
-        rows.update(0, len(rows), theirs.grad.clone(), lr=0.3, step=step)
+        rows.update(0, len(rows), theirs.grad.clone(), factor=torch.ones(()), lr=0.3, step=step)
         optimizer.step()
     torch.testing.assert_close(ours.weight[everything], theirs.detach(), rtol=1e-6, atol=1e-8)
     if ids is not None:

@@ -54,7 +54,7 @@ def test_verb_help(
 def test_doctor_names_versions_devices_and_room(run: Callable[..., Outcome]) -> None:
     code, out, err = run("doctor")
     assert (code, err) == (0, "")
-    for word in ("torch", "simplejpeg", "cores", "threads", "memory", "disk", "head kernels"):
+    for word in ("torch", "simplejpeg", "cores", "threads", "memory", "disk", "cpu kernels"):
         assert word in out
 
 

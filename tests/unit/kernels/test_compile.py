@@ -14,8 +14,8 @@ os.environ["TRITON_DEFAULT_FP_FUSION"] = "1"
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from manyface.kernels.numerators import numerators_kernel
-from manyface.kernels.row_update import row_update_kernel
+from manyface.kernels.gpu.numerators import numerators_kernel
+from manyface.kernels.gpu.row_update import row_update_kernel
 
 FLOATS = dict.fromkeys(("inverse", "shift", "sums", "gradient", "factor"), "*fp32")
 INTEGERS = {"own": "*i64", "ids": "*i64"}

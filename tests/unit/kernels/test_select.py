@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from manyface.kernels import choose, select
+from manyface.base.errors import ConfigError
+from manyface.kernels import choose, cpu, select
 
-GPU = torch.device("cuda")
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.fixture
@@ -24,8 +25,7 @@ def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_with_one(gpu: None) -> None:
     assert str(choose(GPU)) == "triton (a GPU)"
-    assert choose(GPU, torch.bfloat16).uses_triton
-    assert str(choose(torch.device("cpu"))) == "torch (rows are on cpu)"
+    assert choose(GPU, torch.bfloat16).language == "triton"
     assert str(choose(GPU, torch.float64)) == "torch (float64 rows)"
 
 
@@ -38,3 +38,20 @@ def test_without_triton(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "_has_triton", lambda: False)
     expected = "torch (triton is not installed: pip install 'manyface[triton]')"
     assert str(choose(GPU)) == expected
+
+
+def test_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "library", lambda: "no C++ compiler")
+    select._on_a_cpu.cache_clear()
+    assert str(choose(CPU)) == "torch (no C++ compiler)"
+    select._on_a_cpu.cache_clear()
+    monkeypatch.undo()
+    assert str(choose(CPU, torch.float64)) == "torch (float64 rows)"
+
+
+def test_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MANYFACE_KERNELS", "torch")
+    assert str(choose(CPU)) == "torch (MANYFACE_KERNELS=torch)"
+    monkeypatch.setenv("MANYFACE_KERNELS", "trton")
+    with pytest.raises(ConfigError, match="must be auto or torch, got 'trton'"):
+        choose(CPU)

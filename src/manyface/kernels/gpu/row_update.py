@@ -12,11 +12,11 @@ there: the same float32 numbers are rounded to the same bfloat16. (The numbers t
 from torch's in their last bit, where a sum over a row is taken in another order.)
 """
 
-from dataclasses import dataclass
-
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from manyface.kernels.noise import Noise
 
 _LARGEST = tl.constexpr(3.3895313892515355e38)  # of bfloat16
 
@@ -76,21 +76,6 @@ def row_update_kernel(
         tl.store(velocity + row * dim + k, kept.to(velocity.dtype.element_ty), mask=inside)
     moved = _stored(w - step * lr, row_word, constants, ROUNDS)
     tl.store(rows + row * dim + k, moved.to(rows.dtype.element_ty), mask=inside)
-
-
-@dataclass(frozen=True)
-class Noise:
-    """What the random bits of a rounding are made from.
-
-    Attributes:
-        rows: of the rows, int32 [n].
-        velocity: of their momentum, int32 [n].
-        columns: int32 [1, D], odd.
-    """
-
-    rows: Tensor
-    velocity: Tensor
-    columns: Tensor
 
 
 def update_rows(
