@@ -60,7 +60,7 @@ def test_loss_and_gradients(
         found.append((loss, *torch.autograd.grad(loss, (embeddings, centers))))
     for plain, by_kernel in zip(*found, strict=True):
         size = float(plain.detach().abs().max())
-        torch.testing.assert_close(by_kernel, plain, rtol=1e-4, atol=1e-5 * size)
+        torch.testing.assert_close(by_kernel, plain, rtol=1e-4, atol=1e-5 * size + 1e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -3,7 +3,7 @@ elsewhere: `gpu` is in Triton, `cpu` in C++; `choose` says which, and why.
 """
 
 from manyface.kernels.noise import Noise
-from manyface.kernels.rows import inverse_lengths, remove_radial_
+from manyface.kernels.rows import inverse_lengths, tangent_part
 from manyface.kernels.select import Choice, Kernels, choose
 
-__all__ = ["Choice", "Kernels", "Noise", "choose", "inverse_lengths", "remove_radial_"]
+__all__ = ["Choice", "Kernels", "Noise", "choose", "inverse_lengths", "tangent_part"]

@@ -16,18 +16,19 @@ def inverse_lengths(rows: Tensor) -> Tensor:
     return numeric.inverse_lengths(rows.to(working_dtype(rows.dtype)))
 
 
-def remove_radial_(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-    """The tangent part of `gradient` [n, D], in place: g - (g . w) w / |w|^2.
+def tangent_part(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
+    """g - (g . w) w / |w|^2, [n, D] in the working dtype; `gradient` is overwritten if it has it.
 
     Args:
-        gradient: of the rows, in their working dtype.
+        gradient: g [n, D], of any dtype.
         rows: w [n, D], of any dtype.
         inverse: 1 / |w| [n, 1].
     """
     if choose(rows.device, rows.dtype).language == "c++":
         from manyface.kernels import cpu
 
-        return cpu.remove_radial_(gradient, rows, inverse)
-    rows = rows.to(gradient.dtype)
+        return cpu.tangent_part(gradient, rows, inverse)
+    working = working_dtype(rows.dtype)
+    gradient, rows = gradient.to(working), rows.to(working)
     radial = (gradient * rows).sum(dim=1, keepdim=True) * inverse.square()  # [n, 1]
     return gradient.addcmul_(radial, rows, value=-1.0)

@@ -13,7 +13,7 @@ def inverse_lengths(rows: Tensor) -> Tensor:
     """1 / |w| of rows [n, D] in float32 or bfloat16, float32 [n, 1]; 0 for a row of length 0."""
     rows = rows.contiguous()
     inverse = torch.empty(len(rows), 1)
-    _call("inverse_lengths", rows, _at(rows), _at(inverse), *map(c_long, rows.shape))
+    _call(f"inverse_lengths_{_kind(rows)}", _at(rows), _at(inverse), *map(c_long, rows.shape))
     return inverse
 
 
@@ -25,22 +25,18 @@ def numerators(
     own, inverse = own.contiguous(), inverse.contiguous()
     shift = None if shift is None else shift.contiguous()
     arrays = (values, inverse, own, shift, sums)
-    _call("numerators", values, *map(_at, arrays), *map(c_long, values.shape))
+    _call(f"numerators_{_kind(values)}", *map(_at, arrays), *map(c_long, values.shape))
     return values, sums
 
 
-def remove_radial_(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-    """The tangent part of `gradient` float32 [n, D], in place: g - (g . w) w / |w|^2.
-
-    Args:
-        gradient: of the rows; contiguous.
-        rows: w, float32 or bfloat16 [n, D].
-        inverse: 1 / |w|, float32 [n, 1].
-    """
-    rows, inverse = rows.contiguous(), inverse.contiguous()
-    arrays = (gradient, rows, inverse)
-    _call("remove_radial", rows, *map(_at, arrays), *map(c_long, rows.shape))
-    return gradient
+def tangent_part(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
+    """As `kernels.tangent_part`; both [n, D] in float32 or bfloat16."""
+    gradient, rows, inverse = gradient.contiguous(), rows.contiguous(), inverse.contiguous()
+    tangent = gradient if gradient.dtype == torch.float32 else torch.empty(gradient.shape)
+    kinds = f"{_kind(gradient)}_{_kind(rows)}"
+    arrays = map(_at, (gradient, rows, inverse, tangent))
+    _call(f"tangent_part_{kinds}", *arrays, *map(c_long, rows.shape))
+    return tangent
 
 
 def update_rows(
@@ -61,16 +57,19 @@ def update_rows(
     constants = map(c_float, (factor.item(), lr, momentum, weight_decay))
     sizes = map(c_long, gradient.shape)
     arrays = map(_at, (rows, velocity, gradient, ids))
-    _call("update", rows, *arrays, *sizes, *constants, *map(_at, words))
+    _call(f"update_{_kind(rows)}", *arrays, *sizes, *constants, *map(_at, words))
 
 
-def _call(name: str, rows: Tensor, *arguments: c_void_p | c_long | c_float) -> None:
-    """The function `name` for the dtype of `rows`, on as many threads as torch has."""
+def _call(name: str, *arguments: c_void_p | c_long | c_float) -> None:
+    """The function `name`, on as many threads as torch has."""
     found = library()
     if not isinstance(found, CDLL):
         raise RuntimeError(f"there are no kernels for this CPU: {found}")
-    kind = str(rows.dtype).removeprefix("torch.")
-    getattr(found, f"{name}_{kind}")(*arguments, torch.get_num_threads())
+    getattr(found, name)(*arguments, torch.get_num_threads())
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _at(tensor: Tensor | None) -> c_void_p:

@@ -103,19 +103,21 @@ void numerators(T* values, const float* inverse, const std::int64_t* own, const 
     }
 }
 
-template <class T>
-void remove_radial(float* gradient, const T* rows, const float* inverse, long num_rows, long dim,
-                   int threads) {
+// `tangent` may be `gradient` itself.
+template <class G, class T>
+void tangent_part(const G* gradient, const T* rows, const float* inverse, float* tangent,
+                  long num_rows, long dim, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (long i = 0; i < num_rows; ++i) {
-        float* g = gradient + i * dim;
+        const G* g = gradient + i * dim;
         const T* w = rows + i * dim;
+        float* t = tangent + i * dim;
         float radial = 0.0f;
 #pragma omp simd reduction(+ : radial)
-        for (long k = 0; k < dim; ++k) radial = std::fma(g[k], widened(w[k]), radial);
+        for (long k = 0; k < dim; ++k) radial = std::fma(widened(g[k]), widened(w[k]), radial);
         radial *= inverse[i] * inverse[i];
 #pragma omp simd
-        for (long k = 0; k < dim; ++k) g[k] = std::fma(-radial, widened(w[k]), g[k]);
+        for (long k = 0; k < dim; ++k) t[k] = std::fma(-radial, widened(w[k]), widened(g[k]));
     }
 }
 
@@ -164,10 +166,6 @@ void update(T* rows, T* velocity, const float* gradient, const std::int64_t* ids
                                       int threads) {                                              \
         numerators(values, inverse, own, shift, sums, batch, num_rows, threads);                  \
     }                                                                                             \
-    extern "C" void remove_radial_##NAME(float* gradient, const T* rows, const float* inverse,    \
-                                         long num_rows, long dim, int threads) {                  \
-        remove_radial(gradient, rows, inverse, num_rows, dim, threads);                           \
-    }                                                                                             \
     extern "C" void update_##NAME(T* rows, T* velocity, const float* gradient,                    \
                                   const std::int64_t* ids, long num_ids, long dim, float factor,  \
                                   float lr, float momentum, float weight_decay,                   \
@@ -178,5 +176,15 @@ void update(T* rows, T* velocity, const float* gradient, const std::int64_t* ids
                Noise{row_words, velocity_words, columns}, threads);                               \
     }
 
+#define FOR_GRADIENTS_AND_ROWS_OF(G, T, NAMES)                                                    \
+    extern "C" void tangent_part_##NAMES(const G* gradient, const T* rows, const float* inverse,  \
+                                         float* tangent, long num_rows, long dim, int threads) {  \
+        tangent_part(gradient, rows, inverse, tangent, num_rows, dim, threads);                   \
+    }
+
 FOR_ROWS_OF(float, float32)
 FOR_ROWS_OF(bfloat16, bfloat16)
+FOR_GRADIENTS_AND_ROWS_OF(float, float, float32_float32)
+FOR_GRADIENTS_AND_ROWS_OF(float, bfloat16, float32_bfloat16)
+FOR_GRADIENTS_AND_ROWS_OF(bfloat16, float, bfloat16_float32)
+FOR_GRADIENTS_AND_ROWS_OF(bfloat16, bfloat16, bfloat16_bfloat16)
