@@ -157,7 +157,7 @@ def test_centers_in_files_are_asked_for_and_train_the_same(
         expected = in_files.sampler.foreseen(in_files._sample_of(number + 1))
         assert asked[-1].size == 2 * expected.size
         assert (asked[-1].starts == 2 * expected.starts).all()
-    assert len(asked) == 5, "once a step"
+    assert len(asked) == 6, "the first step and the one after each"
     assert torch.equal(in_files.centers.weight, in_memory.centers.weight)
 
 

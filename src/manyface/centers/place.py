@@ -16,11 +16,12 @@ import weakref
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, WriteError
-from manyface.centers.read_ahead import Draw, ReadAhead, RowFile
+from manyface.centers.read_ahead import Draw, ReadAhead, RowBlocks, RowFile, ask
 from manyface.observe.available import available_bytes
 
 _SUFFIX = ".rows"
@@ -39,6 +40,9 @@ class Place(Protocol):
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor of zeros; `name` is its own in the table."""
+
+    def ask(self, ids: Tensor) -> None:
+        """The rows `ids`, int64 [n], are about to be read, one by one."""
 
     def read_ahead(self, draw: Draw) -> None:
         """These rows will be read soon. `draw` may be called in another thread, or never."""
@@ -66,8 +70,11 @@ class InMemory:
         """In memory."""
         return torch.zeros(shape, dtype=dtype, device=self.device)
 
-    def read_ahead(self, draw: Draw) -> None:
+    def ask(self, ids: Tensor) -> None:
         """Nothing: they are there."""
+
+    def read_ahead(self, draw: Draw) -> None:
+        """Nothing either."""
 
 
 class InFiles:
@@ -119,6 +126,10 @@ class InFiles:
         self._files[path] = RowFile(path, num_bytes, num_bytes // shape[0])
         mapped = torch.from_file(str(path), shared=True, size=numbers, dtype=dtype)
         return mapped.view(shape)
+
+    def ask(self, ids: Tensor) -> None:
+        """At once: a page fault for each would wait for the disk as often."""
+        ask(tuple(self._files.values()), RowBlocks(np.unique(ids.numpy()), 1))
 
     def read_ahead(self, draw: Draw) -> None:
         """In a thread."""

@@ -1,8 +1,10 @@
-"""Asking the disk for rows a step before they are read.
+"""Asking the disk for rows before they are read.
 
-A sample that does not look at labels is known early. The bytes of its rows are asked for in a
-thread, by posix_fadvise(WILLNEED), and come into the system's page cache, of which a mapping is a
-view: nothing can be stale, and a file that cannot be asked for is read when it is needed.
+Rows of a mapped file that are not in memory would be read one page fault after the other, each
+with 128 KB around it. Asked for by posix_fadvise(WILLNEED), all of them are under way at once, and
+come into the system's page cache, of which a mapping is a view: nothing can be stale, and a file
+that cannot be asked for is read when it is needed. A sample that does not look at labels is known
+a step early and asked for in a thread; the rows of the batch's own classes when they are wanted.
 """
 
 import os
@@ -53,7 +55,7 @@ class ReadAhead:
             if not self._under_way.done():
                 return
             self._under_way.result()
-        self._under_way = self._thread.submit(_ask, tuple(files), draw)
+        self._under_way = self._thread.submit(_ask_for_drawn, tuple(files), draw)
 
     def wait(self) -> None:
         """Until what is under way has been asked for."""
@@ -61,8 +63,12 @@ class ReadAhead:
             self._under_way.result()
 
 
-def _ask(files: tuple[RowFile, ...], draw: Draw) -> None:
-    blocks = draw()
+def _ask_for_drawn(files: Sequence[RowFile], draw: Draw) -> None:
+    ask(files, draw())
+
+
+def ask(files: Sequence[RowFile], blocks: RowBlocks) -> None:
+    """Have the pages of these rows read; returns at once."""
     for each in files:
         with suppress(OSError), each.path.open("rb") as file:
             for start, stop in page_ranges(blocks, each):

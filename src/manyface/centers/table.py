@@ -110,6 +110,10 @@ class CenterTable(nn.Module):
         """The rows that `draw` gives will be read soon; it may be called in a thread, or never."""
         self._place.read_ahead(draw)
 
+    def ask(self, ids: Tensor) -> None:
+        """The rows `ids` are about to be read."""
+        self._place.ask(ids.to(self.weight.device))
+
     def fetch(self, values: Tensor, ids: Tensor | slice) -> Tensor:
         """`values[ids]` of a buffer on the device that computes: a view for a slice that is there,
         else a copy."""
@@ -248,7 +252,9 @@ class ActiveRows:
     def take(self, places: Tensor) -> Tensor:
         """Copies [N, D] of the active rows at `places`."""
         places = places.to(self.table.device)
-        return self.table.fetch(self.table.weight, places if self.ids is None else self.ids[places])
+        ids = places if self.ids is None else self.ids[places]
+        self.table.ask(ids)
+        return self.table.fetch(self.table.weight, ids)
 
     def update(
         self, start: int, stop: int, gradient: Tensor, *, factor: Tensor, lr: float, step: int

@@ -342,8 +342,12 @@ class CenterHead(nn.Module, ABC):
                 operands=self.operands,
                 kept_bytes=self.kept_bytes if trains else 0,
             )
+        self._look_ahead()
         passed = ForwardPass(rows, result.residual)
         return self._attach(embeddings, result.loss, result.embedding_gradient, passed)
+
+    def _look_ahead(self) -> None:
+        """When the rows of a step have been read: the time to ask for those of the next one."""
 
     def _attach(
         self, embeddings: Tensor, loss: Tensor, gradient: Tensor, passed: ForwardPass

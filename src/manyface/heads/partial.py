@@ -62,7 +62,7 @@ class PartialFC(CenterHead):
             raise ConfigError("block is of the uniform sampler; give it or a sampler, not both")
         chosen = Uniform(block) if sampler is None else sampler
         chosen.check(num_classes)
-        self._step_ahead = 0  # the last one whose rows were asked for
+        self._asked_for = -1  # the last step whose rows were
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
         if isinstance(chosen, nn.Module):
             chosen.to(self.centers.device)
@@ -70,7 +70,8 @@ class PartialFC(CenterHead):
 
     def select(self, labels: Tensor) -> Selection:
         """Positives and negatives; every forward before a step draws from the same candidates."""
-        self._read_ahead()
+        if self._asked_for not in (self.num_steps, self.num_steps + 1):  # the first step
+            self._ask_for(self.num_steps)
         return Selection(*self.sampler.draw(labels, self._sample_of(self.num_steps)))
 
     def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
@@ -91,12 +92,15 @@ class PartialFC(CenterHead):
             order=self.row_order,
         )
 
-    def _read_ahead(self) -> None:
-        """Ask for the rows of the next step, once, while this one computes."""
-        step = self.num_steps + 1
-        if self._step_ahead == step or self.sample_size >= self.num_classes:
+    def _look_ahead(self) -> None:
+        if self._asked_for != self.num_steps + 1:
+            self._ask_for(self.num_steps + 1)
+
+    def _ask_for(self, step: int) -> None:
+        """Have the rows of a step read that are known before its labels."""
+        self._asked_for = step
+        if self.sample_size >= self.num_classes:
             return
-        self._step_ahead = step
         foreseen = partial(self.sampler.foreseen, self._sample_of(step))
         self.centers.read_ahead(partial(_rows_of, foreseen, self.sub_centers))
 
