@@ -224,13 +224,16 @@ def sample_blocks(
     positives = np.unique(wanted)  # sorted
     count = max(size - len(positives), 0) // block
     chosen = np.sort(_draw(count, num_rows, block=block, seed=seed, step=step))  # [M], blocks
-    inside = (chosen[:, None] * block + np.arange(block)).ravel()
-    inside = inside[: len(inside) - max(int(inside[-1]) + 1 - num_rows, 0)] if count else inside
+    beyond = max((int(chosen[-1]) + 1) * block - num_rows, 0) if count else 0  # of the last block
+    inside = count * block - beyond
     extra = positives[~_contains(chosen, positives // block)]
+    ids = np.empty(count * block + len(extra), np.int64)
+    np.add.outer(chosen * block, np.arange(block), out=ids[: count * block].reshape(count, block))
+    ids[inside : inside + len(extra)] = extra
     places = np.searchsorted(chosen, wanted // block) * block + wanted % block
     outside = ~_contains(chosen, wanted // block)
-    places[outside] = len(inside) + np.searchsorted(extra, wanted[outside])
-    ids = np.concatenate([inside, extra])
+    places[outside] = inside + np.searchsorted(extra, wanted[outside])
+    ids = ids[: inside + len(extra)]
     return torch.from_numpy(ids).to(labels.device), torch.from_numpy(places).to(labels.device)
 
 
@@ -273,7 +276,8 @@ def join_positives(positives: Int64Array, candidates: Int64Array) -> Int64Array:
 def foreseen(*, num_rows: int, size: int, block: int, seed: int, step: int) -> RowBlocks:
     """Rows that `step` may draw, whatever its labels: all of them but for positive ones, and a few
     more. Arguments as of `sample_blocks`; with block 1, of `sample_classes`."""
-    blocks = _draw(size // block, num_rows, block=block, seed=seed, step=step)
+    count = -(-num_rows // block) if size >= num_rows else size // block
+    blocks = _draw(count, num_rows, block=block, seed=seed, step=step)
     return RowBlocks(np.sort(blocks) * block, block)
 
 
