@@ -5,7 +5,6 @@ a copy, and the recipe's own lies on the line through them. The head's grow with
 one point is measured, with the recipe's batch, and what it takes is in proportion.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -32,7 +31,7 @@ from manyface.train.step import FiniteGuard, train_step
 Method = Classification | PoolTraining
 _FEW = 8  # images of the first step
 _PATIENCE = 1.5  # seconds for one step of a copy
-_REPEATS, _LOADED = 3, 6
+_REPEATS, _LOADED = 5, 8
 # Rows that a copy's head scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
 
@@ -116,7 +115,7 @@ def _exposed(
 def _seconds_with_loader(
     config: Config, method: Method, source: GroupedSource, images: int
 ) -> float:
-    """Of a step whose batches are made meanwhile, as in training; median after the first ones."""
+    """Of a step whose batches are made meanwhile, as in training, after the first ones."""
     small = changed(config, "train", batch_size=images)
     batches = build_loader(small, source, None).batches(0, _LOADED + 2)
     guard, people = FiniteGuard(method.device), 2 * max(_FEW, config.train.batch_size)
@@ -336,13 +335,14 @@ def seconds_of(
     repeats: int = _REPEATS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> float:
-    """Median; with `time.process_time` those of a processor, of all threads."""
+    """Lower quartile, lest a moment in which the machine does something else decides; with
+    `time.process_time` those of a processor, of all threads."""
     found = []
     for _ in range(repeats):
         start = clock()
         run()
         found.append(clock() - start)
-    return statistics.median(found)
+    return sorted(found)[len(found) // 4]
 
 
 def _wait_for(device: torch.device) -> None:
