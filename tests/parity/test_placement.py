@@ -1,5 +1,6 @@
 """Wherever rows lie, and read ahead or not: the same losses, rows and state, bit for bit."""
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import manyface as mf
 from manyface.base.errors import ConfigError
 from manyface.centers import CenterTable, InFiles, InMemory, Place, RowAdamW, RowOptimizer, RowSGD
 from manyface.centers.read_ahead import RowBlocks
+from manyface.centers.staging import Stage
 from manyface.heads import CenterHead
 
 CLASSES, DIM, BATCH, STEPS = 301, 9, 13, 20
@@ -87,11 +89,49 @@ def test_rows_that_are_moved_to_another_device_and_back(
     )
     losses = train(held, accumulates=accumulates)
     monkeypatch.setattr(CenterTable, "is_elsewhere", True)
+    staged = Counter[bool]()
+    monkeypatch.setattr(CenterTable, "stage", counting(CenterTable.stage, staged))
     assert moved.centers.active().read(3, 9).data_ptr() != moved.centers.weight[3:].data_ptr()
     assert losses == train(moved, accumulates=accumulates)
     assert_equal(held, moved)
     classes = torch.tensor([7, 0, 7, 300])
     assert torch.equal(held.class_centers(classes), moved.class_centers(classes))
+    # A flush, each sixth step at most, leaves the step after it without a stage.
+    assert rate is None or staged[True] > 2 * staged[False]
+
+
+def counting(
+    stage: Callable[[CenterTable], Stage | None], counts: Counter[bool]
+) -> Callable[[CenterTable], Stage | None]:
+    """`stage`, counting whether there is one."""
+
+    def counted(table: CenterTable) -> Stage | None:
+        found = stage(table)
+        counts[found is not None] += 1
+        return found
+
+    return counted
+
+
+def test_rows_that_others_have_written_are_not_taken_from_the_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A load or an edit between two steps; one that is copied has no stage of the other."""
+    held, moved = (make(0.4, block=4, place=place) for place in (None, InMemory("cpu")))
+    train(held, steps=2)
+    monkeypatch.setattr(CenterTable, "is_elsewhere", True)
+    train(moved, steps=2)
+    monkeypatch.setattr(CenterTable, "is_elsewhere", False)
+    for each in (held, moved):
+        each.centers.weight.mul_(2.0)
+    losses = train(held, steps=3)
+    monkeypatch.setattr(CenterTable, "is_elsewhere", True)
+    other = copy.deepcopy(moved)
+    state = copy.deepcopy(moved.state_dict())
+    assert train(moved, steps=3) == losses
+    assert train(other, steps=3) == losses
+    moved.load_state_dict(state)
+    assert train(moved, steps=3) == losses
 
 
 @pytest.mark.parametrize("place", [InMemory("cpu"), None], ids=["placed", "on the device"])

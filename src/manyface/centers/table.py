@@ -26,6 +26,7 @@ from manyface.centers.place import InMemory, Place
 from manyface.centers.read_ahead import Draw
 from manyface.centers.rounding import StochasticRounding
 from manyface.centers.sgd import RowSGD
+from manyface.centers.staging import Stage, Staging
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -94,6 +95,7 @@ class CenterTable(nn.Module):
         self._make(tensors)
         self._rounding = StochasticRounding(seed=seed, dim=dim)
         self._caught_up = 0  # how often missed steps were written
+        self._staging, self._staged_version = Staging(), 0
         self._draw_rows()
 
     @property
@@ -107,8 +109,35 @@ class CenterTable(nn.Module):
         return self.weight.device != self.device
 
     def read_ahead(self, draw: Draw) -> None:
-        """The rows that `draw` gives will be read soon; it may be called in a thread, or never."""
-        self._place.read_ahead(draw)
+        """The next step reads the rows that `draw` gives, which may be called in a thread."""
+        if self.is_elsewhere and self.weight.device.type == "cpu":
+            self._drop_unnoted()
+            names = [_WEIGHT, *self._state_names]
+            self._staging.begin(draw, names, len(self.weight), self._fetch_named, self.device)
+        else:
+            self._place.read_ahead(draw)
+
+    def stage(self) -> Stage | None:
+        """Rows of this step that were fetched before it, if there are any."""
+        self._drop_unnoted()
+        return self._staging.take(self._fetch_named)
+
+    def note_written(self, ids: Tensor | None) -> None:
+        """Rows `ids`, None: all, have just been written."""
+        if ids is None:
+            self._staging.drop()
+        else:
+            self._staging.note(ids)
+        self._staged_version = self.weight._version
+
+    def _drop_unnoted(self) -> None:
+        """Forget what is staged if somebody else has written rows: a load, a user."""
+        if self._staged_version != self.weight._version:
+            self._staging.drop()
+            self._staged_version = self.weight._version
+
+    def _fetch_named(self, name: str, ids: Tensor) -> Tensor:
+        return self.fetch(getattr(self, name), ids)
 
     def ask(self, ids: Tensor) -> None:
         """The rows `ids` are about to be read."""
@@ -146,6 +175,7 @@ class CenterTable(nn.Module):
 
     def finish_step(self, *, lr: float) -> None:
         """After the last update of a step."""
+        self._staging.turn()
         self.optimizer.finish_step(lr=lr)
         if self.optimizer.window_is_full:
             self.flush()
@@ -161,6 +191,7 @@ class CenterTable(nn.Module):
     def change_optimizer(self, optimizer: RowOptimizer) -> None:
         """Bring all rows up to date and go on with another optimizer, its state zeros."""
         self.flush()
+        self._staging.drop()
         self.optimizer = optimizer
         for name in self._state_names:
             delattr(self, name)
@@ -236,6 +267,7 @@ class ActiveRows:
         self.table = table
         self.ids = None if ids is None else ids.to(table.device)
         self._stored = None if ids is None else ids.to(table.weight.device)  # where the rows are
+        self._stage = table.stage() if ids is not None and table.is_elsewhere else None
         self._last: tuple[int, int, Tensor] | None = None  # a chunk is read, then updated
 
     def __len__(self) -> int:
@@ -246,7 +278,7 @@ class ActiveRows:
         if self._views:
             return self.table.weight[start:stop]
         if self._last is None or self._last[:2] != (start, stop):
-            self._last = (start, stop, self._some(self.table.weight, start, stop))
+            self._last = (start, stop, self._some(_WEIGHT, start, stop))
         return self._last[2]
 
     def take(self, places: Tensor) -> Tensor:
@@ -314,10 +346,7 @@ class ActiveRows:
 
     def _working(self, start: int, stop: int) -> tuple[Tensor, RowState]:
         dtype = working_dtype(self.table.dtype)
-        state = {
-            name: self._some(values, start, stop)
-            for name, values in self.table.state_of_rows().items()
-        }
+        state = {name: self._some(name, start, stop) for name in self.table.state_of_rows()}
         return self._current(start, stop).to(dtype), {
             name: values.to(dtype) if values.is_floating_point() else values
             for name, values in state.items()
@@ -332,14 +361,17 @@ class ActiveRows:
             kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored)
             if self._stored is None:
                 stored[start:stop] = kept
-            else:
-                stored.index_copy_(0, self._stored[start:stop], kept)
+                continue
+            stored.index_copy_(0, self._stored[start:stop], kept)
+            if self._stage is not None:
+                self._stage.write(name, self._stored[start:stop], kept)
+        self.table.note_written(None if self._stored is None else self._stored[start:stop])
 
     def _current(self, start: int, stop: int) -> Tensor:
         """Rows [start, stop), of the chunk that was read last if they are in it."""
         if self._last is not None and self._last[0] <= start and stop <= self._last[1]:
             return self._last[2][start - self._last[0] : stop - self._last[0]]
-        return self._some(self.table.weight, start, stop)
+        return self._some(_WEIGHT, start, stop)
 
     def _ids(self, start: int, stop: int) -> Tensor:
         if self.ids is not None:
@@ -351,7 +383,9 @@ class ActiveRows:
         """Whether rows are views of the table."""
         return self.ids is None and not self.table.is_elsewhere
 
-    def _some(self, values: Tensor, start: int, stop: int) -> Tensor:
+    def _some(self, name: str, start: int, stop: int) -> Tensor:
         """Rows [start, stop) of a buffer."""
+        if self._stage is not None and self._stored is not None:
+            return self._stage.read(name, self._stored[start:stop], self.table._fetch_named)
         chosen = slice(start, stop) if self._stored is None else self._stored[start:stop]
-        return self.table.fetch(values, chosen)
+        return self.table.fetch(getattr(self.table, name), chosen)
