@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from manyface.config import Config
-from manyface.config.learning import WITHOUT_CENTERS
+from manyface.config.head import WITHOUT_CENTERS
 from manyface.observe.available import available_bytes
 from manyface.observe.memory import resident_bytes
 from manyface.train.method import Classification, PoolTraining

@@ -3,7 +3,8 @@
 A leaf: it describes and checks, imports nothing above `base`, and builds nothing.
 """
 
-from manyface.config.learning import BackboneConfig, HeadConfig, OptimizerConfig, ScheduleConfig
+from manyface.config.head import HeadConfig
+from manyface.config.learning import BackboneConfig, OptimizerConfig, ScheduleConfig
 from manyface.config.load import load_config, parse_config
 from manyface.config.render import render_page, toml_value
 from manyface.config.running import (

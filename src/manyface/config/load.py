@@ -20,9 +20,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from manyface.base.errors import ConfigError
-from manyface.config.learning import (
+from manyface.config.head import (
     CENTER_KEYS,
-    F2C_KEYS,
     MARGIN_KEYS,
     MARGIN_SCHEDULE_KEYS,
     RULE_KEYS,
@@ -31,6 +30,7 @@ from manyface.config.learning import (
     WITHOUT_CENTERS,
 )
 from manyface.config.messages import describe_errors, unknown_key
+from manyface.config.pool import F2C_KEYS
 from manyface.config.render import all_keys
 from manyface.config.schema import Config
 

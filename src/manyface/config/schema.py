@@ -11,17 +11,10 @@ from typing import Self
 
 from pydantic import model_validator
 
+from manyface.config.head import WITHOUT_CENTERS, HeadConfig
 from manyface.config.kinds import Section
-from manyface.config.learning import (
-    F2C_KEYS,
-    VIRTUAL_KEYS,
-    WITHOUT_CENTERS,
-    BackboneConfig,
-    HeadConfig,
-    OptimizerConfig,
-    PoolConfig,
-    ScheduleConfig,
-)
+from manyface.config.learning import BackboneConfig, OptimizerConfig, ScheduleConfig
+from manyface.config.pool import F2C_KEYS, VIRTUAL_KEYS, PoolConfig
 from manyface.config.render import render_toml
 from manyface.config.running import (
     AugmentationConfig,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from manyface.base.random import torch_generator
 from manyface.config import Config
-from manyface.config.learning import WITHOUT_CENTERS
+from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import Batch, DualBatch, GroupedSource
 from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C

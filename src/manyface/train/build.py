@@ -21,7 +21,7 @@ from manyface.base.errors import ConfigError, DataError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.base.threads import usable_cores
 from manyface.config import Config
-from manyface.config.learning import WITHOUT_CENTERS
+from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import (
     Augmentation,
     DecodedImages,

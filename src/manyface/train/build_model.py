@@ -15,7 +15,7 @@ from manyface.base.errors import ConfigError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.centers import InFiles, InMemory, Place, RowAdamW, RowOptimizer, RowSGD
 from manyface.config import Config
-from manyface.config.learning import MARGIN_DEFAULTS, RULE_DEFAULTS
+from manyface.config.head import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
 from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
 from manyface.heads.balanced import ClassBalanced, balance_weights

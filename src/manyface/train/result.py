@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from manyface.config import Config
-from manyface.config.learning import WITHOUT_CENTERS
+from manyface.config.head import WITHOUT_CENTERS
 from manyface.evaluate import Evaluation
 from manyface.kernels import choose
 from manyface.observe.memory import peak_device_bytes
