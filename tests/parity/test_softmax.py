@@ -248,3 +248,28 @@ def test_targets_out_of_range_are_refused() -> None:
     for wrong in (targets - 5, targets + 5):
         with pytest.raises(LabelError, match=r"targets must be in \[0, 5\)"):
             streamed_margin_softmax(embeddings, rows, wrong, margin=mf.NormFace(), scale=8.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_targets_of_any_integer_dtype(dtype: torch.dtype) -> None:
+    embeddings, rows, targets = problem(SHAPES[0], torch.float32)
+    options = {"margin": mf.CosFace(0.4), "scale": 16.0}
+    found = streamed_margin_softmax(embeddings, rows, targets.to(dtype), **options)
+    assert torch.equal(found, streamed_margin_softmax(embeddings, rows, targets, **options))
+    with pytest.raises(LabelError, match=r"targets must be integers, got torch\.float32"):
+        streamed_margin_softmax(embeddings, rows, targets.float(), **options)
+
+
+@pytest.mark.parametrize("scale", [64.0, 80.0, 86.0])
+def test_short_rows_at_large_scales(scale: float) -> None:
+    """E / |w| stays finite: an embedding that is parallel to a short negative row."""
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(20, 8, generator=draw)) * 1.05e-4
+    embeddings = rows[3:6].clone() * 1e4
+    targets = torch.tensor([0, 1, 2])
+    inputs = embeddings.requires_grad_(), rows.requires_grad_()
+    options = {"margin": mf.CosFace(0.4), "scale": scale}
+    found = streamed_margin_softmax(*inputs, targets, **options)
+    truth = dense_margin_softmax(*(each.double() for each in inputs), targets, **options)
+    for one, other in zip(gradients(found, *inputs), gradients(truth, *inputs), strict=True):
+        assert relative_error(one, other.double()) < 1e-4

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -213,7 +213,11 @@ def test_the_first_class_is_drawn_by_its_weight() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(weights=st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=80))
+@given(
+    weights=st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=80)
+    | st.lists(st.integers(1, 10), min_size=1, max_size=9)
+)
+@example(weights=[2, 3, 1])  # 2 is the mean: it has nothing to give
 def test_an_alias_table_holds_its_weights(weights: list[float]) -> None:
     wanted = np.array(weights) / sum(weights)
     table = AliasTable(np.array(weights))
@@ -333,6 +337,9 @@ def test_every_list_is_made_once_in_so_many_steps() -> None:
         (lambda: Uniform(0), "block must be at least 1"),
         (lambda: ClassBalanced(np.array([1.0, 0.0])), "above 0"),
         (lambda: ClassBalanced(np.array([1.0, np.nan])), "above 0"),
+        (lambda: ClassBalanced(np.array([1.0, 1e-300])), "finite in float32"),
+        (lambda: ClassBalanced(np.array([1.0, 1e300])), "finite in float32"),
+        (lambda: ClassBalanced(np.array([])), "one number for each"),
         (lambda: ClassBalanced(np.ones(3)).check(4), "3 weights for 4 classes"),
         (lambda: balance_weights(np.array([3, 0])), "needs an image"),
         (lambda: HardNegatives(5, neighbours=5), "expected 4 at most"),

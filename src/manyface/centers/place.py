@@ -14,7 +14,7 @@ import math
 import os
 import weakref
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -101,6 +101,12 @@ class InFiles:
         self._take_lock()
         self._refuse_strangers()
 
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            f"class centers in {self.folder} cannot be copied with their head; make another head "
+            "in another folder and load this one's state_dict"
+        )
+
     def reserve(self, num_bytes: int) -> None:
         """Of the disk, where files that are about to be replaced count as free."""
         for path in self.folder.glob(f"*{_SUFFIX}"):
@@ -140,8 +146,8 @@ class InFiles:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(
-                f"{self.folder} holds the class centers of another process; wait for it, stop it, "
-                "or choose another folder"
+                f"{self.folder} holds the class centers of another head, of this or another "
+                "process; wait for it, stop it or delete it, or choose another folder"
             ) from error
 
     def _refuse_strangers(self) -> None:

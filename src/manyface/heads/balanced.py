@@ -62,11 +62,13 @@ class AliasTable:
         last = len(heavy) - 1
         self._probability = scaled.astype(np.float32)
         self._alias = np.arange(len(weights), dtype=np.int32)
-        before = lacking - (1.0 - scaled[light])
+        before = np.concatenate([[0.0], lacking[:-1]])[
+            : len(light)
+        ]  # the same bits, lest ties part
         fills = np.searchsorted(given, before, side="right")
         self._alias[light] = heavy[np.minimum(fills, last)]
         empties = np.searchsorted(lacking, given)  # the light one that takes too much
-        short = empties < len(light)
+        short = (empties < len(light)) & (given > 0)  # who gives nothing takes nothing
         self._probability[heavy] = 1.0
         self._probability[heavy[short]] = 1.0 + given[short] - lacking[empties[short]]
         self._alias[heavy] = heavy[np.minimum(np.arange(len(heavy)) + 1, last)]
@@ -90,9 +92,13 @@ class ClassBalanced:
 
     def __init__(self, weights: Float64Array) -> None:
         weights = np.asarray(weights, np.float64)
-        if weights.ndim != 1 or not (np.isfinite(weights).all() and (weights > 0).all()):
-            raise ConfigError("weights of classes must be one finite number above 0 for each")
-        self._weights = weights.astype(np.float32)
+        with np.errstate(over="ignore", under="ignore"):
+            self._weights = weights.astype(np.float32)
+        is_fine = np.isfinite(self._weights) & (self._weights > 0)
+        if weights.ndim != 1 or len(weights) == 0 or not is_fine.all():
+            raise ConfigError(
+                "weights of classes must be one number for each, above 0 and finite in float32"
+            )
         self._table = AliasTable(weights)
 
     def __repr__(self) -> str:

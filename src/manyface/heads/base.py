@@ -38,7 +38,7 @@ from manyface.heads.checks import (
     check_table,
 )
 from manyface.heads.gradients import ForwardPass, Pending, RowGradients
-from manyface.heads.row_order import RowOrder
+from manyface.heads.row_order import RowLayout, RowOrder
 from manyface.margins import Margin, NegativeRule
 from manyface.margins.schedules import StepValue, at_step, check_schedules
 from manyface.softmax.rows import chunk_borders
@@ -287,22 +287,28 @@ class CenterHead(nn.Module, ABC):
         )
 
     def get_extra_state(self) -> Tensor:
-        """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; whether
-        rows are shuffled; the bits of the window of missed steps, if the optimizer has one."""
+        """int64: seed (its 64 bits) and number of steps, on which a step's draws depend; the
+        `RowLayout`; the bits of the window of missed steps, if the optimizer has one."""
         signed = self.seed - 2**64 if self.seed >= 2**63 else self.seed
         window = self.centers.optimizer.state_dict().get("window", _NO_WINDOW)
-        counts = torch.tensor([signed, self.num_steps, self.row_order.is_shuffled])
+        layout = RowLayout(self.row_order.is_shuffled, self.sub_centers)
+        counts = torch.tensor([signed, self.num_steps, layout.as_int()])
         return torch.cat([counts, window.flatten().cpu().view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
         """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
-        shuffled = self.row_order.is_shuffled
-        if shuffled and not bool(state[2:3].any()):
+        shuffled, layout = self.row_order.is_shuffled, RowLayout.of(state)
+        if layout.sub_centers != self.sub_centers:
+            raise CheckpointError(
+                f"these are {layout.sub_centers} centers per class, and this head has "
+                f"{self.sub_centers}; continue with head.sub_centers = {layout.sub_centers}"
+            )
+        if shuffled and not layout.is_shuffled:
             raise CheckpointError(
                 "these class centers lie in the order of their classes, as in checkpoints of "
                 "manyface before tables were shuffled; continue with that version"
             )
-        if bool(state[2:3].any()) and not shuffled:
+        if layout.is_shuffled and not shuffled:
             raise CheckpointError(
                 "these class centers are shuffled, and this head keeps them in the order of their "
                 "classes; load them into a FullFC or PartialFC"

@@ -27,7 +27,7 @@ from manyface.base.numeric import unit_rows
 from manyface.centers.lazy import TOUCHED
 from manyface.heads.base import CenterHead
 from manyface.heads.checks import check_labels
-from manyface.heads.row_order import RowOrder
+from manyface.heads.row_order import RowLayout, RowOrder
 
 _TABLE = "centers."
 _ROWS_AT_A_TIME = 2**14
@@ -101,8 +101,9 @@ def _fill(head: CenterHead, state: State, *, kept: Tensor, starts: Tensor | None
     """Classes `kept` (int64 [K]) of `state` become [0, K); `starts` [M, D], unit rows, the rest."""
     new_classes = 0 if starts is None else len(starts)
     _check_fits(head, state, expected=len(kept) + new_classes)
-    seed, num_steps, shuffled = state["_extra_state"][:3].tolist()
-    order = RowOrder(len(_rows_of(state)), seed=seed % 2**64, shuffled=bool(shuffled))
+    seed, num_steps = state["_extra_state"][:2].tolist()
+    layout = RowLayout.of(state["_extra_state"])
+    order = RowOrder(len(_rows_of(state)), seed=seed % 2**64, shuffled=layout.is_shuffled)
     for first in range(0, len(kept), _ROWS_AT_A_TIME):
         classes = kept[first : first + _ROWS_AT_A_TIME]
         rows = head.row_order(torch.arange(first, first + len(classes)))
@@ -173,11 +174,12 @@ def _first(found: Tensor) -> int:
 
 
 def _check_fits(head: CenterHead, state: State, *, expected: int) -> None:
-    if head.sub_centers > 1:
-        raise ConfigError(
-            f"expected one center per class, got sub_centers={head.sub_centers}: such heads cannot "
-            "grow or drop classes yet"
-        )
+    for sub_centers in (head.sub_centers, RowLayout.of(state["_extra_state"]).sub_centers):
+        if sub_centers > 1:
+            raise ConfigError(
+                f"expected one center per class, got sub_centers={sub_centers}: such heads cannot "
+                "grow or drop classes yet"
+            )
     if head.num_classes != expected:
         raise ConfigError(
             f"expected a head of {expected} classes, got one of {head.num_classes}; make it anew "

@@ -7,6 +7,8 @@ not on the head, so that a table trained by one head is read rightly by another.
 blocks would be single rows anyhow, lie in the order of their classes.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -35,3 +37,21 @@ class RowOrder:
             return classes
         rows = self._permutation(classes.cpu().numpy())
         return torch.from_numpy(rows).to(classes.device)
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """What rows of a saved table are: shuffled or not, and how many of them are a class."""
+
+    is_shuffled: bool
+    sub_centers: int
+
+    def as_int(self) -> int:
+        """For the state of a head, where it stands after seed and number of steps."""
+        return self.is_shuffled + 2 * (self.sub_centers - 1)
+
+    @staticmethod
+    def of(state: Tensor) -> "RowLayout":
+        """That of a head's extra state; the first ones had none."""
+        code = int(state[2]) if len(state) > 2 else 0
+        return RowLayout(bool(code & 1), (code >> 1) + 1)

@@ -98,7 +98,8 @@ class Uniform:
         """Any number will do."""
 
     def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
-        """As `RowSampler` says; K may be up to two blocks short of the size."""
+        """As `RowSampler` says. In blocks, K is short of the size by a block, and by the positives
+        that lie in the drawn blocks anyhow: some r B of B, at a sample rate of r."""
         block = self._block(of.size)
         options = {"size": of.size, "seed": of.seed, "step": of.step}
         if block > 1 and of.size < of.num_rows:
@@ -126,7 +127,9 @@ class Strata:
 
     A stratum's draw depends on its own labels and (seed, stratum, step) alone, so it does not
     matter which rank holds it: any number of ranks that divides the number of strata draws the
-    same sample, as many rows each. Every class is still as likely, up to the rounding of strata.
+    same sample, and about as many rows each: positives decide how many in all, see `Uniform.draw`,
+    and a stratum that has more of them than its share takes all. Every class is still as likely, up
+    to the rounding of strata.
 
     Args:
         count: S, at most the number of classes. The share is size // S; a stratum with more

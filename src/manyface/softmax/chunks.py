@@ -21,7 +21,7 @@ from manyface.softmax.rows import Rows, chunk_borders
 from manyface.softmax.sub_centers import nearest, spread
 from manyface.softmax.target import Targets
 
-# Rows shorter than this are brought to length 1 first, lest E / |w| leave the range of float32.
+# Rows shorter than this are brought to length 1 first, for the sake of accuracy.
 _SHORTEST = 1e-4
 
 
@@ -55,6 +55,15 @@ class Scoring:
         """Samples whose own class is in the chunk at `start`, and that class's place in it."""
         samples, places = self.targets.of_chunk(start)
         return samples, places if self.sub_centers == 1 else places // self.sub_centers
+
+    @property
+    def shortest(self) -> float:
+        """Length below which rows are brought to length 1 first, lest E / |w| overflow."""
+        if self.shift is not None:
+            return _SHORTEST  # E <= 1
+        bound = 1.0 if self.rule is None else self.rule.bound
+        largest = math.log(torch.finfo(self.unit_embeddings.dtype).max) - 1.0
+        return max(_SHORTEST, math.exp(min(self.scale * bound - largest, 0.0)))
 
     def num_bytes(self, num_rows: int) -> int:
         """Of all numerators, were they kept."""
@@ -147,7 +156,7 @@ def _by_kernel(
     """As `numerators` without a rule: all that follows the product in one pass."""
     queries = (scoring.unit_embeddings * in_base_2(scoring.scale)).to(scoring.operands)
     for start, stop in chunk_borders(len(rows), scoring.targets.chunk_size):
-        operand, inverse, stretch = _as_operand(rows.read(start, stop), scoring.operands)
+        operand, inverse, stretch = _as_operand(rows.read(start, stop), scoring)
         own = scoring.targets.row - start  # [B], places in the chunk
         values, of_chunk = kernels.numerators(queries, operand, inverse, own, scoring.shift)
         if sums is not None:
@@ -188,7 +197,7 @@ def _logits(scoring: Scoring, rows: Rows, *, factor: float) -> Iterator[tuple[Ch
     folded = factor if scoring.rule is None else 1.0  # a rule wants cosines
     queries = (scoring.unit_embeddings * folded).to(scoring.operands)  # [B, D]
     for start, stop in chunk_borders(len(rows), scoring.targets.chunk_size):
-        operand, inverse, stretch = _as_operand(rows.read(start, stop), scoring.operands)
+        operand, inverse, stretch = _as_operand(rows.read(start, stop), scoring)
         logits, which = product(queries, operand.T).mul_(inverse.T), None  # [B, m]
         if scoring.sub_centers > 1:
             logits, which = nearest(logits, scoring.sub_centers)  # [B, n]
@@ -210,11 +219,12 @@ def _score(scoring: Scoring, cosines: Tensor, start: int) -> Scored | None:
     return Scored(logits, torch.where(logits > -math.inf, slopes, 0.0))
 
 
-def _as_operand(rows: Tensor, operands: torch.dtype) -> tuple[Tensor, Tensor, Tensor | None]:
+def _as_operand(rows: Tensor, scoring: Scoring) -> tuple[Tensor, Tensor, Tensor | None]:
     """Rows [m, D] as a factor of products, their 1 / |w| [m, 1], the stretch of short ones."""
-    inverse = inverse_lengths(rows)
-    if not bool((inverse > 1.0 / _SHORTEST).any()):
+    inverse, operands = inverse_lengths(rows), scoring.operands
+    is_short = inverse > 1.0 / scoring.shortest
+    if not bool(is_short.any()):
         return rows.to(operands), inverse, None
     values = rows.to(working_dtype(rows.dtype))
-    stretch = torch.where(inverse > 1.0 / _SHORTEST, inverse, 1.0)
+    stretch = torch.where(is_short, inverse, 1.0)
     return (values * stretch).to(operands), inverse / stretch, stretch

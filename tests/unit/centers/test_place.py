@@ -1,5 +1,6 @@
 """Tables in mapped files: the same rows and steps as in memory, and what is refused."""
 
+import copy
 import errno
 import gc
 import os
@@ -58,8 +59,10 @@ def test_without_momentum_there_is_one_file(tmp_path: Path) -> None:
 
 def test_a_folder_belongs_to_one_table_at_a_time(tmp_path: Path) -> None:
     one = table(InFiles(tmp_path))
-    with pytest.raises(ConfigError, match="another process"):
+    with pytest.raises(ConfigError, match="of this or another process"):
         InFiles(tmp_path)
+    with pytest.raises(ConfigError, match="cannot be copied"):
+        copy.deepcopy(one)
     del one
     gc.collect()
     (tmp_path / "weight.rows").write_bytes(b"half written")

@@ -195,6 +195,11 @@ def test_what_does_not_fit_is_refused_and_changes_nothing() -> None:
         grow(new, state, torch.full((2, DIM), float("nan")))
     with pytest.raises(ConfigError, match="expected one center per class, got sub_centers=2"):
         grow(make(52, sub_centers=2), state, torch.ones(2, DIM))
+    three = make(10, sub_centers=3).state_dict()
+    with pytest.raises(ConfigError, match="expected one center per class, got sub_centers=3"):
+        grow(make(31), three, torch.ones(1, DIM))
+    with pytest.raises(CheckpointError, match="these are 3 centers per class, and this head has 1"):
+        make(30).load_state_dict(three)
     for other in (make(52, "adamw"), make(52, dtype=torch.bfloat16)):
         with pytest.raises(ConfigError, match=r"same dim, dtype and optimizer"):
             grow(other, state, torch.ones(2, DIM))

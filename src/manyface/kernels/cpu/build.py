@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from ctypes import CDLL
 from functools import cache
 from pathlib import Path
@@ -33,10 +34,13 @@ def library() -> CDLL | str:
     """The compiled kernels, or the reason why there are none."""
     try:
         compiler = _compiler()
-        kept = _cache_folder() / f"kernels-{_digest(compiler)}.so"
-        return _loaded(kept) or _built(compiler, kept)
+        folder = _cache_folder()
+        kept = None if folder is None else folder / f"kernels-{_digest(compiler)}.so"
+        return _kept(kept) or _built(compiler, kept)
     except CannotBuild as error:
         return str(error)
+    except OSError as error:
+        return f"cannot compile: {error}"
 
 
 def _compiler() -> str:
@@ -63,45 +67,63 @@ def _processor() -> str:
     return "\n".join([platform.machine(), *sorted({x for x in lines if x.startswith(wanted)})])
 
 
-def _cache_folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-    return Path(home) / "manyface"
+def _cache_folder() -> Path | None:
+    """The user's; None where there is none: code is not loaded from a folder that anybody owns."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(home):  # noqa: PTH117
+        home = os.path.expanduser("~/.cache")  # noqa: PTH111
+    return Path(home) / "manyface" if os.path.isabs(home) else None  # noqa: PTH117
 
 
-def _loaded(path: Path) -> CDLL | None:
-    """The library at `path`; None if it is not there, or is none."""
+def _kept(path: Path | None) -> CDLL | None:
+    """The library at `path` if it is there and whole: its own digest lies beside it."""
     try:
-        return CDLL(str(path)) if path.is_file() else None
+        if path is None or _note(path).read_text() != _digest_of(path):
+            return None
+        return CDLL(str(path))
     except OSError:
         return None
 
 
-def _built(compiler: str, kept: Path) -> CDLL:
+def _built(compiler: str, kept: Path | None) -> CDLL:
     with TemporaryDirectory(prefix="manyface-") as folder:
         made = Path(folder) / "kernels.so"
         _run(compiler, *_OPTIONS, "-shared", "-fPIC", str(_SOURCE), "-o", str(made))
-        _keep(made, kept)
-        found = _loaded(made)  # it stays loaded when the file is gone
-    if found is None:
-        raise CannotBuild(f"what {compiler} made cannot be loaded")
+        found = CDLL(str(made))  # it stays loaded when the file is gone
+        if kept is not None:
+            _keep(made, kept)
     return found
 
 
 def _keep(made: Path, kept: Path) -> None:
     """For the next process, if there is room; several may do so at once."""
-    try:
+    with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".kernels-", dir=kept.parent) as folder:
-            Path(shutil.copy(made, folder)).replace(kept)
-    except OSError:
-        pass
+            copied = Path(shutil.copy(made, folder))
+            _note(copied).write_text(_digest_of(made))
+            copied.replace(kept)
+            _note(copied).replace(_note(kept))
+
+
+def _note(library: Path) -> Path:
+    return library.with_suffix(".sha256")
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _run(*command: str) -> str:
     """What a command prints."""
     try:
         done = subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, timeout=_PATIENCE, check=False
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_PATIENCE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBuild(f"{command[0]} does not run: {error}") from None

@@ -12,7 +12,7 @@ from manyface.kernels.noise import Noise
 def inverse_lengths(rows: Tensor) -> Tensor:
     """1 / |w| of rows [n, D] in float32 or bfloat16, float32 [n, 1]; 0 for a row of length 0."""
     rows = rows.contiguous()
-    inverse = torch.empty(len(rows), 1)
+    inverse = _floats(len(rows), 1)
     _call(f"inverse_lengths_{_kind(rows)}", _at(rows), _at(inverse), *map(c_long, rows.shape))
     return inverse
 
@@ -21,8 +21,8 @@ def numerators(
     queries: Tensor, rows: Tensor, inverse: Tensor, own: Tensor, shift: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """As `kernels.gpu.numerators`, after a product of torch."""
-    values, sums = torch.mm(queries, rows.T), torch.empty(len(queries), 1)  # [B, n], [B, 1]
-    own, inverse = own.contiguous(), inverse.contiguous()
+    values, sums = torch.mm(queries, rows.T), _floats(len(queries), 1)  # [B, n], [B, 1]
+    own, inverse = own.to(torch.int64).contiguous(), inverse.contiguous()
     shift = None if shift is None else shift.contiguous()
     arrays = (values, inverse, own, shift, sums)
     _call(f"numerators_{_kind(values)}", *map(_at, arrays), *map(c_long, values.shape))
@@ -32,7 +32,7 @@ def numerators(
 def tangent_part(gradient: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
     """As `kernels.tangent_part`; both [n, D] in float32 or bfloat16."""
     gradient, rows, inverse = gradient.contiguous(), rows.contiguous(), inverse.contiguous()
-    tangent = gradient if gradient.dtype == torch.float32 else torch.empty(gradient.shape)
+    tangent = gradient if gradient.dtype == torch.float32 else _floats(*gradient.shape)
     kinds = f"{_kind(gradient)}_{_kind(rows)}"
     arrays = map(_at, (gradient, rows, inverse, tangent))
     _call(f"tangent_part_{kinds}", *arrays, *map(c_long, rows.shape))
@@ -52,7 +52,7 @@ def update_rows(
     noise: Noise | None,
 ) -> None:
     """As `kernels.gpu.update_rows`, but that `gradient` must be tangent already."""
-    gradient, ids = gradient.contiguous(), ids.contiguous()
+    gradient, ids = gradient.contiguous(), ids.to(torch.int64).contiguous()
     words = (None, None, None) if noise is None else (noise.rows, noise.velocity, noise.columns)
     constants = map(c_float, (factor.item(), lr, momentum, weight_decay))
     sizes = map(c_long, gradient.shape)
@@ -68,6 +68,11 @@ def _call(name: str, *arguments: c_void_p | c_long | c_float) -> None:
     getattr(found, name)(*arguments, torch.get_num_threads())
 
 
+def _floats(*shape: int) -> Tensor:
+    """Room for float32 numbers here, whatever torch's default dtype and device are."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 def _kind(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
@@ -76,6 +81,6 @@ def _at(tensor: Tensor | None) -> c_void_p:
     """Where the numbers lie; of tensors that the caller keeps alive."""
     if tensor is None:
         return c_void_p(None)
-    if not tensor.is_contiguous():
-        raise ValueError("a kernel needs numbers that lie side by side")
+    if not tensor.is_contiguous() or tensor.device.type != "cpu":
+        raise ValueError("a kernel of the CPU needs numbers that lie side by side in memory")
     return c_void_p(tensor.data_ptr())
