@@ -90,7 +90,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     ABLATED: ("pool.identity_share=0.5",),
     "identity loader only": ("pool.identity_share=1.0",),
     "instance loader only": ("pool.identity_share=0.0",),
-    "pairs of two photos only": ("pool.least_images=2",),
     "dual loader 2:1": ("pool.identity_share=0.6666666666666666",),
     "one slot": ("pool.features=1",),
     "two slots": ("pool.features=2",),
@@ -106,10 +105,6 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     LARGER_MARGIN: (),
     "official preset": ("pool.preset=official",),
 }
-
-
-# Keys that the first runs did not have, at the value that changes nothing: they are in no digest.
-LATER = (("least_images", 1),)
 
 
 @dataclass(frozen=True)
@@ -136,8 +131,7 @@ class Job:
         """Of what the recipe changes and of the whole pool, less where it runs and photos lie."""
         table = self.config.model_dump(mode="json", exclude_defaults=True)
         if self.config.head.method != "full":
-            pool = self.config.pool.model_dump(mode="json")
-            table["pool"] = {key: pool[key] for key in pool if (key, pool[key]) not in LATER}
+            table["pool"] = self.config.pool.model_dump(mode="json")
         table["run"] = {"seed": self.seed}
         table["data"].pop("path", None)
         return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ from manyface.config.kinds import (
     Section,
 )
 
-VIRTUAL_KEYS = ("slots", "ratio", "identity_share", "least_images")  # of [pool], what virtual reads
+VIRTUAL_KEYS = ("slots", "ratio", "identity_share")  # of [pool], what virtual reads
 POOL_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "official": {
@@ -43,11 +43,6 @@ class PoolConfig(Section):
         1.0,
         description="Share of a batch's images that come as pairs of one identity; the rest are "
         "ordinary images.",
-    )
-    least_images: Count = Field(
-        1,
-        description="Identities with fewer images come as ordinary images only, in no pair: two "
-        "views of one photo say little.",
     )
     features: Literal[1, 2] = Field(1, description="Newest features kept per identity.")
     passes: Literal[1, 2] = Field(

@@ -11,8 +11,7 @@ identities come by; the instance part follows the distribution of the data (arXi
 
 Identities are shuffled anew on every pass over them, images likewise. Of an identity's images two
 different ones are drawn; one that has a single image shows it twice, augmented each time on its
-own, or is left to the instance part (`least_images`). Batch k is a pure function of (seed, k), so a
-resume needs k alone.
+own. Batch k is a pure function of (seed, k), so a resume needs k alone.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -62,17 +61,10 @@ class DualSampler:
         batch_size: B, even.
         identity_share: of the images that come as pairs of an identity, in [0, 1].
         seed: of both orders and of the choice among an identity's images.
-        least_images: identities with fewer come in no pair.
     """
 
     def __init__(
-        self,
-        source: GroupedSource,
-        *,
-        batch_size: int,
-        identity_share: float,
-        seed: int,
-        least_images: int = 1,
+        self, source: GroupedSource, *, batch_size: int, identity_share: float, seed: int
     ) -> None:
         if batch_size < 2 or batch_size % 2:
             near = max(2, batch_size - batch_size % 2)
@@ -87,9 +79,7 @@ class DualSampler:
         _check_pairs(self.num_pairs, batch_size, identity_share)
         self.num_singles = batch_size - 2 * self.num_pairs
         self._pair_seed = stream_seed(seed, "pairs")
-        self._paired = _with_images(source, least_images)
-        self.num_paired = source.num_identities if self._paired is None else len(self._paired)
-        self._identities = EpochSampler(self.num_paired, seed=stream_seed(seed, "identities"))
+        self._identities = EpochSampler(source.num_identities, seed=stream_seed(seed, "identities"))
         self._images = EpochSampler(len(source), seed=stream_seed(seed, "order"))
 
     def indices(self, step: int) -> Int64Array:
@@ -103,15 +93,12 @@ class DualSampler:
 
         int64 [B] -> int64 [B]; the record is that of its turn in x.
         """
-        first, _ = self._pairs(self.num_paired - 1 - places)
+        first, _ = self._pairs(self._source.num_identities - 1 - places)
         return first
 
     def _pairs(self, positions: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Two records of the identity at each position; the same one if it has no other."""
-        identities = self._identities.indices(positions)
-        if self._paired is not None:
-            identities = self._paired[identities]
-        first, count = self._source.images_of(identities)
+        first, count = self._source.images_of(self._identities.indices(positions))
         one = np.floor(hash_uniform(self._pair_seed, positions) * count).astype(np.int64)
         others = np.maximum(count - 1, 1)
         ahead = np.floor(hash_uniform(self._pair_seed, positions, lane=1) * others)
@@ -125,7 +112,7 @@ class DualLoader(Generic[PlanT]):
     Args:
         source, batch_size, augmentation, prefetch, workers: as in Loader.
         seed: of orders, pairs and augmentation.
-        identity_share, least_images: as in DualSampler.
+        identity_share: as in DualSampler.
         make_planner: called when the first batch is asked for; its planner is given the labels of
             every batch in order, in a thread of its own, up to `prefetch` steps ahead.
     """
@@ -138,7 +125,6 @@ class DualLoader(Generic[PlanT]):
         seed: int,
         augmentation: Augmentation,
         identity_share: float = 1.0,
-        least_images: int = 1,
         make_planner: Callable[[], Planner[PlanT]] | None = None,
         prefetch: int = 2,
         workers: int = 1,
@@ -155,7 +141,6 @@ class DualLoader(Generic[PlanT]):
             batch_size=batch_size,
             identity_share=identity_share,
             seed=stream_seed(seed, "data", "dual"),
-            least_images=least_images,
         )
 
     @property
@@ -183,7 +168,7 @@ class DualLoader(Generic[PlanT]):
         Those that the first pass shows last, the very last one first. Each batch has at least half
         a batch of images, and less than a whole one, where there are so many.
         """
-        wanted = min(num_identities, self._sampler.num_paired)
+        wanted = min(num_identities, self.source.num_identities)
         size = self.batch_size // 2  # the gallery's batches in training
         parts = np.array_split(np.arange(wanted), max(1, wanted // size))
 
@@ -236,20 +221,6 @@ class DualLoader(Generic[PlanT]):
 
 def _positions(step: int, count: int) -> Int64Array:
     return np.arange(step * count, (step + 1) * count, dtype=np.int64)
-
-
-def _with_images(source: GroupedSource, least_images: int) -> Int64Array | None:
-    """Identities that have so many, sorted; None: all of them, whatever they have."""
-    if least_images == 1:
-        return None
-    _, counts = source.images_of(np.arange(source.num_identities))
-    found = np.flatnonzero(counts >= least_images)
-    if len(found) == 0:
-        raise DataError(
-            f"{source.name}: no identity has {least_images} images for a pair; set "
-            f"pool.least_images to {counts.max()} or less"
-        )
-    return found
 
 
 def _check_pairs(count: int, batch_size: int, identity_share: float) -> None:

@@ -160,11 +160,7 @@ def build_loader(
         return Loader(source, **shared)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(
-        source,
-        identity_share=config.pool.identity_share,
-        least_images=config.pool.least_images,
-        make_planner=planner,
-        **shared,
+        source, identity_share=config.pool.identity_share, make_planner=planner, **shared
     )
 
 

@@ -108,32 +108,6 @@ def test_pairs_are_two_images_and_the_only_image_twice():
             assert len(seen[name]) == wanted
 
 
-def test_pairs_of_identities_with_enough_images_only():
-    sampler, source = (
-        sampler_of(batch_size=6, identity_share=2 / 3, least_images=2),
-        Grouped(LONG_TAIL),
-    )
-    several = [name for name, count in enumerate(LONG_TAIL) if count >= 2]
-    assert sampler.num_paired == len(several) < 10
-    paired: list[int] = []
-    single: set[int] = set()
-    for step in range(len(several) * 8):
-        x, y = np.split(sampler.indices(step), 2)
-        assert (x[:2] != y[:2]).all()
-        paired += source.labels(x[:2]).tolist()
-        single |= {int(x[2]), int(y[2])}
-    assert sorted(paired[: len(several)]) == several, "each once in a pass"
-    assert single == set(range(45)), "everybody else comes alone"
-    with pytest.raises(DataError, match=r"no identity has 99 images .*least_images to \d+ or less"):
-        sampler_of(least_images=99)
-
-
-def test_a_prefill_shows_identities_that_come_in_pairs():
-    loader = loader_of(identity_share=1.0, least_images=2)
-    shown = np.concatenate([batch.labels for batch in loader.prefill(10)])
-    assert sorted(shown.tolist()) == [k for k, count in enumerate(LONG_TAIL) if count >= 2]
-
-
 def test_an_identity_with_one_image_is_augmented_twice():
     loader = DualLoader(
         Grouped([1, 1]),
