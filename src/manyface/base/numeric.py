@@ -21,7 +21,10 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inverse_lengths(rows: Tensor) -> Tensor:
-    """1 / |row| of rows [N, D] as [N, 1]; 0 for a row of length 0."""
+    """1 / |row| of rows [N, D] as [N, 1]; 0 for a row of length 0.
+
+    In float32 lengths from 1e-18 to 1e19: shorter and longer ones lose their squares, and count as 0.
+    """
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
     tiny = torch.finfo(rows.dtype).tiny
     return torch.where(length > tiny, 1.0 / length.clamp_min(tiny), 0.0)
