@@ -23,7 +23,7 @@ def unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 def inverse_lengths(rows: Tensor) -> Tensor:
     """1 / |row| of rows [N, D] as [N, 1]; 0 for a row of length 0.
 
-    In float32 lengths from 1e-18 to 1e19: shorter and longer ones lose their squares, and count as 0.
+    In float32 lengths from 1e-18 to 1e19: of others the squares are lost, and they count as 0.
     """
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)  # [N, 1]
     tiny = torch.finfo(rows.dtype).tiny
