@@ -27,6 +27,8 @@ def train(recipe: Path, name: str, overrides: Sequence[str], *, runs: Path) -> P
         command += ["--set", override]
     if (directory / "checkpoints").exists():
         command += ["--resume"]
+    elif directory.exists():  # it was stopped before its first checkpoint
+        command += ["--force"]
     subprocess.run(command, check=True)
     return directory
 
