@@ -34,7 +34,7 @@ from torch import Tensor, distributed
 import manyface as mf
 from manyface.base.errors import ConfigError
 from manyface.centers import RowSGD, fused
-from manyface.kernels import Choice, choose
+from manyface.kernels import Choice, choose, rows
 from manyface.softmax import chunks
 
 WARM_UP = 3
@@ -57,7 +57,7 @@ def main() -> None:
     print(f"head kernels: {choice}", flush=True)
     result: dict[str, Any] = {"kernels": str(choice), "gpu": gpu_name(), "cases": {}}
     for name, (times, rate, momentum) in CASES.items():
-        for path in ("triton", "torch") if choice.uses_triton else ("torch",):
+        for path in dict.fromkeys((choice.language, "torch")):
             with on_path(path):
                 found = measured(partial(our_step, options, times, rate, momentum), options)
             result["cases"][f"{name}, {path}"] = found
@@ -91,7 +91,7 @@ def on_path(path: str) -> Iterator[None]:
     """The kernels where they are chosen, or plain torch in their place."""
     plain = Choice("torch", "asked for by the benchmark")
     with ExitStack() as stack:
-        for room in (chunks, fused) if path == "torch" else ():
+        for room in (chunks, fused, rows) if path == "torch" else ():
             stack.enter_context(patch.object(room, "choose", lambda *_: plain))
         yield
 
