@@ -173,10 +173,10 @@ def _step(config: Config, method: Method, images: int) -> Callable[[], None]:
 
 
 def _random_batch(config: Config, method: Method, images: int) -> Batch:
-    """Pairs of people, each another."""
+    """Pairs of people, each another; of an odd number one comes alone."""
     size = config.data.image_size
     pixels = torch.rand(images, 3, size, size, generator=torch_generator(0, "plan"))
-    labels = torch.arange(images // 2).repeat(2)
+    labels = torch.arange(images) % -(-images // 2)
     if isinstance(method, PoolTraining):
         return DualBatch(pixels, labels, 0, plan=None)
     return Batch(pixels, labels, 0)
@@ -285,8 +285,8 @@ def _head_step(
     device = next(iter(head.buffers())).device
     embeddings = torch.randn(batch_size, config.backbone.embedding_size, generator=draw)
     embeddings = embeddings.to(device).requires_grad_()
-    half = torch.randint(identities, (batch_size // 2,), generator=draw)
-    labels = torch.cat([half, half]).to(device)
+    half = torch.randint(identities, (-(-batch_size // 2),), generator=draw)
+    labels = torch.cat([half, half])[:batch_size].to(device)
 
     move = getattr(head, "step", None)  # the pool moves as it is written
 

@@ -126,6 +126,14 @@ def test_every_method_has_a_plan(head: dict[str, object]) -> None:
     assert found.as_dict()["images_per_second"] > 0
 
 
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_odd_batches(batch: int) -> None:
+    config = changed(recipe(sample_rate=0.1), "train", batch_size=batch)
+    found = plan_here(config, identities=None, report=quiet)
+    assert found.batch_size == batch
+    assert found.seconds.step > 0
+
+
 def test_data_that_are_not_here(tmp_path: Path) -> None:
     config = changed(recipe(), "data", path=str(tmp_path / "none"))
     with pytest.raises(DataError):
