@@ -11,6 +11,8 @@ from manyface.cli.console import write_text
 from manyface.cli.options import Overrides
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from manyface.config import Config
     from manyface.plan import Prediction
 
@@ -96,8 +98,10 @@ def _print(found: "Prediction", said: list[str]) -> None:
         if size:
             console.print(f"  {_WORDS.get(name, name):<24}{format_bytes(size):>11}")
     rank = "memory" if found.ranks == 1 else "memory of one rank"
-    of = f"of {format_bytes(found.available)}{'' if found.fits else ': DOES NOT FIT'}"
-    console.print(f"{rank:<26}{format_bytes(found.bytes.peak):>11}  {of}\n")
+    _print_sum(console, rank, found.bytes.peak, found.available)
+    if found.disk is not None:
+        _print_sum(console, "disk", found.bytes.files, found.disk)
+    console.print()
     for name, seconds in vars(found.seconds).items():
         if seconds:
             console.print(f"  {_WORDS.get(name, name):<24}{format_seconds(seconds):>11}")
@@ -106,6 +110,13 @@ def _print(found: "Prediction", said: list[str]) -> None:
         console.print(f"  {name}: {format_bytes(size)}")
     for sentence in said:
         console.print(f"\n{sentence}")
+
+
+def _print_sum(console: "Console", name: str, needed: int, there: int) -> None:
+    from manyface.cli.console import format_bytes
+
+    of = f"of {format_bytes(there)}{'' if needed <= there else ': DOES NOT FIT'}"
+    console.print(f"{name:<26}{format_bytes(needed):>11}  {of}")
 
 
 _WORDS = {

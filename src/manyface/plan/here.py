@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from manyface.base.errors import DataError
+from manyface.centers.place import disk_bytes
 from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
 from manyface.data import GroupedSource
@@ -75,6 +76,7 @@ def plan_here(
             steps=None if source is None else _steps(config, len(source)),
             head_of_all=_head_of_all(config, head, count),
             travels={},
+            disk=_disk(config),
         )
 
 
@@ -155,6 +157,11 @@ def _available(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_bytes() + resident_bytes()
+
+
+def _disk(config: Config) -> int | None:
+    folder = config.head.placement_folder
+    return None if folder is None else disk_bytes(folder)
 
 
 def _steps(config: Config, images: int) -> int:

@@ -106,6 +106,7 @@ class Prediction:
         steps: of the whole run; None: not known.
         head_of_all: seconds of the head if all classes took part; None where that is the recipe.
         travels: collective -> bytes of one rank and step.
+        disk: free bytes where files would lie; None: there are none, or it is not known.
     """
 
     method: str
@@ -120,11 +121,17 @@ class Prediction:
     steps: int | None
     head_of_all: float | None
     travels: dict[str, int]
+    disk: int | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether there is room."""
-        return self.bytes.peak <= self.available
+        """Whether there is room, in memory and on the disk."""
+        return self.bytes.peak <= self.available and self.fits_disk
+
+    @property
+    def fits_disk(self) -> bool:
+        """Whether the disk has room for the files, as far as is known."""
+        return self.disk is None or self.bytes.files <= self.disk
 
     @property
     def images_per_second(self) -> float:

@@ -1,5 +1,6 @@
 """The planner: what it counts is what is there, and it says what to change."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,6 +151,16 @@ def test_files_are_no_memory(tmp_path: Path) -> None:
     assert not (tmp_path / "rows").exists()  # nothing of it is made
 
 
+def test_files_that_the_disk_cannot_hold(tmp_path: Path) -> None:
+    there = recipe(placement="file", placement_folder=str(tmp_path / "rows"), sample_rate=0.0)
+    found = plan_here(there, identities=10**13, report=quiet, timed=False)
+    assert found.disk == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
+    assert found.bytes.files > found.disk
+    assert not found.fits
+    small = plan_here(there, identities=300, report=quiet, timed=False)
+    assert small.fits
+
+
 def test_ranks_share_the_rows() -> None:
     one = plan_for_gpus(recipe(), identities=1000, gpus=1, gpu="h100")
     four = plan_for_gpus(recipe(), identities=1000, gpus=4, gpu="h100")
@@ -199,6 +210,14 @@ def test_it_says_when_sampling_would_pay() -> None:
     (said,) = advice(recipe(), slow, lambda other: slow)
     assert "90 % of a step" in said
     assert "81 % shorter" in said
+
+
+def test_it_says_when_the_disk_is_waited_for() -> None:
+    in_files = Bytes(100, 10, 0, 0, 10, 10, 10, files=9_000)
+    roomy = prediction(bytes=in_files, head_of_all=None, disk=10_000)
+    assert advice(recipe(), roomy, lambda other: roomy) == []
+    (said,) = advice(recipe(), replace(roomy, available=5_000), lambda other: roomy)
+    assert "waits for the disk" in said
 
 
 def test_it_says_what_would_fit() -> None:
