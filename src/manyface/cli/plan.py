@@ -91,7 +91,7 @@ def _print(found: "Prediction", said: list[str]) -> None:
 
     console = make_console()
     console.print(
-        f"{found.method}: {found.identities:,} identities, {found.active:,} rows scored, batch "
+        f"{found.method}: {found.identities:,} identities, {found.active:,} classes scored, batch "
         f"{found.batch_size}\n{found.where}\n"
     )
     for name, size in vars(found.bytes).items():
@@ -127,6 +127,7 @@ _WORDS = {
     "building": "(while rows are drawn)",
     "files": "(in files)",
     "loader": "loader",
+    "lists": "lists of near classes",
     "exposed": "lost to the loader",
 }
 

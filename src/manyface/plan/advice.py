@@ -32,7 +32,7 @@ def _about_files(found: Prediction) -> list[str]:
 def _about_sampling(config: Config, found: Prediction) -> list[str]:
     seconds = found.seconds
     if found.head_of_all is not None:
-        more = found.head_of_all - seconds.head
+        more = found.head_of_all - seconds.head - seconds.lists
         if more < _LITTLE * seconds.step:
             return [
                 f"sampling does not pay: with all classes in every step (head.method=full) a step "

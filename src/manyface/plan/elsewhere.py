@@ -60,7 +60,14 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     travels = _travels(config, net.gradients, images=images, gpus=gpus)
     communication = sum(travels.values()) / (_OF_LINK * chosen.link)
     head_seconds = _head_seconds(config, head, chosen, images=images)
-    seconds = Seconds(_net_seconds(config, net, chosen), head_seconds, None, 0.0, communication)
+    seconds = Seconds(
+        backbone=_net_seconds(config, net, chosen),
+        head=head_seconds,
+        loader=None,
+        exposed=0.0,
+        communication=communication,
+        lists=_list_seconds(config, identities, chosen) / gpus if head.lists else 0.0,
+    )
     full = changed(config, "head", method="full", sample_rate=1.0)
     of_all = replace(head, active=local)
     everyone = _head_seconds(full, of_all, chosen, images=images)
@@ -109,14 +116,22 @@ def _head_seconds(config: Config, head: HeadCosts, gpu: Gpu, *, images: int) -> 
     The pool has no row gradients and scores each image once: two products.
     """
     dim, half = config.backbone.embedding_size, "bfloat16"
+    scored = head.active * config.head.sub_centers
     is_half = half in (config.head.dtype, config.head.operands)
     products = 4 if config.head.method in ("full", "partial") else 2
-    work = products * 2.0 * images * head.active * dim
-    share = head.active * (head.rows + head.state) / max(1, head.rows) * dim
+    work = products * 2.0 * images * scored * dim
+    share = scored * (head.rows + head.state) / max(1, head.rows) * dim
     moved = 3.0 * share * (2 if config.head.dtype == half else 4)
     rate = gpu.bf16 if is_half else gpu.fp32
     times = work / (_OF_HEAD * rate), moved / (_OF_MEMORY * gpu.bandwidth)
     return config.optimizer.accumulation * max(times)
+
+
+def _list_seconds(config: Config, identities: int, gpu: Gpu) -> float:
+    """Cosines of N / R classes with all N, in float32 (heads/hard.py)."""
+    rows = float(identities) * config.head.sub_centers
+    work = 2 * rows**2 * config.backbone.embedding_size / (config.head.hard_refresh_steps or 1)
+    return work / (_OF_HEAD * gpu.fp32)
 
 
 def _travels(config: Config, gradients: int, *, images: int, gpus: int) -> dict[str, int]:

@@ -94,13 +94,14 @@ def rank_bytes(
     factor, libraries = (_ALLOCATOR, _LIBRARIES) if is_host else (1.0, 0)
     identities = head.rows // (dim * 2)  # at most; a small table is drawn at once
     in_files = config.head.placement == "file"
+    lists, making = (head.lists.held, head.lists.making) if head.lists else (0, 0)
     return Bytes(
         process=process + libraries,
         backbone=net.held + net.gradients,
         rows=0 if in_files else head.rows,
-        state=0 if in_files else head.state,
+        state=lists + (0 if in_files else head.state),
         activations=int(factor * net.activations.at(batch)),
-        head=head.stepping,
+        head=max(head.stepping, making),
         loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
         building=3 * 4 * min(torch.get_num_threads() * DRAWN_ROWS, identities) * dim,
         files=head.rows + head.state if in_files else 0,
@@ -150,7 +151,8 @@ def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts
     of_head = accumulation * (head.seconds or 0.0)
     loading = None if loader is None else accumulation * loader.seconds
     exposed = accumulation * config.train.batch_size * (net.exposed or 0.0)
-    return Seconds(backbone, of_head, loading, exposed)
+    lists = 0.0 if head.lists is None else head.lists.seconds or 0.0
+    return Seconds(backbone, of_head, loading, exposed, lists=lists)
 
 
 def _available(device: torch.device) -> int:

@@ -31,7 +31,7 @@ class Bytes:
         process: interpreter and libraries.
         backbone: weights, gradients, optimizer, gallery net, averaged net.
         rows: class centers, or features of the pool.
-        state: what the optimizer keeps of the rows; the pool's index.
+        state: what the optimizer keeps of the rows; lists of hard negatives; the pool's index.
         activations: of the backbone, its gradients' temporaries among them.
         head: logits a chunk at a time, kept numerators, copies of a chunk's rows.
         loader: batches made ahead; in host memory always.
@@ -75,6 +75,7 @@ class Seconds:
         loader: of one core, to make a batch; None: not known, the data are not here.
         exposed: what of it the step waits for, or loses to it on shared cores.
         communication: of ranks.
+        lists: to find the nearest classes anew of those whose turn it is, for hard negatives.
     """
 
     backbone: float
@@ -82,11 +83,12 @@ class Seconds:
     loader: float | None
     exposed: float
     communication: float = 0.0
+    lists: float = 0.0
 
     @property
     def step(self) -> float:
         """Altogether."""
-        return self.backbone + self.head + self.exposed + self.communication
+        return self.backbone + self.head + self.lists + self.exposed + self.communication
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Prediction:
     Attributes:
         method: head.method.
         identities: number of classes.
-        active: rows that a step scores on one rank.
+        active: classes that a step scores on one rank.
         batch_size: images of one rank.
         ranks: that share the rows.
         bytes: of one rank.

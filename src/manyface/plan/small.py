@@ -8,22 +8,31 @@ one point is measured, with the recipe's batch, and what it takes is in proporti
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manyface.base.random import torch_generator
+from manyface.centers import CenterTable, RowSGD
 from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import Batch, DualBatch, GroupedSource
 from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C
+from manyface.heads.hard import CLASSES_AT_A_TIME, HardNegatives, nearest_classes
 from manyface.heads.sampling import sample_size
 from manyface.plan.live import live_bytes
 from manyface.plan.prediction import Line
 from manyface.train.build import build_loader
-from manyface.train.build_model import build_f2c, build_head, build_method, num_slots
+from manyface.train.build_model import (
+    build_f2c,
+    build_head,
+    build_method,
+    build_sampler,
+    num_slots,
+)
 from manyface.train.devices import autocast_dtype
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
@@ -34,6 +43,7 @@ _PATIENCE = 1.5  # seconds for one step of a copy
 _REPEATS, _LOADED = 5, 8
 # Rows that a copy's head scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
+_LISTED = 2**13  # classes among which a copy looks for neighbours
 
 
 def changed(config: Config, section: str, **values: Any) -> Config:
@@ -157,7 +167,8 @@ def _with_few_classes(config: Config, identities: int, *, batch_size: int) -> Co
 
 def _in_memory(config: Config) -> Config:
     """Copies are small: they need no file, and know of no images of their people."""
-    sampler = {} if config.head.sampler != "balanced" else {"sampler": "uniform"}
+    followed = ("balanced", "hard")  # neighbours' lists are measured by themselves
+    sampler = {"sampler": "uniform"} if config.head.sampler in followed else {}
     return changed(config, "head", placement="device", placement_folder=None, **sampler)
 
 
@@ -194,7 +205,8 @@ class HeadCosts:
         state: bytes of what goes with them.
         stepping: bytes alive in a step beside these.
         seconds: forward, backward, update; None where only bytes were asked for.
-        active: rows that a step scores.
+        active: classes that a step scores.
+        lists: what the sampler of hard negatives keeps and takes; None without it.
     """
 
     rows: int
@@ -202,6 +214,7 @@ class HeadCosts:
     stepping: int
     seconds: float | None
     active: int
+    lists: "ListCosts | None" = None
 
 
 def head_costs(
@@ -231,6 +244,7 @@ def head_costs(
         stepping=live_bytes(step) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
         seconds=seconds_of(step) * active / scored if timed else None,
         active=active,
+        lists=_list_costs(config, identities, device=device, timed=timed),
     )
 
 
@@ -319,11 +333,58 @@ def _fit_kept(head: nn.Module, active: int, scored: int, *, batch_size: int) -> 
     """
     if not isinstance(head, CenterHead):
         return 0
-    each = batch_size * (head.operands or head.centers.dtype).itemsize
+    each = batch_size * head.sub_centers * (head.operands or head.centers.dtype).itemsize
     if active * each > head.kept_bytes:
         head.kept_bytes = 0
         return 0
     return (active - scored) * each
+
+
+@dataclass(frozen=True)
+class ListCosts:
+    """Of the lists of nearest classes: bytes held, bytes while some are made, seconds an update."""
+
+    held: int
+    making: int
+    seconds: float | None
+
+
+def _list_costs(
+    config: Config, identities: int, *, device: torch.device, timed: bool
+) -> ListCosts | None:
+    """Measured against fewer classes: an update makes N / R lists, each out of all N classes."""
+    if config.head.method != "partial" or config.head.sampler != "hard":
+        return None
+    with torch.device("meta"):
+        real = build_sampler(config, identities)
+    assert isinstance(real, HardNegatives)  # noqa: S101
+    each_update = identities / real.refresh_steps
+    few, lists = min(identities, _LISTED), min(identities, ceil(each_update), CLASSES_AT_A_TIME)
+    refresh = _refresh(config, few, min(lists, few), count=real.nearest.shape[1], device=device)
+    making = live_bytes(refresh)
+    share = each_update / min(lists, few) * identities / few
+    return ListCosts(real.nearest.nbytes, making, seconds_of(refresh) * share if timed else None)
+
+
+def _refresh(
+    config: Config, identities: int, lists: int, *, count: int, device: torch.device
+) -> Callable[[], None]:
+    sub_centers = config.head.sub_centers
+    centers = CenterTable(
+        identities * sub_centers,
+        config.backbone.embedding_size,
+        seed=0,
+        optimizer=RowSGD(),
+        dtype=getattr(torch, config.head.dtype),
+        device=device,
+    )
+
+    def refresh() -> None:
+        some, found = slice(0, lists), min(count, identities - 1)
+        nearest_classes(centers, some, count=found, sub_centers=sub_centers)
+        _wait_for(device)
+
+    return refresh
 
 
 # --- measuring ------------------------------------------------------------------------------------

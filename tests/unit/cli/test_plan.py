@@ -34,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Out
 def test_table_and_file(run: Callable[..., Outcome], tmp_path: Path) -> None:
     code, out, _ = run("--json", tmp_path / "new" / "plan.json")
     assert code == 0
-    assert "full: 300 identities, 300 rows scored, batch 8" in out
+    assert "full: 300 identities, 300 classes scored, batch 8" in out
     found = json.loads((tmp_path / "new" / "plan.json").read_text())
     assert found["fits"] is True
     assert found["bytes"]["rows"] == 300 * 16 * 4

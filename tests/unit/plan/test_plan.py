@@ -93,6 +93,42 @@ def test_state_of_other_optimizers_is_counted() -> None:
     assert found.state == 300 * (16 * 4 + 4 + 4)
 
 
+def test_lists_of_hard_negatives_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manyface.plan.small.seconds_of", lambda run, **_: run() or 1.0)
+    monkeypatch.setattr("manyface.plan.small._LISTED", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)
+    config = recipe(method="partial", sample_rate=0.1, sampler="hard", hard_refresh_steps=10)
+
+    def seconds_and_lists(identities: int) -> tuple[float, float]:
+        found = head_costs(config, identities, batch_size=8, device=CPU, timed=True)
+        assert found.lists is not None
+        assert found.seconds is not None
+        assert found.lists.seconds is not None
+        assert found.lists.held == 4 * 10 * identities
+        return found.seconds, found.lists.seconds
+
+    (head, lists), (head_of_twice, lists_of_twice) = map(seconds_and_lists, (40_000, 80_000))
+    assert lists == 40_000 / 10 / 500 * 40_000 / 500  # the copy makes 500 lists among 500
+    assert lists_of_twice == 4 * lists
+    assert head_of_twice == pytest.approx(2 * head)
+
+
+def test_lists_of_hard_negatives_on_gpus() -> None:
+    config = recipe(method="partial", sample_rate=0.1, sampler="hard", sub_centers=2)
+    one = plan_for_gpus(config, identities=1000, gpus=1, gpu="h100").seconds
+    two = plan_for_gpus(config, identities=2000, gpus=1, gpu="h100").seconds
+    assert one.lists == pytest.approx(2 * (2 * 1000) ** 2 * 16 / 1000 / (0.5 * 67e12))
+    assert two.lists == pytest.approx(4 * one.lists)
+    assert two.step > two.lists
+
+
+def test_every_center_of_a_class_counts() -> None:
+    one, three = (
+        plan_for_gpus(recipe(sub_centers=n), identities=9000, gpus=1, gpu="h100") for n in (1, 3)
+    )
+    assert three.seconds.head == pytest.approx(3 * one.seconds.head)
+
+
 def test_bytes_of_a_step_are_those_of_a_full_copy() -> None:
     config = recipe()
     planned = head_costs(config, 300, batch_size=8, device=CPU, timed=False).stepping
