@@ -25,11 +25,12 @@ def plan(
         typer.Option(help="Number of people, where the data are not here; default: counted."),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="Plan for so many GPUs, class centers sharded over them.")
+        int | None, typer.Option(help="Plan for so many GPUs of one machine, class centers sharded over them.")
     ] = None,
     gpu: Annotated[
-        str, typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090.")
-    ] = "h100",
+        str | None,
+        typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090; default: h100."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
     ] = None,
@@ -51,6 +52,8 @@ def plan(
     config = load_recipe(recipe, overrides or [])
     if identities is not None and identities < 2:
         raise ConfigError(f"expected --identities of at least 2, got {identities}")
+    if gpu is not None and gpus is None:
+        raise ConfigError(f"expected --gpus, how many of --gpu {gpu}, got none; add --gpus 1")
     if file is not None:
         write_text(file, "", mode="a")  # that it can be written is tried before
     found = _predict(config, identities, gpus, gpu)
@@ -61,7 +64,7 @@ def plan(
 
 
 def _predict(
-    config: "Config", identities: int | None, gpus: int | None, gpu: str, *, timed: bool = True
+    config: "Config", identities: int | None, gpus: int | None, gpu: str | None, *, timed: bool = True
 ) -> "Prediction":
     from rich.console import Console
 
@@ -75,7 +78,7 @@ def _predict(
         if gpus is None:
             return plan_here(config, identities=identities, report=report, timed=timed)
         count = identities or _count_identities(config)
-        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu)
+        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu or _GPU)
 
 
 def _count_identities(config: "Config") -> int:
@@ -119,6 +122,7 @@ def _print_sum(console: "Console", name: str, needed: int, there: int) -> None:
     console.print(f"{name:<26}{format_bytes(needed):>11}  {of}")
 
 
+_GPU = "h100"
 _WORDS = {
     "rows": "centers or features",
     "state": "their state",

@@ -18,6 +18,7 @@ from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_co
 _GB, _TERA = 10**9, 10**12
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries
 _OF_NET, _OF_HEAD, _OF_MEMORY, _OF_LINK = 0.8, 0.5, 0.8, 0.7
+MOST_GPUS = 8  # of one machine: links to others are slower, and no data sheet has them
 _PASSES = 3  # over activations: written, read, and their gradients
 
 
@@ -48,8 +49,8 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     `train.batch_size` is that of one GPU.
     """
     chosen = _find(gpu)
-    if gpus < 1:
-        raise ConfigError(f"expected --gpus of at least 1, got {gpus}")
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ConfigError(f"expected --gpus from 1 to {MOST_GPUS}, those of one machine, got {gpus}")
     if config.run.precision == "auto":
         config = changed(config, "run", precision="bf16" if gpu != "v100" else "fp32")
     here = torch.device("cpu")

@@ -43,6 +43,7 @@ _PATIENCE = 1.5  # seconds for one step of a copy
 _REPEATS, _LOADED = 5, 8
 # Rows that a copy's head scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
+_COUNTED = 512  # images with which a head runs where its bytes alone are asked for
 _LISTED = 2**13  # classes among which a copy looks for neighbours
 
 
@@ -220,7 +221,7 @@ class HeadCosts:
 def head_costs(
     config: Config, identities: int, *, batch_size: int, device: torch.device, timed: bool
 ) -> HeadCosts:
-    """Measured on a head of fewer classes, if there are many.
+    """Measured on a head of fewer classes, if there are many; bytes alone with fewer images too.
 
     Args:
         config: the recipe.
@@ -232,20 +233,31 @@ def head_costs(
     active = active_rows(config, identities, batch_size=batch_size)
     small, few = _few_classes(config, identities, active)
     head = _build(small, few, device=device)
-    scored = active_rows(small, few, batch_size=batch_size)
+    images = batch_size if timed else min(batch_size, _COUNTED)
+    scored = active_rows(small, few, batch_size=images)
     kept = _fit_kept(head, active, scored, batch_size=batch_size)
-    step = _head_step(head, config, few, batch_size=batch_size)
+    step = _head_step(head, config, few, batch_size=images)
     step()
+    stepping = _stepping(head, config, few, images).at(batch_size)
     share = identities / few
     rows, state = (int(part * share) for part in _held(head))
     return HeadCosts(
         rows=rows,
         state=state,
-        stepping=live_bytes(step) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
+        stepping=int(stepping) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
         seconds=seconds_of(step) * active / scored if timed else None,
         active=active,
         lists=_list_costs(config, identities, device=device, timed=timed),
     )
+
+
+def _stepping(head: nn.Module, config: Config, identities: int, images: int) -> Line:
+    """Bytes alive in a step, by images."""
+
+    def measured(images: int) -> float:
+        return live_bytes(_head_step(head, config, identities, batch_size=images))
+
+    return _line(images, measured)
 
 
 def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
@@ -264,7 +276,8 @@ def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, 
     few = min(identities, int(_MOST_ROWS / rate))
     if config.head.method in WITHOUT_CENTERS:
         return changed(config, "pool", slots=max(1, int(few * rate)), ratio=None), few
-    if config.head.method == "partial" and few < identities:
+    if config.head.method == "partial":  # with the same rate for any batch
+        rate = rate if few < identities else active / identities
         return changed(config, "head", sample_rate=rate), few
     return config, few
 

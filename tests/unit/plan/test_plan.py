@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,6 +172,30 @@ def test_odd_batches(batch: int) -> None:
     assert found.seconds.step > 0
 
 
+@pytest.mark.parametrize("head", [{}, {"sample_rate": 0.5}])
+def test_bytes_of_a_large_batch_lie_on_a_line(head: dict[str, object]) -> None:
+    def stepping(*, timed: bool) -> int:
+        config = recipe(**head)
+        return head_costs(config, 40_000, batch_size=2048, device=CPU, timed=timed).stepping
+
+    assert stepping(timed=False) == pytest.approx(stepping(timed=True), rel=0.05)
+
+
+def test_a_global_batch_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = torch.randn
+
+    def noted(*size: int, **options: Any) -> torch.Tensor:
+        drawn.extend(size[:1])
+        return real(*size, **options)
+
+    monkeypatch.setattr(torch, "randn", noted)
+    config = changed(recipe(), "train", batch_size=1024)
+    found = plan_for_gpus(config, identities=300, gpus=8, gpu="h100")
+    assert found.bytes.head > 8 * 1024 * 16 * 4  # the embeddings' gradients alone
+    assert max(drawn) <= 512
+
+
 def test_data_that_are_not_here(tmp_path: Path) -> None:
     config = changed(recipe(), "data", path=str(tmp_path / "none"))
     with pytest.raises(DataError):
@@ -208,7 +233,7 @@ def test_ranks_share_the_rows() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "gpu", "said"),
-    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "at least 1, got 0")],
+    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "1 to 8, .*got 0"), (9, "h100", "got 9")],
 )
 def test_gpus_that_are_none(gpus: int, gpu: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
