@@ -77,6 +77,22 @@ class InMemory:
         """Nothing either."""
 
 
+def disk_bytes(folder: Path | str) -> int:
+    """Free bytes of the disk where `folder` is or would be; a table's files in it count as free.
+
+    Raises:
+        WriteError: it cannot be there.
+    """
+    folder = Path(folder).absolute()
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        disk = os.statvfs(there if there.is_dir() else folder)
+        replaced = sum(path.stat().st_blocks * 512 for path in folder.glob(f"*{_SUFFIX}"))
+    except OSError as error:
+        raise WriteError(folder, error) from error
+    return disk.f_bavail * disk.f_frsize + replaced
+
+
 class InFiles:
     """In files of `folder`, which belongs to one table of one process at a time.
 
@@ -111,8 +127,7 @@ class InFiles:
         """Of the disk, where files that are about to be replaced count as free."""
         for path in self.folder.glob(f"*{_SUFFIX}"):
             path.unlink()
-        disk = os.statvfs(self.folder)
-        if num_bytes > (free := disk.f_bavail * disk.f_frsize):
+        if num_bytes > (free := disk_bytes(self.folder)):
             raise ConfigError(
                 f"class centers and their optimizer need {_gib(num_bytes)} in {self.folder}, "
                 f"{_gib(free)} are free: choose a folder on another disk, bfloat16, or no momentum"

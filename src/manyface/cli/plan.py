@@ -11,6 +11,8 @@ from manyface.cli.console import write_text
 from manyface.cli.options import Overrides
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from manyface.config import Config
     from manyface.plan import Prediction
 
@@ -23,11 +25,12 @@ def plan(
         typer.Option(help="Number of people, where the data are not here; default: counted."),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="Plan for so many GPUs, class centers sharded over them.")
+        int | None, typer.Option(help="Plan for so many GPUs of one machine, class centers sharded over them.")
     ] = None,
     gpu: Annotated[
-        str, typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090.")
-    ] = "h100",
+        str | None,
+        typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090; default: h100."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
     ] = None,
@@ -49,6 +52,8 @@ def plan(
     config = load_recipe(recipe, overrides or [])
     if identities is not None and identities < 2:
         raise ConfigError(f"expected --identities of at least 2, got {identities}")
+    if gpu is not None and gpus is None:
+        raise ConfigError(f"expected --gpus, how many of --gpu {gpu}, got none; add --gpus 1")
     if file is not None:
         write_text(file, "", mode="a")  # that it can be written is tried before
     found = _predict(config, identities, gpus, gpu)
@@ -59,7 +64,7 @@ def plan(
 
 
 def _predict(
-    config: "Config", identities: int | None, gpus: int | None, gpu: str, *, timed: bool = True
+    config: "Config", identities: int | None, gpus: int | None, gpu: str | None, *, timed: bool = True
 ) -> "Prediction":
     from rich.console import Console
 
@@ -73,7 +78,7 @@ def _predict(
         if gpus is None:
             return plan_here(config, identities=identities, report=report, timed=timed)
         count = identities or _count_identities(config)
-        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu)
+        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu or _GPU)
 
 
 def _count_identities(config: "Config") -> int:
@@ -89,15 +94,17 @@ def _print(found: "Prediction", said: list[str]) -> None:
 
     console = make_console()
     console.print(
-        f"{found.method}: {found.identities:,} identities, {found.active:,} rows scored, batch "
+        f"{found.method}: {found.identities:,} identities, {found.active:,} classes scored, batch "
         f"{found.batch_size}\n{found.where}\n"
     )
     for name, size in vars(found.bytes).items():
         if size:
             console.print(f"  {_WORDS.get(name, name):<24}{format_bytes(size):>11}")
     rank = "memory" if found.ranks == 1 else "memory of one rank"
-    of = f"of {format_bytes(found.available)}{'' if found.fits else ': DOES NOT FIT'}"
-    console.print(f"{rank:<26}{format_bytes(found.bytes.peak):>11}  {of}\n")
+    _print_sum(console, rank, found.bytes.peak, found.available)
+    if found.disk is not None:
+        _print_sum(console, "disk", found.bytes.files, found.disk)
+    console.print()
     for name, seconds in vars(found.seconds).items():
         if seconds:
             console.print(f"  {_WORDS.get(name, name):<24}{format_seconds(seconds):>11}")
@@ -108,6 +115,14 @@ def _print(found: "Prediction", said: list[str]) -> None:
         console.print(f"\n{sentence}")
 
 
+def _print_sum(console: "Console", name: str, needed: int, there: int) -> None:
+    from manyface.cli.console import format_bytes
+
+    of = f"of {format_bytes(there)}{'' if needed <= there else ': DOES NOT FIT'}"
+    console.print(f"{name:<26}{format_bytes(needed):>11}  {of}")
+
+
+_GPU = "h100"
 _WORDS = {
     "rows": "centers or features",
     "state": "their state",
@@ -116,6 +131,7 @@ _WORDS = {
     "building": "(while rows are drawn)",
     "files": "(in files)",
     "loader": "loader",
+    "lists": "lists of near classes",
     "exposed": "lost to the loader",
 }
 

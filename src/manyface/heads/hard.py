@@ -7,7 +7,7 @@ no class is left out for long.
 
 *Cost.* The list takes 4 k bytes a class (k = 10: 40 MB a million). It is not made in one go, which
 would take N^2 D multiplications at once, but N / R classes after each step, in turn: each list is
-at most R steps old, and a step costs N^2 D / R more (a batch of B against all classes is B N D, so
+at most R steps old, and a step costs N^2 D / R more (S^2 times as much with S centers a class) (a batch of B against all classes is B N D, so
 with R = N / B it is a full FC's forward product). Classes not reached yet, in the first R steps,
 have no list and get uniform negatives. Memory of a refresh: 1,024 x 2,048
 cosines. Rows are taken as they are stored, without steps that are still to be made up.
@@ -27,7 +27,7 @@ from manyface.heads.checks import check_count
 from manyface.heads.sampling import SampleSpec, Uniform
 from manyface.softmax.rows import chunk_borders
 
-_CLASSES_AT_A_TIME, _OTHERS_AT_A_TIME = 1024, 2048
+CLASSES_AT_A_TIME, _OTHERS_AT_A_TIME = 1024, 2048
 _NONE = -1  # no list yet
 
 
@@ -99,7 +99,7 @@ class HardNegatives(nn.Module):
         turn, num_classes = step % self.refresh_steps, len(self.nearest)
         start = turn * num_classes // self.refresh_steps
         stop = (turn + 1) * num_classes // self.refresh_steps
-        for first, last in chunk_borders(stop - start, _CLASSES_AT_A_TIME):
+        for first, last in chunk_borders(stop - start, CLASSES_AT_A_TIME):
             mine = slice(start + first, start + last)
             self.nearest[mine] = nearest_classes(
                 centers, mine, count=self.nearest.shape[1], sub_centers=sub_centers

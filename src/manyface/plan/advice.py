@@ -16,13 +16,23 @@ def advice(config: Config, found: Prediction, replan: Replan) -> list[str]:
     """Sentences; `replan` gives the plan of a changed recipe (its bytes alone are read)."""
     if not found.fits:
         return _to_fit(config, found, replan)
-    return _about_sampling(config, found)
+    return [*_about_files(found), *_about_sampling(config, found)]
+
+
+def _about_files(found: Prediction) -> list[str]:
+    left = found.available - found.bytes.peak
+    if found.bytes.files <= left:
+        return []
+    return [
+        f"the files need {_gib(found.bytes.files)}, memory has room for {_gib(left)} of them: a step "
+        "waits for the disk too, which its time does not count"
+    ]
 
 
 def _about_sampling(config: Config, found: Prediction) -> list[str]:
     seconds = found.seconds
     if found.head_of_all is not None:
-        more = found.head_of_all - seconds.head
+        more = found.head_of_all - seconds.head - seconds.lists
         if more < _LITTLE * seconds.step:
             return [
                 f"sampling does not pay: with all classes in every step (head.method=full) a step "
@@ -69,8 +79,17 @@ def _to_fit(config: Config, found: Prediction, replan: Replan) -> list[str]:
         except ManyfaceError:
             continue
         if there.fits:
-            said.append(f"{words} needs {there.bytes.peak / 2**30:.1f} GiB")
+            said.append(f"{words} needs {_needs(there)}")
     if said:
         return ["it fits with one of these: " + "; ".join(said)]
     ranks = -(-found.bytes.peak // found.available) * found.ranks
     return [f"no single change makes it fit; shard it over more ranks (some {ranks}), or take F2C"]
+
+
+def _needs(found: Prediction) -> str:
+    of_disk = f" and {_gib(found.bytes.files)} of the disk" if found.bytes.files else ""
+    return _gib(found.bytes.peak) + of_disk
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB"

@@ -18,6 +18,7 @@ from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_co
 _GB, _TERA = 10**9, 10**12
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries
 _OF_NET, _OF_HEAD, _OF_MEMORY, _OF_LINK = 0.8, 0.5, 0.8, 0.7
+MOST_GPUS = 8  # of one machine: links to others are slower, and no data sheet has them
 _PASSES = 3  # over activations: written, read, and their gradients
 
 
@@ -48,8 +49,8 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     `train.batch_size` is that of one GPU.
     """
     chosen = _find(gpu)
-    if gpus < 1:
-        raise ConfigError(f"expected --gpus of at least 1, got {gpus}")
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ConfigError(f"expected --gpus from 1 to {MOST_GPUS}, those of one machine, got {gpus}")
     if config.run.precision == "auto":
         config = changed(config, "run", precision="bf16" if gpu != "v100" else "fp32")
     here = torch.device("cpu")
@@ -60,7 +61,14 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     travels = _travels(config, net.gradients, images=images, gpus=gpus)
     communication = sum(travels.values()) / (_OF_LINK * chosen.link)
     head_seconds = _head_seconds(config, head, chosen, images=images)
-    seconds = Seconds(_net_seconds(config, net, chosen), head_seconds, None, 0.0, communication)
+    seconds = Seconds(
+        backbone=_net_seconds(config, net, chosen),
+        head=head_seconds,
+        loader=None,
+        exposed=0.0,
+        communication=communication,
+        lists=_list_seconds(config, identities, chosen) / gpus if head.lists else 0.0,
+    )
     full = changed(config, "head", method="full", sample_rate=1.0)
     of_all = replace(head, active=local)
     everyone = _head_seconds(full, of_all, chosen, images=images)
@@ -109,14 +117,22 @@ def _head_seconds(config: Config, head: HeadCosts, gpu: Gpu, *, images: int) -> 
     The pool has no row gradients and scores each image once: two products.
     """
     dim, half = config.backbone.embedding_size, "bfloat16"
+    scored = head.active * config.head.sub_centers
     is_half = half in (config.head.dtype, config.head.operands)
     products = 4 if config.head.method in ("full", "partial") else 2
-    work = products * 2.0 * images * head.active * dim
-    share = head.active * (head.rows + head.state) / max(1, head.rows) * dim
+    work = products * 2.0 * images * scored * dim
+    share = scored * (head.rows + head.state) / max(1, head.rows) * dim
     moved = 3.0 * share * (2 if config.head.dtype == half else 4)
     rate = gpu.bf16 if is_half else gpu.fp32
     times = work / (_OF_HEAD * rate), moved / (_OF_MEMORY * gpu.bandwidth)
     return config.optimizer.accumulation * max(times)
+
+
+def _list_seconds(config: Config, identities: int, gpu: Gpu) -> float:
+    """Cosines of N / R classes with all N, in float32 (heads/hard.py)."""
+    rows = float(identities) * config.head.sub_centers
+    work = 2 * rows**2 * config.backbone.embedding_size / (config.head.hard_refresh_steps or 1)
+    return work / (_OF_HEAD * gpu.fp32)
 
 
 def _travels(config: Config, gradients: int, *, images: int, gpus: int) -> dict[str, int]:

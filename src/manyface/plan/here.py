@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from manyface.base.errors import DataError
+from manyface.centers.place import disk_bytes
 from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
 from manyface.data import GroupedSource
@@ -75,6 +76,7 @@ def plan_here(
             steps=None if source is None else _steps(config, len(source)),
             head_of_all=_head_of_all(config, head, count),
             travels={},
+            disk=_disk(config),
         )
 
 
@@ -92,13 +94,14 @@ def rank_bytes(
     factor, libraries = (_ALLOCATOR, _LIBRARIES) if is_host else (1.0, 0)
     identities = head.rows // (dim * 2)  # at most; a small table is drawn at once
     in_files = config.head.placement == "file"
+    lists, making = (head.lists.held, head.lists.making) if head.lists else (0, 0)
     return Bytes(
         process=process + libraries,
         backbone=net.held + net.gradients,
         rows=0 if in_files else head.rows,
-        state=0 if in_files else head.state,
+        state=lists + (0 if in_files else head.state),
         activations=int(factor * net.activations.at(batch)),
-        head=head.stepping,
+        head=max(head.stepping, making),
         loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
         building=3 * 4 * min(torch.get_num_threads() * DRAWN_ROWS, identities) * dim,
         files=head.rows + head.state if in_files else 0,
@@ -148,13 +151,19 @@ def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts
     of_head = accumulation * (head.seconds or 0.0)
     loading = None if loader is None else accumulation * loader.seconds
     exposed = accumulation * config.train.batch_size * (net.exposed or 0.0)
-    return Seconds(backbone, of_head, loading, exposed)
+    lists = 0.0 if head.lists is None else head.lists.seconds or 0.0
+    return Seconds(backbone, of_head, loading, exposed, lists=lists)
 
 
 def _available(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return available_bytes() + resident_bytes()
+
+
+def _disk(config: Config) -> int | None:
+    folder = config.head.placement_folder
+    return None if folder is None else disk_bytes(folder)
 
 
 def _steps(config: Config, images: int) -> int:

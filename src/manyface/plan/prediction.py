@@ -31,7 +31,7 @@ class Bytes:
         process: interpreter and libraries.
         backbone: weights, gradients, optimizer, gallery net, averaged net.
         rows: class centers, or features of the pool.
-        state: what the optimizer keeps of the rows; the pool's index.
+        state: what the optimizer keeps of the rows; lists of hard negatives; the pool's index.
         activations: of the backbone, its gradients' temporaries among them.
         head: logits a chunk at a time, kept numerators, copies of a chunk's rows.
         loader: batches made ahead; in host memory always.
@@ -75,6 +75,7 @@ class Seconds:
         loader: of one core, to make a batch; None: not known, the data are not here.
         exposed: what of it the step waits for, or loses to it on shared cores.
         communication: of ranks.
+        lists: to find the nearest classes anew of those whose turn it is, for hard negatives.
     """
 
     backbone: float
@@ -82,11 +83,12 @@ class Seconds:
     loader: float | None
     exposed: float
     communication: float = 0.0
+    lists: float = 0.0
 
     @property
     def step(self) -> float:
         """Altogether."""
-        return self.backbone + self.head + self.exposed + self.communication
+        return self.backbone + self.head + self.lists + self.exposed + self.communication
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Prediction:
     Attributes:
         method: head.method.
         identities: number of classes.
-        active: rows that a step scores on one rank.
+        active: classes that a step scores on one rank.
         batch_size: images of one rank.
         ranks: that share the rows.
         bytes: of one rank.
@@ -106,6 +108,7 @@ class Prediction:
         steps: of the whole run; None: not known.
         head_of_all: seconds of the head if all classes took part; None where that is the recipe.
         travels: collective -> bytes of one rank and step.
+        disk: free bytes where files would lie; None: there are none, or it is not known.
     """
 
     method: str
@@ -120,11 +123,17 @@ class Prediction:
     steps: int | None
     head_of_all: float | None
     travels: dict[str, int]
+    disk: int | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether there is room."""
-        return self.bytes.peak <= self.available
+        """Whether there is room, in memory and on the disk."""
+        return self.bytes.peak <= self.available and self.fits_disk
+
+    @property
+    def fits_disk(self) -> bool:
+        """Whether the disk has room for the files, as far as is known."""
+        return self.disk is None or self.bytes.files <= self.disk
 
     @property
     def images_per_second(self) -> float:

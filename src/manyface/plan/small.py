@@ -8,22 +8,31 @@ one point is measured, with the recipe's batch, and what it takes is in proporti
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manyface.base.random import torch_generator
+from manyface.centers import CenterTable, RowSGD
 from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import Batch, DualBatch, GroupedSource
 from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C
+from manyface.heads.hard import CLASSES_AT_A_TIME, HardNegatives, nearest_classes
 from manyface.heads.sampling import sample_size
 from manyface.plan.live import live_bytes
 from manyface.plan.prediction import Line
 from manyface.train.build import build_loader
-from manyface.train.build_model import build_f2c, build_head, build_method, num_slots
+from manyface.train.build_model import (
+    build_f2c,
+    build_head,
+    build_method,
+    build_sampler,
+    num_slots,
+)
 from manyface.train.devices import autocast_dtype
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
@@ -34,6 +43,8 @@ _PATIENCE = 1.5  # seconds for one step of a copy
 _REPEATS, _LOADED = 5, 8
 # Rows that a copy's head scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
+_COUNTED = 512  # images with which a head runs where its bytes alone are asked for
+_LISTED = 2**13  # classes among which a copy looks for neighbours
 
 
 def changed(config: Config, section: str, **values: Any) -> Config:
@@ -157,7 +168,8 @@ def _with_few_classes(config: Config, identities: int, *, batch_size: int) -> Co
 
 def _in_memory(config: Config) -> Config:
     """Copies are small: they need no file, and know of no images of their people."""
-    sampler = {} if config.head.sampler != "balanced" else {"sampler": "uniform"}
+    followed = ("balanced", "hard")  # neighbours' lists are measured by themselves
+    sampler = {"sampler": "uniform"} if config.head.sampler in followed else {}
     return changed(config, "head", placement="device", placement_folder=None, **sampler)
 
 
@@ -173,10 +185,10 @@ def _step(config: Config, method: Method, images: int) -> Callable[[], None]:
 
 
 def _random_batch(config: Config, method: Method, images: int) -> Batch:
-    """Pairs of people, each another."""
+    """Pairs of people, each another; of an odd number one comes alone."""
     size = config.data.image_size
     pixels = torch.rand(images, 3, size, size, generator=torch_generator(0, "plan"))
-    labels = torch.arange(images // 2).repeat(2)
+    labels = torch.arange(images) % -(-images // 2)
     if isinstance(method, PoolTraining):
         return DualBatch(pixels, labels, 0, plan=None)
     return Batch(pixels, labels, 0)
@@ -194,7 +206,8 @@ class HeadCosts:
         state: bytes of what goes with them.
         stepping: bytes alive in a step beside these.
         seconds: forward, backward, update; None where only bytes were asked for.
-        active: rows that a step scores.
+        active: classes that a step scores.
+        lists: what the sampler of hard negatives keeps and takes; None without it.
     """
 
     rows: int
@@ -202,12 +215,13 @@ class HeadCosts:
     stepping: int
     seconds: float | None
     active: int
+    lists: "ListCosts | None" = None
 
 
 def head_costs(
     config: Config, identities: int, *, batch_size: int, device: torch.device, timed: bool
 ) -> HeadCosts:
-    """Measured on a head of fewer classes, if there are many.
+    """Measured on a head of fewer classes, if there are many; bytes alone with fewer images too.
 
     Args:
         config: the recipe.
@@ -219,19 +233,31 @@ def head_costs(
     active = active_rows(config, identities, batch_size=batch_size)
     small, few = _few_classes(config, identities, active)
     head = _build(small, few, device=device)
-    scored = active_rows(small, few, batch_size=batch_size)
+    images = batch_size if timed else min(batch_size, _COUNTED)
+    scored = active_rows(small, few, batch_size=images)
     kept = _fit_kept(head, active, scored, batch_size=batch_size)
-    step = _head_step(head, config, few, batch_size=batch_size)
+    step = _head_step(head, config, few, batch_size=images)
     step()
+    stepping = _stepping(head, config, few, images).at(batch_size)
     share = identities / few
     rows, state = (int(part * share) for part in _held(head))
     return HeadCosts(
         rows=rows,
         state=state,
-        stepping=live_bytes(step) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
+        stepping=int(stepping) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
         seconds=seconds_of(step) * active / scored if timed else None,
         active=active,
+        lists=_list_costs(config, identities, device=device, timed=timed),
     )
+
+
+def _stepping(head: nn.Module, config: Config, identities: int, images: int) -> Line:
+    """Bytes alive in a step, by images."""
+
+    def measured(images: int) -> float:
+        return live_bytes(_head_step(head, config, identities, batch_size=images))
+
+    return _line(images, measured)
 
 
 def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
@@ -250,7 +276,8 @@ def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, 
     few = min(identities, int(_MOST_ROWS / rate))
     if config.head.method in WITHOUT_CENTERS:
         return changed(config, "pool", slots=max(1, int(few * rate)), ratio=None), few
-    if config.head.method == "partial" and few < identities:
+    if config.head.method == "partial":  # with the same rate for any batch
+        rate = rate if few < identities else active / identities
         return changed(config, "head", sample_rate=rate), few
     return config, few
 
@@ -285,8 +312,8 @@ def _head_step(
     device = next(iter(head.buffers())).device
     embeddings = torch.randn(batch_size, config.backbone.embedding_size, generator=draw)
     embeddings = embeddings.to(device).requires_grad_()
-    half = torch.randint(identities, (batch_size // 2,), generator=draw)
-    labels = torch.cat([half, half]).to(device)
+    half = torch.randint(identities, (-(-batch_size // 2),), generator=draw)
+    labels = torch.cat([half, half])[:batch_size].to(device)
 
     move = getattr(head, "step", None)  # the pool moves as it is written
 
@@ -319,11 +346,58 @@ def _fit_kept(head: nn.Module, active: int, scored: int, *, batch_size: int) -> 
     """
     if not isinstance(head, CenterHead):
         return 0
-    each = batch_size * (head.operands or head.centers.dtype).itemsize
+    each = batch_size * head.sub_centers * (head.operands or head.centers.dtype).itemsize
     if active * each > head.kept_bytes:
         head.kept_bytes = 0
         return 0
     return (active - scored) * each
+
+
+@dataclass(frozen=True)
+class ListCosts:
+    """Of the lists of nearest classes: bytes held, bytes while some are made, seconds an update."""
+
+    held: int
+    making: int
+    seconds: float | None
+
+
+def _list_costs(
+    config: Config, identities: int, *, device: torch.device, timed: bool
+) -> ListCosts | None:
+    """Measured against fewer classes: an update makes N / R lists, each out of all N classes."""
+    if config.head.method != "partial" or config.head.sampler != "hard":
+        return None
+    with torch.device("meta"):
+        real = build_sampler(config, identities)
+    assert isinstance(real, HardNegatives)  # noqa: S101
+    each_update = identities / real.refresh_steps
+    few, lists = min(identities, _LISTED), min(identities, ceil(each_update), CLASSES_AT_A_TIME)
+    refresh = _refresh(config, few, min(lists, few), count=real.nearest.shape[1], device=device)
+    making = live_bytes(refresh)
+    share = each_update / min(lists, few) * identities / few
+    return ListCosts(real.nearest.nbytes, making, seconds_of(refresh) * share if timed else None)
+
+
+def _refresh(
+    config: Config, identities: int, lists: int, *, count: int, device: torch.device
+) -> Callable[[], None]:
+    sub_centers = config.head.sub_centers
+    centers = CenterTable(
+        identities * sub_centers,
+        config.backbone.embedding_size,
+        seed=0,
+        optimizer=RowSGD(),
+        dtype=getattr(torch, config.head.dtype),
+        device=device,
+    )
+
+    def refresh() -> None:
+        some, found = slice(0, lists), min(count, identities - 1)
+        nearest_classes(centers, some, count=found, sub_centers=sub_centers)
+        _wait_for(device)
+
+    return refresh
 
 
 # --- measuring ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 
 from manyface.base.errors import ConfigError, WriteError
 from manyface.centers import CenterTable, InFiles, Place, RowSGD
-from manyface.centers.place import free_bytes
+from manyface.centers.place import disk_bytes, free_bytes
 
 
 def table(place: Place | None = None, *, rows: int = 300, momentum: float = 0.9) -> CenterTable:
@@ -129,3 +129,15 @@ def test_no_rows_are_refused_before_the_folder_is_touched(
     with pytest.raises(ConfigError, match=rf"num_classes >= 1 and dim >= 1, got {rows} and {dim}"):
         CenterTable(rows, dim, seed=0, optimizer=RowSGD(), place=InFiles(tmp_path))
     assert (tmp_path / "weight.rows").read_bytes() == b"of an earlier run"
+
+
+def test_bytes_that_a_disk_has_for_rows(tmp_path: Path) -> None:
+    free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    assert disk_bytes(tmp_path / "not" / "made") == pytest.approx(free, rel=0.05)
+    assert not (tmp_path / "not").exists()
+    (tmp_path / "weight.rows").write_bytes(bytes(8 << 20))
+    (tmp_path / "is-a-file").touch()
+    left = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
+    assert disk_bytes(tmp_path) >= left  # what is replaced counts as free
+    with pytest.raises(WriteError):
+        disk_bytes(tmp_path / "is-a-file" / "rows")

@@ -34,7 +34,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., Out
 def test_table_and_file(run: Callable[..., Outcome], tmp_path: Path) -> None:
     code, out, _ = run("--json", tmp_path / "new" / "plan.json")
     assert code == 0
-    assert "full: 300 identities, 300 rows scored, batch 8" in out
+    assert "full: 300 identities, 300 classes scored, batch 8" in out
     found = json.loads((tmp_path / "new" / "plan.json").read_text())
     assert found["fits"] is True
     assert found["bytes"]["rows"] == 300 * 16 * 4
@@ -57,7 +57,9 @@ def test_what_does_not_fit(run: Callable[..., Outcome]) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--gpus", "0"], "expected --gpus of at least 1, got 0"),
+        (["--gpus", "0"], "expected --gpus from 1 to 8, those of one machine, got 0"),
+        (["--gpus", "9"], "those of one machine, got 9"),
+        (["--gpu", "b200"], "expected --gpus, how many of --gpu b200"),
         (["--gpus", "1", "--gpu", "h1"], "no data sheet of GPU 'h1'"),
         (["--identities", "1"], "expected --identities of at least 2, got 1"),
         (["--set", "data.path=/no/such"], "data.path"),

@@ -1,7 +1,9 @@
 """The planner: what it counts is what is there, and it says what to change."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +94,42 @@ def test_state_of_other_optimizers_is_counted() -> None:
     assert found.state == 300 * (16 * 4 + 4 + 4)
 
 
+def test_lists_of_hard_negatives_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("manyface.plan.small.seconds_of", lambda run, **_: run() or 1.0)
+    monkeypatch.setattr("manyface.plan.small._LISTED", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)
+    config = recipe(method="partial", sample_rate=0.1, sampler="hard", hard_refresh_steps=10)
+
+    def seconds_and_lists(identities: int) -> tuple[float, float]:
+        found = head_costs(config, identities, batch_size=8, device=CPU, timed=True)
+        assert found.lists is not None
+        assert found.seconds is not None
+        assert found.lists.seconds is not None
+        assert found.lists.held == 4 * 10 * identities
+        return found.seconds, found.lists.seconds
+
+    (head, lists), (head_of_twice, lists_of_twice) = map(seconds_and_lists, (40_000, 80_000))
+    assert lists == 40_000 / 10 / 500 * 40_000 / 500  # the copy makes 500 lists among 500
+    assert lists_of_twice == 4 * lists
+    assert head_of_twice == pytest.approx(2 * head)
+
+
+def test_lists_of_hard_negatives_on_gpus() -> None:
+    config = recipe(method="partial", sample_rate=0.1, sampler="hard", sub_centers=2)
+    one = plan_for_gpus(config, identities=1000, gpus=1, gpu="h100").seconds
+    two = plan_for_gpus(config, identities=2000, gpus=1, gpu="h100").seconds
+    assert one.lists == pytest.approx(2 * (2 * 1000) ** 2 * 16 / 1000 / (0.5 * 67e12))
+    assert two.lists == pytest.approx(4 * one.lists)
+    assert two.step > two.lists
+
+
+def test_every_center_of_a_class_counts() -> None:
+    one, three = (
+        plan_for_gpus(recipe(sub_centers=n), identities=9000, gpus=1, gpu="h100") for n in (1, 3)
+    )
+    assert three.seconds.head == pytest.approx(3 * one.seconds.head)
+
+
 def test_bytes_of_a_step_are_those_of_a_full_copy() -> None:
     config = recipe()
     planned = head_costs(config, 300, batch_size=8, device=CPU, timed=False).stepping
@@ -126,6 +164,38 @@ def test_every_method_has_a_plan(head: dict[str, object]) -> None:
     assert found.as_dict()["images_per_second"] > 0
 
 
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_odd_batches(batch: int) -> None:
+    config = changed(recipe(sample_rate=0.1), "train", batch_size=batch)
+    found = plan_here(config, identities=None, report=quiet)
+    assert found.batch_size == batch
+    assert found.seconds.step > 0
+
+
+@pytest.mark.parametrize("head", [{}, {"sample_rate": 0.5}])
+def test_bytes_of_a_large_batch_lie_on_a_line(head: dict[str, object]) -> None:
+    def stepping(*, timed: bool) -> int:
+        config = recipe(**head)
+        return head_costs(config, 40_000, batch_size=2048, device=CPU, timed=timed).stepping
+
+    assert stepping(timed=False) == pytest.approx(stepping(timed=True), rel=0.05)
+
+
+def test_a_global_batch_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = torch.randn
+
+    def noted(*size: int, **options: Any) -> torch.Tensor:
+        drawn.extend(size[:1])
+        return real(*size, **options)
+
+    monkeypatch.setattr(torch, "randn", noted)
+    config = changed(recipe(), "train", batch_size=1024)
+    found = plan_for_gpus(config, identities=300, gpus=8, gpu="h100")
+    assert found.bytes.head > 8 * 1024 * 16 * 4  # the embeddings' gradients alone
+    assert max(drawn) <= 512
+
+
 def test_data_that_are_not_here(tmp_path: Path) -> None:
     config = changed(recipe(), "data", path=str(tmp_path / "none"))
     with pytest.raises(DataError):
@@ -142,6 +212,16 @@ def test_files_are_no_memory(tmp_path: Path) -> None:
     assert not (tmp_path / "rows").exists()  # nothing of it is made
 
 
+def test_files_that_the_disk_cannot_hold(tmp_path: Path) -> None:
+    there = recipe(placement="file", placement_folder=str(tmp_path / "rows"), sample_rate=0.0)
+    found = plan_here(there, identities=10**13, report=quiet, timed=False)
+    assert found.disk == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.05)
+    assert found.bytes.files > found.disk
+    assert not found.fits
+    small = plan_here(there, identities=300, report=quiet, timed=False)
+    assert small.fits
+
+
 def test_ranks_share_the_rows() -> None:
     one = plan_for_gpus(recipe(), identities=1000, gpus=1, gpu="h100")
     four = plan_for_gpus(recipe(), identities=1000, gpus=4, gpu="h100")
@@ -153,7 +233,7 @@ def test_ranks_share_the_rows() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "gpu", "said"),
-    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "at least 1, got 0")],
+    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "1 to 8, .*got 0"), (9, "h100", "got 9")],
 )
 def test_gpus_that_are_none(gpus: int, gpu: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -191,6 +271,14 @@ def test_it_says_when_sampling_would_pay() -> None:
     (said,) = advice(recipe(), slow, lambda other: slow)
     assert "90 % of a step" in said
     assert "81 % shorter" in said
+
+
+def test_it_says_when_the_disk_is_waited_for() -> None:
+    in_files = Bytes(100, 10, 0, 0, 10, 10, 10, files=9_000)
+    roomy = prediction(bytes=in_files, head_of_all=None, disk=10_000)
+    assert advice(recipe(), roomy, lambda other: roomy) == []
+    (said,) = advice(recipe(), replace(roomy, available=5_000), lambda other: roomy)
+    assert "waits for the disk" in said
 
 
 def test_it_says_what_would_fit() -> None:
