@@ -25,7 +25,8 @@ def plan(
         typer.Option(help="Number of people, where the data are not here; default: counted."),
     ] = None,
     gpus: Annotated[
-        int | None, typer.Option(help="Plan for so many GPUs of one machine, class centers sharded over them.")
+        int | None,
+        typer.Option(help="Plan for so many GPUs of one machine, class centers sharded over them."),
     ] = None,
     gpu: Annotated[
         str | None,
@@ -64,7 +65,12 @@ def plan(
 
 
 def _predict(
-    config: "Config", identities: int | None, gpus: int | None, gpu: str | None, *, timed: bool = True
+    config: "Config",
+    identities: int | None,
+    gpus: int | None,
+    gpu: str | None,
+    *,
+    timed: bool = True,
 ) -> "Prediction":
     from rich.console import Console
 

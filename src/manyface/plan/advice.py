@@ -24,8 +24,8 @@ def _about_files(found: Prediction) -> list[str]:
     if found.bytes.files <= left:
         return []
     return [
-        f"the files need {_gib(found.bytes.files)}, memory has room for {_gib(left)} of them: a step "
-        "waits for the disk too, which its time does not count"
+        f"the files need {_gib(found.bytes.files)}, memory has room for {_gib(left)} of them: a "
+        "step waits for the disk too, which its time does not count"
     ]
 
 

@@ -50,7 +50,9 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
     """
     chosen = _find(gpu)
     if not 1 <= gpus <= MOST_GPUS:
-        raise ConfigError(f"expected --gpus from 1 to {MOST_GPUS}, those of one machine, got {gpus}")
+        raise ConfigError(
+            f"expected --gpus from 1 to {MOST_GPUS}, those of one machine, got {gpus}"
+        )
     if config.run.precision == "auto":
         config = changed(config, "run", precision="bf16" if gpu != "v100" else "fp32")
     here = torch.device("cpu")

@@ -233,7 +233,11 @@ def test_ranks_share_the_rows() -> None:
 
 @pytest.mark.parametrize(
     ("gpus", "gpu", "said"),
-    [(1, "h1000", "no data sheet of GPU 'h1000'"), (0, "h100", "1 to 8, .*got 0"), (9, "h100", "got 9")],
+    [
+        (1, "h1000", "no data sheet of GPU 'h1000'"),
+        (0, "h100", "1 to 8, .*got 0"),
+        (9, "h100", "got 9"),
+    ],
 )
 def test_gpus_that_are_none(gpus: int, gpu: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
