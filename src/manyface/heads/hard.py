@@ -7,10 +7,11 @@ no class is left out for long.
 
 *Cost.* The list takes 4 k bytes a class (k = 10: 40 MB a million). It is not made in one go, which
 would take N^2 D multiplications at once, but N / R classes after each step, in turn: each list is
-at most R steps old, and a step costs N^2 D / R more, S^2 times that with S centers a class. (A batch
-of B against all classes is B N D, so with R = N / B it is a full FC's forward product.) Classes not reached yet, in the first R steps,
-have no list and get uniform negatives. Memory of a refresh: 1,024 x 2,048
-cosines. Rows are taken as they are stored, without steps that are still to be made up.
+at most R steps old, and a step costs N^2 D / R more, S^2 times that with S centers a class. (A
+batch of B against all classes is B N D, so with R = N / B it is a full FC's forward product.)
+Classes not reached yet, in the first R steps, have no list and get uniform negatives. Memory of a
+refresh: 1,024 x 2,048 cosines. Rows are taken as they are stored, without steps that are still to
+be made up.
 
 *Resume.* A list is of the centers as they were when it was made, so it cannot be computed again; it
 is a part of the head's `state_dict`.
