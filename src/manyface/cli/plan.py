@@ -1,6 +1,7 @@
 """`manyface plan`: what a recipe will take, before anything runs."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from manyface.config import Config
     from manyface.plan import Prediction
+    from manyface.plan.prediction import Bytes, Seconds
 
 
 def plan(
@@ -58,7 +60,12 @@ def plan(
     if file is not None:
         write_text(file, "", mode="a")  # that it can be written is tried before
     found = _predict(config, identities, gpus, gpu)
-    said = advice(config, found, lambda other: _predict(other, identities, gpus, gpu, timed=False))
+    said = advice(
+        config,
+        found,
+        lambda other: _predict(other, identities, gpus, gpu, timed=False),
+        sharded=gpus is not None,
+    )
     _print(found, said)
     if file is not None:
         write_text(file, json.dumps({**found.as_dict(), "advice": said}, indent=2) + "\n")
@@ -103,17 +110,17 @@ def _print(found: "Prediction", said: list[str]) -> None:
         f"{found.method}: {found.identities:,} identities, {found.active:,} classes scored, batch "
         f"{found.batch_size}\n{found.where}\n"
     )
-    for name, size in vars(found.bytes).items():
-        if size:
-            console.print(f"  {_WORDS.get(name, name):<24}{format_bytes(size):>11}")
-    rank = "memory" if found.ranks == 1 else "memory of one rank"
-    _print_sum(console, rank, found.bytes.peak, found.available)
+    of = "" if found.ranks == 1 else " of one rank"
+    _print_parts(console, found.bytes, format_bytes)
+    _print_sum(console, f"memory{of}", found.bytes.peak, found.available)
+    if found.host is not None:
+        console.print()
+        _print_parts(console, found.host, format_bytes)
+        _print_sum(console, f"host memory{of}", found.host.peak, found.host_available)
     if found.disk is not None:
         _print_sum(console, "disk", found.bytes.files, found.disk)
     console.print()
-    for name, seconds in vars(found.seconds).items():
-        if seconds:
-            console.print(f"  {_WORDS.get(name, name):<24}{format_seconds(seconds):>11}")
+    _print_parts(console, found.seconds, format_seconds)
     console.print(f"{'step':<26}{format_seconds(found.seconds.step):>11}  {_rate(found)}")
     for name, size in found.travels.items():
         console.print(f"  {name}: {format_bytes(size)}")
@@ -121,25 +128,26 @@ def _print(found: "Prediction", said: list[str]) -> None:
         console.print(f"\n{sentence}")
 
 
-def _print_sum(console: "Console", name: str, needed: int, there: int) -> None:
+def _print_parts(
+    console: "Console", parts: "Bytes | Seconds", words: Callable[[float], str]
+) -> None:
+    from manyface.plan.prediction import WORDS
+
+    for name, value in vars(parts).items():
+        if value:
+            console.print(f"  {WORDS.get(name, name):<24}{words(value):>11}")
+
+
+def _print_sum(console: "Console", name: str, needed: int, there: int | None) -> None:
     from manyface.cli.console import format_bytes
 
-    of = f"of {format_bytes(there)}{'' if needed <= there else ': DOES NOT FIT'}"
-    console.print(f"{name:<26}{format_bytes(needed):>11}  {of}")
+    of = ""
+    if there is not None:
+        of = f"of {format_bytes(there)}{'' if needed <= there else ': DOES NOT FIT'}"
+    console.print(f"{name:<26}{format_bytes(needed):>11}  {of}".rstrip())
 
 
 _GPU = "h100"
-_WORDS = {
-    "rows": "centers or features",
-    "state": "their state",
-    "process": "process and libraries",
-    "head": "head",
-    "building": "(while rows are drawn)",
-    "files": "(in files)",
-    "loader": "loader",
-    "lists": "lists of near classes",
-    "exposed": "lost to the loader",
-}
 
 
 def _rate(found: "Prediction") -> str:

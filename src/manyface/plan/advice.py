@@ -1,6 +1,6 @@
 """What to change in a recipe: where it does not fit, where sampling does not pay, or would."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from manyface.base.errors import ManyfaceError
 from manyface.config import Config
@@ -10,12 +10,18 @@ from manyface.plan.small import changed
 Replan = Callable[[Config], Prediction]
 _LITTLE = 0.1  # of a step: not worth an approximation
 _MUCH = 0.5
+_MEASURED = 0.98  # of the memory there is: what was measured is not exact
 
 
-def advice(config: Config, found: Prediction, replan: Replan) -> list[str]:
-    """Sentences; `replan` gives the plan of a changed recipe (its bytes alone are read)."""
+def advice(
+    config: Config, found: Prediction, replan: Replan, *, sharded: bool = False
+) -> list[str]:
+    """Sentences; `replan` gives the plan of a changed recipe (its bytes alone are read).
+
+    `sharded`: rows are shared by ranks, so more of them are a way out.
+    """
     if not found.fits:
-        return _to_fit(config, found, replan)
+        return _to_fit(config, found, replan, sharded=sharded)
     return [*_about_files(found), *_about_sampling(config, found)]
 
 
@@ -47,43 +53,90 @@ def _about_sampling(config: Config, found: Prediction) -> list[str]:
     return []
 
 
-def _changes(config: Config) -> list[tuple[str, Config]]:
-    """Single changes that take less memory, the least harm first."""
-    half = max(2, config.train.batch_size // 4 * 2)
-    changes = []
-    if config.head.method in ("full", "partial"):
-        sgd = config.head.optimizer == "sgd"
-        bf16 = changed(config, "head", dtype="bfloat16")
-        changes.append(("head.dtype=bfloat16", bf16))
-        if sgd:
-            both = changed(bf16, "head", momentum=0.0)
-            changes.append(("head.dtype=bfloat16 and head.momentum=0", both))
-        place = {"placement": "file", "placement_folder": "centers"}
-        changes.append(
-            ("head.placement=file with a head.placement_folder", changed(config, "head", **place))
-        )
-        changes.append(("head.method=f2c", changed(config, "head", method="f2c")))
+def _changes(config: Config, found: Prediction) -> list[tuple[str, Config]]:
+    """Single changes that take less memory, the least harm first; a smaller batch is another."""
+    changes = _of_centers(config, found) if config.head.method in ("full", "partial") else []
     if not config.backbone.activation_checkpointing:
         less = changed(config, "backbone", activation_checkpointing=True)
         changes.append(("backbone.activation_checkpointing=true", less))
-    batch = changed(config, "train", batch_size=half)
-    return [*changes, (f"train.batch_size={half}", batch)]
+    return changes
 
 
-def _to_fit(config: Config, found: Prediction, replan: Replan) -> list[str]:
-    """Which single change makes room, with the bytes it then takes; or that none does."""
-    said = []
-    for words, other in _changes(config):
+def _of_centers(config: Config, found: Prediction) -> list[tuple[str, Config]]:
+    bf16 = changed(config, "head", dtype="bfloat16")
+    changes = [("head.dtype=bfloat16", bf16)]
+    if config.head.optimizer == "sgd":
+        both = changed(bf16, "head", momentum=0.0)
+        changes.append(("head.dtype=bfloat16 and head.momentum=0", both))
+    if config.head.placement == "device" and found.host is not None:
+        changes.append(("head.placement=host", changed(config, "head", placement="host")))
+    if config.head.placement != "file":
+        files = changed(config, "head", placement="file", placement_folder="centers")
+        changes.append(("head.placement=file with a head.placement_folder", files))
+    return [*changes, ("head.method=f2c", changed(config, "head", method="f2c"))]
+
+
+def _to_fit(config: Config, found: Prediction, replan: Replan, *, sharded: bool) -> list[str]:
+    """Which single change makes room, with the bytes it then takes; or what is in the way."""
+    changes = _changes(config, found)
+    said = [f"{words} needs {_needs(there)}" for words, there in _fitting(changes, replan)]
+    if batch := _batch_that_fits(config, found, replan):
+        said.append(batch)
+    if said:
+        return ["it fits with one of these: " + "; ".join(said)]
+    ranks = _ranks(found) if sharded else ""
+    return [f"no single change makes it fit: {_in_the_way(found)}{ranks}"]
+
+
+def _fitting(changes: list[tuple[str, Config]], replan: Replan) -> Iterator[tuple[str, Prediction]]:
+    for words, other in changes:
         try:
             there = replan(other)
         except ManyfaceError:
             continue
         if there.fits:
-            said.append(f"{words} needs {_needs(there)}")
-    if said:
-        return ["it fits with one of these: " + "; ".join(said)]
-    ranks = -(-found.bytes.peak // found.available) * found.ranks
-    return [f"no single change makes it fit; shard it over more ranks (some {ranks}), or take F2C"]
+            yield words, there
+
+
+def _batch_that_fits(config: Config, found: Prediction, replan: Replan) -> str | None:
+    """The largest even one by the line through this one and half of it, or the half."""
+    batch, least = config.train.batch_size, 4 if config.head.method == "f2c" else 2
+    half = max(least, batch // 4 * 2)
+    try:
+        peak = replan(changed(config, "train", batch_size=half)).bytes.peak
+    except ManyfaceError:
+        return None
+    each = max(1.0, (found.bytes.peak - peak) / max(1, batch - half))
+    largest = int(batch - (found.bytes.peak - _MEASURED * found.available) / each) // 2 * 2
+    sizes = [size for size in (largest, half) if least <= size < batch]
+    tried = [
+        (f"train.batch_size={size}", changed(config, "train", batch_size=size)) for size in sizes
+    ]
+    words, there = next(_fitting(tried, replan), ("", found))
+    return f"{words} needs {_needs(there)}" if words else None
+
+
+def _in_the_way(found: Prediction) -> str:
+    if found.bytes.peak > found.available:
+        name, size = found.bytes.largest()
+        return f"the largest part is {name}, {_gib(size)}"
+    if found.host is not None and not found.fits_host:
+        name, size = found.host.largest()
+        return f"the largest part in host memory is {name}, {_gib(size)}"
+    free = _gib(found.disk or 0)
+    return (
+        f"its files need {_gib(found.bytes.files)}, the disk has {free}; "
+        "choose a head.placement_folder on another disk"
+    )
+
+
+def _ranks(found: Prediction) -> str:
+    """How many ranks the rows need, where these are what does not fit and others leave room."""
+    rows = found.bytes.rows + found.bytes.state
+    room = found.available - (found.bytes.peak - rows)
+    if not 0 < room < rows:
+        return ""
+    return f"; rows and state need some {-(-rows * found.ranks // room)} GPUs"
 
 
 def _needs(found: Prediction) -> str:

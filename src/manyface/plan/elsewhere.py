@@ -11,9 +11,10 @@ import torch
 from manyface.backbones import backbone_cost
 from manyface.base.errors import ConfigError
 from manyface.config import Config
-from manyface.plan.here import rank_bytes
+from manyface.observe.memory import resident_bytes
+from manyface.plan.here import device_bytes, host_bytes
 from manyface.plan.prediction import Prediction, Seconds
-from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_costs
+from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_costs, placement
 
 _GB, _TERA = 10**9, 10**12
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries
@@ -31,15 +32,16 @@ class Gpu:
     fp32: float
     bandwidth: float
     link: float  # to one other GPU of the same machine, one way
+    pcie: float  # to host memory, one way
 
 
 GPUS = {
-    "v100": Gpu(32 * _GB, 112 * _TERA, 14 * _TERA, 0.9e12, 150e9),
-    "a100": Gpu(80 * _GB, 312 * _TERA, 19.5 * _TERA, 2.0e12, 300e9),
-    "h100": Gpu(80 * _GB, 989 * _TERA, 67 * _TERA, 3.35e12, 450e9),
-    "h200": Gpu(141 * _GB, 989 * _TERA, 67 * _TERA, 4.8e12, 450e9),
-    "l40s": Gpu(48 * _GB, 362 * _TERA, 91.6 * _TERA, 0.864e12, 32e9),
-    "rtx4090": Gpu(24 * _GB, 165 * _TERA, 82.6 * _TERA, 1.0e12, 32e9),
+    "v100": Gpu(32 * _GB, 112 * _TERA, 14 * _TERA, 0.9e12, 150e9, 16e9),
+    "a100": Gpu(80 * _GB, 312 * _TERA, 19.5 * _TERA, 2.0e12, 300e9, 32e9),
+    "h100": Gpu(80 * _GB, 989 * _TERA, 67 * _TERA, 3.35e12, 450e9, 64e9),
+    "h200": Gpu(141 * _GB, 989 * _TERA, 67 * _TERA, 4.8e12, 450e9, 64e9),
+    "l40s": Gpu(48 * _GB, 362 * _TERA, 91.6 * _TERA, 0.864e12, 32e9, 32e9),
+    "rtx4090": Gpu(24 * _GB, 165 * _TERA, 82.6 * _TERA, 1.0e12, 32e9, 32e9),
 }
 
 
@@ -55,7 +57,7 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
         )
     if config.run.precision == "auto":
         config = changed(config, "run", precision="bf16" if gpu != "v100" else "fp32")
-    here = torch.device("cpu")
+    here, process = torch.device("cpu"), resident_bytes()
     images = config.train.batch_size * gpus
     local = -(-identities // gpus)
     net = net_costs(config, device=here, timed=False)
@@ -70,6 +72,7 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
         exposed=0.0,
         communication=communication,
         lists=_list_seconds(config, identities, chosen) / gpus if head.lists else 0.0,
+        transfer=_transfer_seconds(config, head, chosen),
     )
     full = changed(config, "head", method="full", sample_rate=1.0)
     of_all = replace(head, active=local)
@@ -80,13 +83,14 @@ def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Pr
         active=head.active,
         batch_size=config.train.batch_size,
         ranks=gpus,
-        bytes=rank_bytes(config, net, head, None, process=_CONTEXT, is_host=False),
+        bytes=device_bytes(config, net, head, context=_CONTEXT, available=chosen.memory),
         seconds=seconds,
         available=chosen.memory,
         where=f"{gpus} x {gpu}, computed from its data sheet, not measured",
         steps=None,
         head_of_all=everyone if config.head.method == "partial" else None,
         travels=travels,
+        host=host_bytes(config, head, None, process=process),
     )
 
 
@@ -135,6 +139,13 @@ def _list_seconds(config: Config, identities: int, gpu: Gpu) -> float:
     rows = float(identities) * config.head.sub_centers
     work = 2 * rows**2 * config.backbone.embedding_size / (config.head.hard_refresh_steps or 1)
     return work / (_OF_HEAD * gpu.fp32)
+
+
+def _transfer_seconds(config: Config, head: HeadCosts, gpu: Gpu) -> float:
+    """Rows and state of a step from host memory and back; a disk below them is not counted."""
+    if placement(config) == "device":
+        return 0.0
+    return config.optimizer.accumulation * 2 * head.moving / (_OF_LINK * gpu.pcie)
 
 
 def _travels(config: Config, gradients: int, *, images: int, gpus: int) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,6 +21,7 @@ from manyface.plan.small import (
     changed,
     head_costs,
     net_costs,
+    placement,
     seconds_of,
 )
 from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
@@ -61,51 +62,95 @@ def plan_here(
         head = head_costs(config, count, batch_size=batch, device=device, timed=timed)
         report("the loader")
         loader = None if source is None else _loader_costs(config, source)
+        available, on_cpu = _available(device), device.type == "cpu"
         return Prediction(
             method=config.head.method,
             identities=count,
             active=head.active,
             batch_size=batch,
             ranks=1,
-            bytes=rank_bytes(
-                config, net, head, loader, process=process, is_host=device.type == "cpu"
-            ),
+            bytes=_all_bytes(config, net, head, loader, process=process)
+            if on_cpu
+            else device_bytes(config, net, head, context=0, available=available),
             seconds=_seconds(config, net, head, loader),
-            available=_available(device),
+            available=available,
             where=f"{describe_device(device)}, measured on small copies",
             steps=None if source is None else _steps(config, len(source)),
             head_of_all=_head_of_all(config, head, count),
             travels={},
             disk=_disk(config),
+            host=None if on_cpu else host_bytes(config, head, loader, process=process),
+            host_available=None if on_cpu else _available(torch.device("cpu")),
         )
 
 
-def rank_bytes(
-    config: Config,
-    net: NetCosts,
-    head: HeadCosts,
-    loader: "LoaderCosts | None",
-    *,
-    process: int,
-    is_host: bool,
+def device_bytes(
+    config: Config, net: NetCosts, head: HeadCosts, *, context: int, available: int
 ) -> Bytes:
-    """Bytes of one rank, of what was counted."""
-    batch, dim = config.train.batch_size, config.backbone.embedding_size
-    factor, libraries = (_ALLOCATOR, _LIBRARIES) if is_host else (1.0, 0)
-    identities = head.rows // (dim * 2)  # at most; a small table is drawn at once
-    in_files = config.head.placement == "file"
-    lists, making = (head.lists.held, head.lists.making) if head.lists else (0, 0)
+    """Bytes of one rank on a GPU; rows that lie elsewhere come to it for a step."""
+    here = placement(config) == "device"
+    lists, making = _list_bytes(head)
+    found = Bytes(
+        process=context,
+        backbone=net.held + net.gradients,
+        rows=head.rows if here else 0,
+        state=lists + (head.state if here else 0),
+        activations=int(net.activations.at(config.train.batch_size)),
+        head=max(head.stepping, making),
+        files=head.rows + head.state if placement(config) == "file" else 0,
+    )
+    is_staged = not here and config.head.method == "partial"
+    staged = _staged(head, available - found.peak) if is_staged else 0
+    return replace(found, head=found.head + staged)
+
+
+def host_bytes(
+    config: Config, head: HeadCosts, loader: "LoaderCosts | None", *, process: int
+) -> Bytes:
+    """Bytes of one rank in host memory beside a GPU."""
+    here = placement(config) == "host"
     return Bytes(
-        process=process + libraries,
+        process=process,
+        rows=head.rows if here else 0,
+        state=head.state if here else 0,
+        loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
+        building=_drawing_bytes(config, head),
+    )
+
+
+def _all_bytes(
+    config: Config, net: NetCosts, head: HeadCosts, loader: "LoaderCosts | None", *, process: int
+) -> Bytes:
+    """Bytes of one process that computes on the CPU: all of them in host memory."""
+    in_files = placement(config) == "file"
+    lists, making = _list_bytes(head)
+    return Bytes(
+        process=process + _LIBRARIES,
         backbone=net.held + net.gradients,
         rows=0 if in_files else head.rows,
         state=lists + (0 if in_files else head.state),
-        activations=int(factor * net.activations.at(batch)),
+        activations=int(_ALLOCATOR * net.activations.at(config.train.batch_size)),
         head=max(head.stepping, making),
         loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
-        building=3 * 4 * min(torch.get_num_threads() * DRAWN_ROWS, identities) * dim,
+        building=_drawing_bytes(config, head),
         files=head.rows + head.state if in_files else 0,
     )
+
+
+def _list_bytes(head: HeadCosts) -> tuple[int, int]:
+    return (0, 0) if head.lists is None else (head.lists.held, head.lists.making)
+
+
+def _staged(head: HeadCosts, left: int) -> int:
+    """Rows of this step and of the next; none where they are half of what is left
+    (centers/staging.py)."""
+    return 2 * head.moving if 2 * head.moving <= left else 0
+
+
+def _drawing_bytes(config: Config, head: HeadCosts) -> int:
+    dim = config.backbone.embedding_size
+    identities = head.rows // (dim * 2)  # at most; a small table is drawn at once
+    return 3 * 4 * min(torch.get_num_threads() * DRAWN_ROWS, identities) * dim
 
 
 def _source(config: Config, identities: int | None) -> GroupedSource | None:
@@ -163,7 +208,7 @@ def _available(device: torch.device) -> int:
 
 def _disk(config: Config) -> int | None:
     folder = config.head.placement_folder
-    return None if folder is None else disk_bytes(folder)
+    return None if placement(config) != "file" or folder is None else disk_bytes(folder)
 
 
 def _steps(config: Config, images: int) -> int:

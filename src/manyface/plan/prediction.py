@@ -3,6 +3,17 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+WORDS = {  # of parts whose names do not say enough
+    "rows": "centers or features",
+    "state": "their state",
+    "process": "process and libraries",
+    "building": "(while rows are drawn)",
+    "files": "(in files)",
+    "lists": "lists of near classes",
+    "transfer": "rows from host and back",
+    "exposed": "lost to the loader",
+}
+
 
 @dataclass(frozen=True)
 class Line:
@@ -25,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Bytes:
-    """Of one rank, on the device that computes, or in host memory where that is the same.
+    """Of one rank, in one memory: of the device that computes, or of the host.
 
     Attributes:
         process: interpreter and libraries.
@@ -34,18 +45,18 @@ class Bytes:
         state: what the optimizer keeps of the rows; lists of hard negatives; the pool's index.
         activations: of the backbone, its gradients' temporaries among them.
         head: logits a chunk at a time, kept numerators, copies of a chunk's rows.
-        loader: batches made ahead; in host memory always.
+        loader: batches made ahead.
         building: the most beyond rows and backbone while they are made, before the first step.
         files: in files and not in memory.
     """
 
-    process: int
-    backbone: int
-    rows: int
-    state: int
-    activations: int
-    head: int
-    loader: int
+    process: int = 0
+    backbone: int = 0
+    rows: int = 0
+    state: int = 0
+    activations: int = 0
+    head: int = 0
+    loader: int = 0
     building: int = 0
     files: int = 0
 
@@ -64,6 +75,12 @@ class Bytes:
         """The most at any time."""
         return self.held + max(self.building, self.stepping)
 
+    def largest(self) -> tuple[str, int]:
+        """The part of the peak that takes most, and its bytes."""
+        parts = {name: size for name, size in vars(self).items() if name != "files"}
+        name = max(parts, key=parts.__getitem__)
+        return WORDS.get(name, name), parts[name]
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -76,6 +93,7 @@ class Seconds:
         exposed: what of it the step waits for, or loses to it on shared cores.
         communication: of ranks.
         lists: to find the nearest classes anew of those whose turn it is, for hard negatives.
+        transfer: of rows that lie in host memory or files to a GPU, and back.
     """
 
     backbone: float
@@ -84,11 +102,13 @@ class Seconds:
     exposed: float
     communication: float = 0.0
     lists: float = 0.0
+    transfer: float = 0.0
 
     @property
     def step(self) -> float:
         """Altogether."""
-        return self.backbone + self.head + self.lists + self.exposed + self.communication
+        beside = self.exposed + self.communication + self.transfer
+        return self.backbone + self.head + self.lists + beside
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,7 @@ class Prediction:
         active: classes that a step scores on one rank.
         batch_size: images of one rank.
         ranks: that share the rows.
-        bytes: of one rank.
+        bytes: of one rank, on the device that computes.
         seconds: of one step.
         available: bytes there are.
         where: what was measured, or whose data sheet it is.
@@ -109,6 +129,8 @@ class Prediction:
         head_of_all: seconds of the head if all classes took part; None where that is the recipe.
         travels: collective -> bytes of one rank and step.
         disk: free bytes where files would lie; None: there are none, or it is not known.
+        host: of one rank, in host memory; None where that is the device's.
+        host_available: bytes there are; None: not known.
     """
 
     method: str
@@ -124,11 +146,20 @@ class Prediction:
     head_of_all: float | None
     travels: dict[str, int]
     disk: int | None = None
+    host: Bytes | None = None
+    host_available: int | None = None
 
     @property
     def fits(self) -> bool:
-        """Whether there is room, in memory and on the disk."""
-        return self.bytes.peak <= self.available and self.fits_disk
+        """Whether there is room, in each memory and on the disk."""
+        return self.bytes.peak <= self.available and self.fits_host and self.fits_disk
+
+    @property
+    def fits_host(self) -> bool:
+        """Whether the host has room, as far as is known."""
+        if self.host is None or self.host_available is None:
+            return True
+        return self.host.peak <= self.host_available
 
     @property
     def fits_disk(self) -> bool:
@@ -146,6 +177,7 @@ class Prediction:
             **asdict(self),
             "fits": self.fits,
             "peak_bytes": self.bytes.peak,
+            "host_peak_bytes": None if self.host is None else self.host.peak,
             "step_seconds": self.seconds.step,
             "images_per_second": self.images_per_second,
         }

@@ -53,6 +53,11 @@ def changed(config: Config, section: str, **values: Any) -> Config:
     return config.model_copy(update={section: old.model_copy(update=values)})
 
 
+def placement(config: Config) -> str:
+    """Where rows lie: a pool is on the device whatever a recipe says of class centers."""
+    return "device" if config.head.method in WITHOUT_CENTERS else config.head.placement
+
+
 # --- the net --------------------------------------------------------------------------------------
 
 
@@ -207,6 +212,7 @@ class HeadCosts:
         stepping: bytes alive in a step beside these.
         seconds: forward, backward, update; None where only bytes were asked for.
         active: classes that a step scores.
+        moving: bytes of their rows and state.
         lists: what the sampler of hard negatives keeps and takes; None without it.
     """
 
@@ -215,6 +221,7 @@ class HeadCosts:
     stepping: int
     seconds: float | None
     active: int
+    moving: int
     lists: "ListCosts | None" = None
 
 
@@ -247,6 +254,7 @@ def head_costs(
         stepping=int(stepping) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
         seconds=seconds_of(step) * active / scored if timed else None,
         active=active,
+        moving=int((rows + state) * active / identities),
         lists=_list_costs(config, identities, device=device, timed=timed),
     )
 

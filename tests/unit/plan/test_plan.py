@@ -231,6 +231,31 @@ def test_ranks_share_the_rows() -> None:
     assert four.seconds.communication > 0
 
 
+def test_host_memory_is_not_the_gpus(tmp_path: Path) -> None:
+    def plan(**head: object) -> Prediction:
+        return plan_for_gpus(recipe(**head), identities=1000, gpus=2, gpu="h100")
+
+    on_gpu, on_host = plan(), plan(placement="host")
+    assert on_gpu.host is not None
+    assert on_host.host is not None
+    assert on_gpu.bytes.loader == on_gpu.host.rows == on_gpu.seconds.transfer == 0
+    assert on_gpu.host.loader > 0
+    assert on_host.bytes.rows == on_host.bytes.state == 0
+    assert on_host.host.rows == on_host.host.state == on_gpu.bytes.rows == 500 * 16 * 4
+    assert on_host.seconds.transfer == pytest.approx(2 * 2 * 500 * 16 * 4 / (0.7 * 64e9))
+    in_files = plan(placement="file", placement_folder=str(tmp_path), sample_rate=0.5)
+    assert in_files.host is not None
+    assert in_files.host.rows == 0
+    assert in_files.seconds.transfer == pytest.approx(2 * 2 * 250 * 16 * 4 / (0.7 * 64e9))
+    staged = 2 * 2 * 250 * 16 * 4  # of this step and of the next one, with momentum
+    assert in_files.bytes.head == plan(sample_rate=0.5).bytes.head + staged
+
+
+def test_host_memory_that_is_known_must_suffice() -> None:
+    assert prediction(host=Bytes(loader=500)).fits
+    assert not prediction(host=Bytes(loader=500), host_available=400).fits
+
+
 @pytest.mark.parametrize(
     ("gpus", "gpu", "said"),
     [
@@ -292,5 +317,55 @@ def test_it_says_what_would_fit() -> None:
 
     (said,) = advice(recipe(), prediction(available=100), replan)
     assert said.startswith("it fits with one of these: head.dtype=bfloat16 needs")
-    never = prediction(available=100)
-    assert "no single change" in advice(recipe(), never, lambda other: never)[0]
+
+
+def test_it_says_which_batch_fits() -> None:
+    def replan(other: Config) -> Prediction:
+        size = other.train.batch_size
+        return prediction(bytes=Bytes(100, 10, 100, 100, activations=100 * size), available=700)
+
+    found = replan(recipe())
+    (said,) = advice(recipe(), found, replan)
+    assert said == "it fits with one of these: train.batch_size=2 needs 0.0 GiB"
+    assert (
+        "train.batch_size=38"
+        in advice(
+            changed(recipe(), "train", batch_size=60),
+            prediction(bytes=Bytes(activations=6000), available=4000),
+            lambda other: prediction(
+                bytes=Bytes(activations=100 * other.train.batch_size), available=4000
+            ),
+        )[0]
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "f2c"])
+def test_it_says_what_is_in_the_way(method: str) -> None:
+    rows = prediction(bytes=Bytes(100, 10, 1000, 1000, 10), available=600)
+    config = recipe(method=method)
+    (here,) = advice(config, rows, lambda other: rows)
+    assert "no single change makes it fit: the largest part is centers or features" in here
+    assert "GPUs" not in here
+    assert "F2C" not in here
+    (there,) = advice(config, rows, lambda other: rows, sharded=True)
+    assert there.endswith("rows and state need some 5 GPUs")
+    net = replace(rows, bytes=Bytes(100, 10, 100, 100, 1000))
+    (there,) = advice(config, net, lambda other: net, sharded=True)
+    assert "the largest part is activations" in there
+    assert "GPUs" not in there
+
+
+def test_it_says_when_the_disk_is_in_the_way() -> None:
+    full = prediction(bytes=Bytes(files=2**40), disk=2**30)
+    (said,) = advice(recipe(), full, lambda other: full)
+    assert "files need 1024.0 GiB, the disk has 1.0 GiB" in said
+    host = prediction(host=Bytes(loader=2**31), host_available=2**30)
+    assert "in host memory is loader" in advice(recipe(), host, lambda other: host)[0]
+
+
+def test_a_pool_is_in_no_files(tmp_path: Path) -> None:
+    there = recipe(placement="file", placement_folder=str(tmp_path / "rows"))
+    config = changed(there, "head", method="f2c")  # as advice tries it
+    found = plan_here(config, identities=300, report=quiet, timed=False)
+    assert (found.bytes.files, found.disk) == (0, None)
+    assert found.bytes.rows > 0
