@@ -251,7 +251,7 @@ def head_costs(
     return HeadCosts(
         rows=rows,
         state=state,
-        stepping=int(stepping) + kept + 5 * 8 * max(0, active - scored),  # ids of the draw
+        stepping=int(stepping) + kept + _draw_bytes(config, active - scored),
         seconds=seconds_of(step) * active / scored if timed else None,
         active=active,
         moving=int((rows + state) * active / identities),
@@ -266,6 +266,11 @@ def _stepping(head: nn.Module, config: Config, identities: int, images: int) -> 
         return live_bytes(_head_step(head, config, identities, batch_size=images))
 
     return _line(images, measured)
+
+
+def _draw_bytes(config: Config, rows: int) -> int:
+    """Arrays of ids while so many rows more are drawn."""
+    return 5 * 8 * max(0, rows) if config.head.method == "partial" else 0
 
 
 def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
