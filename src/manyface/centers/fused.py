@@ -8,17 +8,19 @@ from torch.autograd.graph import increment_version
 
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.sgd import VELOCITY, RowSGD
-from manyface.kernels import Noise, choose
+from manyface.kernels import Kernels, Noise, choose
 
 
-def rule_of_kernel(optimizer: RowOptimizer, weight: Tensor) -> RowSGD | None:
-    """The rule of `optimizer` if `move` can make its steps of these rows [N, D]."""
-    if not isinstance(optimizer, RowSGD) or choose(weight.device, weight.dtype).kernels() is None:
+def kernels_of(optimizer: RowOptimizer, weight: Tensor) -> tuple[Kernels, RowSGD] | None:
+    """What `move` needs to make the steps of `optimizer` of these rows [N, D]; None: it cannot."""
+    kernels = choose(weight.device, weight.dtype).kernels()
+    if kernels is None or not isinstance(optimizer, RowSGD):
         return None
-    return optimizer
+    return kernels, optimizer
 
 
 def move(
+    kernels: Kernels,
     rule: RowSGD,
     weight: Tensor,
     state: RowState,
@@ -33,6 +35,7 @@ def move(
     """One step of the rows `ids`, in place.
 
     Args:
+        kernels: that make it.
         rule: of the step.
         weight: [N, D], float32 or bfloat16.
         state: of all rows.
@@ -43,9 +46,6 @@ def move(
         noise: name of a buffer -> what its rounding is made from, int32 [n].
         columns: int32 [1, D], for the rounding too.
     """
-    kernels = choose(weight.device, weight.dtype).kernels()
-    if kernels is None:
-        raise RuntimeError("no kernel moves these rows")
     rounds = weight.dtype == torch.bfloat16
     kernels.update_rows(
         weight,

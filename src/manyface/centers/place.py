@@ -150,7 +150,7 @@ class InFiles:
 
     def ask(self, ids: Tensor) -> None:
         """At once: a page fault for each would wait for the disk as often."""
-        ask(tuple(self._files.values()), RowBlocks(np.unique(ids.numpy()), 1))
+        ask(tuple(self._files.values()), RowBlocks(np.unique(ids.cpu().numpy()), 1))
 
     def read_ahead(self, draw: Draw) -> None:
         """In a thread."""

@@ -20,13 +20,14 @@ from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
 from manyface.base.threads import use_one_core
-from manyface.centers.fused import move, rule_of_kernel
+from manyface.centers.fused import kernels_of, move
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
 from manyface.centers.read_ahead import Draw
 from manyface.centers.rounding import StochasticRounding
 from manyface.centers.sgd import RowSGD
 from manyface.centers.staging import Stage, Staging
+from manyface.kernels import Kernels
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -141,7 +142,7 @@ class CenterTable(nn.Module):
 
     def ask(self, ids: Tensor) -> None:
         """The rows `ids` are about to be read."""
-        self._place.ask(ids.to(self.weight.device))
+        self._place.ask(ids)
 
     def fetch(self, values: Tensor, ids: Tensor | slice) -> Tensor:
         """`values[ids]` of a buffer on the device that computes: a view for a slice that is there,
@@ -301,9 +302,10 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
-        rule = rule_of_kernel(self.table.optimizer, self.table.weight)
-        if rule is not None and not self.table.is_elsewhere:
-            self._move(rule, self._ids(start, stop), gradient, factor=factor, lr=lr, step=step)
+        by_kernel = kernels_of(self.table.optimizer, self.table.weight)
+        if by_kernel is not None and not self.table.is_elsewhere:
+            ids = self._ids(start, stop)
+            self._move(*by_kernel, ids, gradient, factor=factor, lr=lr, step=step)
             return
         lent = self.lent(start, stop, step=step, lane="update")
         pieces = torch.split(gradient.mul_(factor), _ROWS_AT_A_TIME)
@@ -312,11 +314,20 @@ class ActiveRows:
         self._last = None
 
     def _move(
-        self, rule: RowSGD, ids: Tensor, gradient: Tensor, *, factor: Tensor, lr: float, step: int
+        self,
+        kernels: Kernels,
+        rule: RowSGD,
+        ids: Tensor,
+        gradient: Tensor,
+        *,
+        factor: Tensor,
+        lr: float,
+        step: int,
     ) -> None:
         """`update` by the kernel, with the same rounding."""
         table, rounding = self.table, self.table._rounding
         move(
+            kernels,
             rule,
             table.weight,
             table.state_of_rows(),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from manyface.plan import Prediction
     from manyface.plan.prediction import Bytes, Seconds
 
+_GPU = "h100"
+
 
 def plan(
     recipe: Annotated[Path, typer.Argument(help="A recipe (.toml).")],
@@ -145,9 +147,6 @@ def _print_sum(console: "Console", name: str, needed: int, there: int | None) ->
     if there is not None:
         of = f"of {format_bytes(there)}{'' if needed <= there else ': DOES NOT FIT'}"
     console.print(f"{name:<26}{format_bytes(needed):>11}  {of}".rstrip())
-
-
-_GPU = "h100"
 
 
 def _rate(found: "Prediction") -> str:

@@ -392,12 +392,10 @@ class CenterHead(nn.Module, ABC):
 
     def _unfused_step(self, lr: float, factor: float) -> None:
         gradients = self.row_gradients()
-        rows = self.centers.active(gradients.ids)
+        rows, scale = self.centers.active(gradients.ids), gradients.values.new_tensor(factor)
         for start, stop in chunk_borders(len(rows), self.chunk_size):
             piece = gradients.values[start:stop]
-            rows.update(
-                start, stop, piece, factor=piece.new_tensor(factor), lr=lr, step=self.num_steps
-            )
+            rows.update(start, stop, piece, factor=scale, lr=lr, step=self.num_steps)
 
 
 def _forget(module: nn.Module, incompatible_keys: object) -> None:

@@ -4,6 +4,6 @@ elsewhere: `gpu` is in Triton, `cpu` in C++; `choose` says which, and why.
 
 from manyface.kernels.noise import Noise
 from manyface.kernels.rows import inverse_lengths, tangent_part
-from manyface.kernels.select import Choice, Kernels, choose
+from manyface.kernels.select import SWITCH, Choice, Kernels, choose
 
-__all__ = ["Choice", "Kernels", "Noise", "choose", "inverse_lengths", "tangent_part"]
+__all__ = ["SWITCH", "Choice", "Kernels", "Noise", "choose", "inverse_lengths", "tangent_part"]

@@ -113,7 +113,7 @@ def host_bytes(
         process=process,
         rows=head.rows if here else 0,
         state=head.state if here else 0,
-        loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
+        loader=_loading_bytes(config, loader),
         building=_drawing_bytes(config, head),
     )
 
@@ -131,7 +131,7 @@ def _all_bytes(
         state=lists + (0 if in_files else head.state),
         activations=int(_ALLOCATOR * net.activations.at(config.train.batch_size)),
         head=max(head.stepping, making),
-        loader=_batches_bytes(config) + (0 if loader is None else loader.bytes),
+        loader=_loading_bytes(config, loader),
         building=_drawing_bytes(config, head),
         files=head.rows + head.state if in_files else 0,
     )
@@ -184,9 +184,11 @@ def _loader_costs(config: Config, source: GroupedSource) -> LoaderCosts:
     return LoaderCosts(seconds * config.train.batch_size / images, beside)
 
 
-def _batches_bytes(config: Config) -> int:
-    """Batches made ahead and in the making, float32 pixels, and the one that is trained on."""
-    return (2 * loader_workers() + 2) * config.train.batch_size * 3 * config.data.image_size**2 * 4
+def _loading_bytes(config: Config, loader: LoaderCosts | None) -> int:
+    """Batches made ahead and in the making, float32 pixels, and the one that is trained on; what
+    takes room beside them while they are made."""
+    pixels = config.train.batch_size * 3 * config.data.image_size**2
+    return (2 * loader_workers() + 2) * pixels * 4 + (0 if loader is None else loader.bytes)
 
 
 def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts | None) -> Seconds:

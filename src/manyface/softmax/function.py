@@ -64,7 +64,6 @@ def streamed_margin_softmax(
     classes = rows.shape[0] // sub_centers
     if targets.dtype == torch.bool or targets.is_floating_point():
         raise LabelError(f"targets must be integers, got {targets.dtype}")
-    targets = targets.to(torch.int64)
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
         raise LabelError(
             f"targets must be in [0, {classes}), got {int(targets.min())} to {int(targets.max())}"
@@ -106,12 +105,7 @@ def fixed_rows_softmax(
     """
     with torch.no_grad():
         found = streamed_forward(
-            embeddings.detach(),
-            rows,
-            targets.to(torch.int64),
-            margin=margin,
-            scale=scale,
-            chunk_size=chunk_size,
+            embeddings.detach(), rows, targets, margin=margin, scale=scale, chunk_size=chunk_size
         )
     loss: Tensor = _Finished.apply(  # type: ignore[no-untyped-call]
         embeddings, found.loss, found.embedding_gradient

@@ -150,7 +150,7 @@ def streamed_forward(
         embeddings: [B, D], B >= 1, float32 or float64 (`working_dtype` of the rows); not
             differentiated.
         rows: K * sub_centers active rows, those of a class together.
-        targets: int64 [B], own classes in [0, K).
+        targets: integer [B], own classes in [0, K).
         margin: target cosine -> target logit.
         scale: s.
         negatives: cosine of a negative class -> its logit; None leaves it as it is.
@@ -163,6 +163,7 @@ def streamed_forward(
     """
     check_label_smoothing(label_smoothing)
     check_sub_centers(sub_centers, num_rows=len(rows))
+    targets = targets.to(torch.int64)
     unit, inverse = unit_rows(embeddings)  # [B, D], [B, 1]
     stored = rows.take(rows_of_classes(targets, sub_centers))  # [B S, D]
     own_row, own_unit, cosine = nearest_own(unit, stored, targets, sub_centers=sub_centers)

@@ -1,5 +1,7 @@
 """The row update by each kernel, against RowSGD and StochasticRounding."""
 
+from typing import Any
+
 import pytest
 import torch
 from languages import Language
@@ -81,6 +83,12 @@ def test_as_row_sgd(
             assert torch.equal(found[ids].float(), wanted)
 
 
+def plain_step(language: Language) -> dict[str, Any]:
+    """A row less its gradient."""
+    one = torch.ones((), device=language.device)
+    return {"factor": one, "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}
+
+
 def test_rounding_has_the_bits_of_the_table(language: Language) -> None:
     """Rows of zero at lr 1: what is rounded is the gradient itself."""
     draw = torch.Generator().manual_seed(1)
@@ -94,10 +102,7 @@ def test_rounding_has_the_bits_of_the_table(language: Language) -> None:
         None,
         gradient.to(language.device),
         ids.to(language.device),
-        factor=torch.ones((), device=language.device),
-        lr=1.0,
-        momentum=0.0,
-        weight_decay=0.0,
+        **plain_step(language),
         noise=noise(rounding, ids, language.device),
     )
     wanted = rounding.round_(-gradient, ids, step=STEP, lane="update weight")
@@ -107,9 +112,7 @@ def test_rounding_has_the_bits_of_the_table(language: Language) -> None:
 def test_no_rows(language: Language) -> None:
     rows = torch.ones(3, 4, device=language.device)
     nobody = torch.empty(0, dtype=torch.int64, device=language.device)
-    one = torch.ones((), device=language.device)
-    constants = {"factor": one, "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "noise": None}
-    language.kernels.update_rows(rows, None, rows[:0], nobody, **constants)
+    language.kernels.update_rows(rows, None, rows[:0], nobody, **plain_step(language), noise=None)
     assert torch.equal(rows, torch.ones_like(rows))
 
 
@@ -123,10 +126,7 @@ def test_nan_stays(language: Language) -> None:
         None,
         gradient,
         ids.to(language.device),
-        factor=torch.ones((), device=language.device),
-        lr=1.0,
-        momentum=0.0,
-        weight_decay=0.0,
+        **plain_step(language),
         noise=noise(rounding, ids, language.device),
     )
     assert bool(rows.isnan()[0, 1])
