@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 # Tables shared by several test files live beside them.
-sys.path.insert(0, str(Path(__file__).parent / "parity"))
+for folder in ("parity", "distributed"):
+    sys.path.insert(0, str(Path(__file__).parent / folder))
 
 if not torch.cuda.is_available():  # read when triton is imported, by whoever does it first
     os.environ["TRITON_INTERPRET"] = "1"

@@ -50,6 +50,20 @@ class LabelError(ManyfaceError, ValueError):
     """A label that names no class."""
 
 
+class PeerError(ManyfaceError):
+    """A collective that failed on this rank: another one died, hangs, or is out of step."""
+
+    exit_code = 75  # EX_TEMPFAIL: begin again from the last checkpoint
+
+    def __init__(self, collective: str, *, rank: int, size: int, error: Exception) -> None:
+        self.collective, self.rank = collective, rank
+        cause = str(error).strip().partition("\n")[0]
+        super().__init__(
+            f"rank {rank} of {size} could not finish {collective!r}: another rank died, hangs or "
+            f"is out of step ({cause})"
+        )
+
+
 class MissingExtraError(ManyfaceError):
     """An optional package is needed and absent."""
 

@@ -1,0 +1,189 @@
+"""The collectives of training, named and counted, with nothing done where there is one process.
+
+Every call is made by all ranks in the same order. `sent` counts the bytes that this rank passed in,
+by the name of the collective: the docstrings say how many they are, tests compare.
+
+A collective that fails, because a rank died, hangs or does something else, raises `PeerError` with
+its name and the rank; `doing` is what this rank is at, for a watcher (`heartbeat`).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from manyface.base.errors import PeerError
+
+# torch 2.13 gave them new names; the floor is 2.10.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
+def is_distributed() -> bool:
+    """Whether this process belongs to several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@dataclass
+class Pending:
+    """A collective under way; `wait` gives its result."""
+
+    _finish: Callable[[], Tensor]
+
+    def wait(self) -> Tensor:
+        """The result, once it is there."""
+        return self._finish()
+
+
+class Ranks:
+    """The ranks of a process group; one rank alone outside of torch.distributed.
+
+    Args:
+        group: None is all processes.
+
+    Attributes:
+        rank: of this process, from 0.
+        size: number of ranks.
+        sent: bytes passed to each collective by this rank, by name.
+        doing: the collective that this rank is in, "" between them.
+    """
+
+    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+        self._group = group
+        together = is_distributed()
+        self.rank = dist.get_rank(group) if together else 0
+        self.size = dist.get_world_size(group) if together else 1
+        self.sent: Counter[str] = Counter()
+        self.doing = ""
+
+    def __deepcopy__(self, memo: object) -> "Ranks":
+        return self  # a copy of a head belongs to the same processes
+
+    def __reduce__(self) -> tuple[type["Ranks"], tuple[()]]:
+        return Ranks, ()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other rank."""
+        return self.size == 1
+
+    def sum_(self, values: Tensor, name: str) -> Tensor:
+        """`values` summed over ranks, in place: an all-reduce of their bytes."""
+        return self._reduce_(values, name, dist.ReduceOp.SUM)
+
+    def max_(self, values: Tensor, name: str) -> Tensor:
+        """The largest over ranks, in place: an all-reduce of their bytes."""
+        return self._reduce_(values, name, dist.ReduceOp.MAX)
+
+    def counts(self, *numbers: int, device: torch.device, name: str) -> list[list[int]]:
+        """Every rank's `numbers`: an all-gather of 8 bytes each."""
+        mine = torch.tensor(numbers, device=device)
+        everyone = self._gather_equal(mine, name).wait()
+        found: list[list[int]] = everyone.view(self.size, -1).tolist()
+        return found
+
+    def gather(self, values: Tensor, counts: Sequence[int], name: str) -> Pending:
+        """Rows of all ranks, [sum(counts), ...], of `values` [counts[rank], ...].
+
+        An all-gather of max(counts) rows of each: shorter ranks are padded.
+        """
+        if self.is_alone:
+            return Pending(lambda: values)
+        longest = max(counts)
+        padded = self._gather_equal(_padded(values, longest), name)
+        return Pending(lambda: _without_padding(padded.wait(), counts, longest))
+
+    def scatter_sum(self, values: Tensor, counts: Sequence[int], name: str) -> Pending:
+        """This rank's rows [counts[rank], ...] of `values` [sum(counts), ...] summed over ranks.
+
+        A reduce-scatter of size * max(counts) rows.
+        """
+        if self.is_alone:
+            return Pending(lambda: values)
+        longest = max(counts)
+        parts = [_padded(part, longest) for part in torch.split(values, list(counts))]
+        outgoing = parts[0].new_empty(0) if not parts else torch.cat(parts)
+        mine = torch.empty_like(outgoing[:longest])
+        self._count(outgoing, name)
+        with self._named(name):
+            work = _reduce_scatter(mine, outgoing, group=self._group, async_op=True)
+        return Pending(lambda: self._done(work, mine, name)[: counts[self.rank]])
+
+    def say(self, text: str, name: str) -> list[str]:
+        """Every rank's `text`, in the order of ranks; for what is said rarely. No pickles."""
+        if self.is_alone:
+            return [text]
+        said = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else _NOTHING
+        said = said.to(self.talks_on)
+        counts = [row[0] for row in self.counts(len(said), device=said.device, name=name)]
+        everything = self.gather(said, counts, name).wait().cpu().numpy().tobytes()
+        ends = torch.tensor([0, *counts]).cumsum(0).tolist()
+        return [everything[start:stop].decode() for start, stop in pairwise(ends)]
+
+    def wait_for_all(self, name: str) -> None:
+        """Go on when every rank has come here."""
+        if not self.is_alone:
+            self.counts(0, device=self.talks_on, name=name)
+
+    @property
+    def talks_on(self) -> torch.device:
+        """A device whose tensors the group can carry."""
+        backend = "gloo" if self.is_alone else str(dist.get_backend(self._group))
+        return torch.device("cpu" if "gloo" in backend or backend == "undefined" else "cuda")
+
+    def _reduce_(self, values: Tensor, name: str, how: dist.ReduceOp.RedOpType) -> Tensor:
+        if not self.is_alone:
+            self._count(values, name)
+            with self._named(name):
+                dist.all_reduce(values, op=how, group=self._group)
+        return values
+
+    def _gather_equal(self, values: Tensor, name: str) -> Pending:
+        if self.is_alone:
+            return Pending(lambda: values)
+        values = values.contiguous()
+        everything = values.new_empty(self.size * values.shape[0], *values.shape[1:])
+        self._count(values, name)
+        with self._named(name):
+            work = _all_gather(everything, values, group=self._group, async_op=True)
+        return Pending(lambda: self._done(work, everything, name))
+
+    def _done(self, work: dist.Work, result: Tensor, name: str) -> Tensor:
+        with self._named(name):
+            work.wait()
+        return result
+
+    def _count(self, values: Tensor, name: str) -> None:
+        self.sent[name] += values.nbytes
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        self.doing = name
+        try:
+            yield
+        except RuntimeError as error:
+            raise PeerError(name, rank=self.rank, size=self.size, error=error) from error
+        self.doing = ""
+
+
+_NOTHING = torch.empty(0, dtype=torch.uint8)
+
+
+def _padded(values: Tensor, length: int) -> Tensor:
+    """`values` with rows of zeros behind them, [length, ...]."""
+    missing = length - values.shape[0]
+    if missing == 0:
+        return values
+    return torch.cat([values, values.new_zeros(missing, *values.shape[1:])])
+
+
+def _without_padding(values: Tensor, counts: Sequence[int], longest: int) -> Tensor:
+    if all(count == longest for count in counts):
+        return values
+    parts = torch.split(values, longest) if longest else []
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=False)])

@@ -1,0 +1,104 @@
+"""Real gloo processes for tests: a few hundredths of a second each, from a forkserver.
+
+    results = on_ranks(function, 3, argument)   # [function(argument) of rank 0, of rank 1, of rank 2]
+
+The server has torch loaded, so a rank is a fork. Functions and arguments are pickled by name: they
+must be importable, from a test file too. A rank that fails makes the test fail with its traceback;
+one that hangs, with its name.
+"""
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+PRELOADED = ["torch", "torch.distributed", "manyface", "manyface.heads", "manyface.train"]
+SECONDS = 60.0
+
+
+def on_ranks(
+    function: Callable[..., Any], size: int, *arguments: Any, seconds: float = SECONDS
+) -> list[Any]:
+    """What `function(*arguments)` returns on each of `size` ranks of a gloo group."""
+    results = outcomes(function, size, *arguments, seconds=seconds)
+    for rank, (is_right, result) in enumerate(results):
+        assert is_right, f"rank {rank} of {size}: {result}"
+    return [result for _, result in results]
+
+
+def outcomes(
+    function: Callable[..., Any], size: int, *arguments: Any, seconds: float = SECONDS
+) -> list[tuple[bool, Any]]:
+    """Per rank whether it returned, and what; else its traceback, or how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(function, size, arguments, Path(folder) / "store", seconds)
+
+
+def _run(
+    function: Callable[..., Any], size: int, arguments: tuple[Any, ...], store: Path, seconds: float
+) -> list[tuple[bool, Any]]:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    ranks = []
+    for rank in range(size):
+        mine, theirs = context.Pipe(duplex=False)
+        todo = (function, arguments, rank, size, str(store), seconds, theirs)
+        process = context.Process(target=_rank, args=todo, daemon=True)
+        process.start()
+        theirs.close()
+        ranks.append((process, mine))
+    try:
+        return [_outcome(process, pipe, seconds + 10) for process, pipe in ranks]
+    finally:
+        for process, _ in ranks:
+            process.kill()
+            process.join()
+
+
+def _outcome(process: Any, pipe: Connection, seconds: float) -> tuple[bool, Any]:
+    if not pipe.poll(seconds):
+        return False, f"hangs after {seconds:.0f} s"
+    try:
+        found: tuple[bool, Any] = pipe.recv()
+    except EOFError:
+        process.join()
+        code = process.exitcode
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return False, f"died: {how}"
+    return found
+
+
+def _rank(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    rank: int,
+    size: int,
+    store: str,
+    seconds: float,
+    pipe: Connection,
+) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    dist.init_process_group(
+        "gloo",
+        store=dist.FileStore(store, size),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=seconds),
+    )
+    try:
+        pipe.send((True, function(*arguments)))
+    except BaseException:
+        pipe.send((False, traceback.format_exc()))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
