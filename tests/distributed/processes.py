@@ -1,6 +1,6 @@
 """Real gloo processes for tests: a few hundredths of a second each, from a forkserver.
 
-    results = on_ranks(function, 3, argument)   # [function(argument) of rank 0, of rank 1, of rank 2]
+    results = on_ranks(function, 3, argument)  # what function(argument) gave on rank 0, 1 and 2
 
 The server has torch loaded, so a rank is a fork. Functions and arguments are pickled by name: they
 must be importable, from a test file too. A rank that fails makes the test fail with its traceback;
@@ -9,6 +9,7 @@ one that hangs, with its name.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import traceback
@@ -68,7 +69,7 @@ def _outcome(process: Any, pipe: Connection, seconds: float) -> tuple[bool, Any]
     if not pipe.poll(seconds):
         return False, f"hangs after {seconds:.0f} s"
     try:
-        found: tuple[bool, Any] = pipe.recv()
+        found: tuple[bool, Any] = pickle.loads(pipe.recv_bytes())  # noqa: S301  our own
     except EOFError:
         process.join()
         code = process.exitcode
@@ -96,9 +97,14 @@ def _rank(
         timeout=timedelta(seconds=seconds),
     )
     try:
-        pipe.send((True, function(*arguments)))
+        _send(pipe, (True, function(*arguments)))
     except BaseException:
-        pipe.send((False, traceback.format_exc()))
+        _send(pipe, (False, traceback.format_exc()))
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _send(pipe: Connection, outcome: tuple[bool, Any]) -> None:
+    """As bytes: torch would share the memory of tensors, which ends with the rank."""
+    pipe.send_bytes(pickle.dumps(outcome))

@@ -65,7 +65,8 @@ def test_a_dead_rank_is_an_error_that_names_the_collective() -> None:
     assert found[1] == (False, "died: SIGKILL")
     for rank in (0, 2):
         is_right, text = found[rank]
-        assert is_right and text.startswith("True "), text
+        assert is_right, text
+        assert text.startswith("True "), text
         assert f"rank {rank} of 3 could not finish 'what is summed'" in text
 
 

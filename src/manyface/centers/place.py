@@ -136,6 +136,8 @@ class InFiles:
     def zeros(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """Mapped; its bytes are reserved on the disk, so that no later write finds it full."""
         path, numbers = self.folder / f"{name}{_SUFFIX}", math.prod(shape)
+        if shape[0] == 0:  # a rank without classes; nothing can be mapped
+            return torch.zeros(shape, dtype=dtype)
         try:
             path.unlink(missing_ok=True)  # one that is mapped lives on as long as it is
             with path.open("xb") as file:

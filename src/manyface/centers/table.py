@@ -55,7 +55,7 @@ class CenterTable(nn.Module):
     """Class centers [N, D] and the state of their optimizer, as buffers: no autograd.
 
     Args:
-        num_rows: N, number of classes.
+        num_rows: N, number of classes; on one of several ranks those that it has, perhaps none.
         dim: D, length of an embedding.
         seed: of the first values and of rounding.
         optimizer: how rows move; of this table alone.
@@ -63,9 +63,10 @@ class CenterTable(nn.Module):
         device: that computes.
         place: where the rows live, instead of on `device`: `InMemory("cpu")`, `InFiles(folder)`.
             Rows of a step are moved to `device` and back; `.to(device)` leaves them where they are.
+        first_row: that of this rank among the rows of all, which draws of rows are counted by.
 
     Raises:
-        ConfigError: no rows, or no room for them.
+        ConfigError: a number below 0, no `dim`, or no room for the rows.
     """
 
     weight: Tensor
@@ -81,13 +82,13 @@ class CenterTable(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         place: Place | None = None,
+        first_row: int = 0,
     ) -> None:
         super().__init__()
-        if num_rows < 1 or dim < 1:
-            raise ConfigError(
-                f"a center table needs num_classes >= 1 and dim >= 1, got {num_rows} and {dim}"
-            )
+        if num_rows < 0 or dim < 1:
+            raise ConfigError(f"a center table needs dim >= 1, got {num_rows} rows of {dim}")
         self.optimizer, self.dtype, self.seed = optimizer, dtype, seed
+        self.first_row = first_row
         self._place = place or InMemory(device)  # kept: a folder is locked while it lives
         self._computes_on = None if place is None else torch.empty(0, device=device).device
         tensors = self._tensors(num_rows, dim)
@@ -212,7 +213,7 @@ class CenterTable(nn.Module):
         """`values` [n, D] of the buffer `name` as they can be stored."""
         if getattr(self, name).dtype != torch.bfloat16:
             return values
-        return self._rounding.round_(values, ids, step=step, lane=f"{lane} {name}")
+        return self._rounding.round_(values, ids + self.first_row, step=step, lane=f"{lane} {name}")
 
     def _make(self, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         """Buffers of zeros, where the table lies."""
@@ -254,7 +255,8 @@ class CenterTable(nn.Module):
     def _draw_piece(self, start: int) -> None:
         num_rows, dim = self.weight.shape
         stop = min(start + DRAWN_ROWS, num_rows)
-        self.weight[start:stop] = initial_rows(start, stop, dim=dim, seed=self.seed)
+        first, last = self.first_row + start, self.first_row + stop
+        self.weight[start:stop] = initial_rows(first, last, dim=dim, seed=self.seed)
 
 
 class ActiveRows:
@@ -270,6 +272,11 @@ class ActiveRows:
         self._stored = None if ids is None else ids.to(table.weight.device)  # where the rows are
         self._stage = table.stage() if ids is not None and table.is_elsewhere else None
         self._last: tuple[int, int, Tensor] | None = None  # a chunk is read, then updated
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the table is stored."""
+        return self.table.dtype
 
     def __len__(self) -> int:
         return self.table.weight.shape[0] if self.ids is None else self.ids.shape[0]
@@ -335,7 +342,9 @@ class ActiveRows:
             ids,
             factor=factor,
             lr=lr,
-            noise=lambda name: rounding.words(ids, step=step, lane=f"update {name}"),
+            noise=lambda name: rounding.words(
+                ids + table.first_row, step=step, lane=f"update {name}"
+            ),
             columns=rounding.columns(ids.device),
         )
         self._last = None

@@ -28,25 +28,28 @@ from torch import Tensor, nn
 from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
 from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
+from manyface.heads.announced import Announced, announce
 from manyface.heads.averages import Averages
 from manyface.heads.checks import (
     check_arguments,
     check_count,
-    check_embeddings,
-    check_labels,
-    check_one_process,
+    check_finite,
+    check_shape,
     check_table,
 )
-from manyface.heads.gradients import ForwardPass, Pending, RowGradients
+from manyface.heads.gradients import Backward, ForwardPass, RowGradients
 from manyface.heads.row_order import RowLayout, RowOrder
 from manyface.margins import Margin, NegativeRule
 from manyface.margins.schedules import StepValue, at_step, check_schedules
+from manyface.parallel import Pending, Ranks, Shard
 from manyface.softmax.rows import chunk_borders
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, DEFAULT_KEPT_BYTES, streamed_forward
 from manyface.softmax.sub_centers import rows_of_classes
 
 # Backward passes without a step after which a loop has forgotten head.step.
 _MANY_PENDING = 64
+# What collectives are called, beside those of the softmax and of `announce`.
+EMBEDDINGS, GRADIENTS, CENTERS, NORMS = "embeddings", "embedding gradients", "centers", "norms"
 _NO_WINDOW = torch.empty(0, dtype=torch.float64)
 
 
@@ -55,10 +58,19 @@ class Selection:
     """Classes of a step: `ids` int64 [K], distinct (None: all), `targets` int64 [B] into them.
 
     Both are in the order of the table (`RowOrder`): with one center per class they are its rows.
+    On one of several ranks they count from its first; -1 is the target where the class is not here.
     """
 
     ids: Tensor | None
     targets: Tensor
+
+    def on(self, shard: Shard) -> "Selection":
+        """What a rank has of a selection from the classes of all ranks."""
+        if shard.is_whole or self.ids is None:
+            return self
+        here = shard.holds(self.ids)
+        places = torch.where(here, here.cumsum(0) - 1, -1)
+        return Selection(self.ids[here] - shard.start, places[self.targets])
 
 
 class HeadOptions(TypedDict, total=False):
@@ -79,6 +91,7 @@ class HeadOptions(TypedDict, total=False):
     operands: torch.dtype | None
     device: torch.device | str | None
     place: Place | None
+    ranks: Ranks | None
 
 
 class _Loss(torch.autograd.Function):
@@ -89,20 +102,20 @@ class _Loss(torch.autograd.Function):
         ctx: Any,
         embeddings: Tensor,
         loss: Tensor,
-        gradient: Tensor,
+        gradient: Pending,
         head: "CenterHead",
         passed: ForwardPass,
     ) -> Tensor:
-        ctx.save_for_backward(gradient)
-        ctx.head, ctx.passed, ctx.dtype = head, passed, embeddings.dtype
+        ctx.gradient, ctx.head = gradient, head
+        ctx.passed, ctx.dtype = passed, embeddings.dtype
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
-        (gradient,) = ctx.saved_tensors
         ctx.head._note_backward(ctx.passed, upstream[0].detach())
-        return (gradient * upstream[0]).to(ctx.dtype), None, None, None, None
+        gradient = ctx.gradient.wait() * (upstream[0] * ctx.head.ranks.size)
+        return gradient.to(ctx.dtype), None, None, None, None
 
 
 class CenterHead(nn.Module, ABC):
@@ -133,6 +146,7 @@ class CenterHead(nn.Module, ABC):
         device: that computes, and where the centers are unless they have a `place`.
         place: where centers and momentum live, `InMemory("cpu")` or `InFiles(folder)`; the rows of
             a step are moved to `device` and back.
+        ranks: that share the centers; None is all processes of torch.distributed, if there are any.
     """
 
     def __init__(
@@ -156,8 +170,10 @@ class CenterHead(nn.Module, ABC):
         operands: torch.dtype | None = None,
         device: torch.device | str | None = None,
         place: Place | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
+        check_count("num_classes", num_classes)
         check_arguments(
             margin=margin,
             scale=scale,
@@ -177,25 +193,29 @@ class CenterHead(nn.Module, ABC):
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.negatives, self.label_smoothing = negatives, float(label_smoothing)
         self.averages = Averages.of(margin=margin, negatives=negatives)
+        self.ranks = ranks or Ranks()
+        self.shard = Shard.of(num_classes, rank=self.ranks.rank, size=self.ranks.size)
         self.centers = CenterTable(
-            num_classes * sub_centers,
+            len(self.shard) * sub_centers,
             dim,
             seed=seed,
             optimizer=optimizer or RowSGD(momentum=momentum, weight_decay=weight_decay),
             dtype=dtype,
             device=device,
             place=place,
+            first_row=self.shard.start * sub_centers,
         )
         self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
-        self._pending: list[Pending] = []
+        self._announced: Announced | None = None
+        self._pending: list[Backward] = []
         self._gradients: RowGradients | None = None
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     @abstractmethod
     def select(self, labels: Tensor) -> Selection:
-        """The classes that take part in a step with these labels, int64 [B], all in the order of
-        the table."""
+        """The classes here that take part in a step with these labels, int64 [B] of all ranks, all
+        in the order of the table."""
 
     def loss_at(self, step: int) -> tuple[Margin, float]:
         """Margin and scale that step number `step` (from 0) trains with."""
@@ -204,30 +224,66 @@ class CenterHead(nn.Module, ABC):
     def class_centers(self, classes: Tensor) -> Tensor:
         """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
         the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers = S > 1:
-        which one is dominant is a matter of images, not of the table."""
-        rows = rows_of_classes(self.row_order(classes), self.sub_centers)
-        rows, places = torch.unique(rows, return_inverse=True)
-        found = self.centers.active(rows).take(places)
+        which one is dominant is a matter of images, not of the table. Of several ranks all ask for
+        the same classes: an all-reduce of n S dim numbers."""
+        places = self.row_order(classes)
+        here = self.shard.holds(places)
+        rows = rows_of_classes(places[here] - self.shard.start, self.sub_centers)
+        rows, order = torch.unique(rows, return_inverse=True)
+        found = self.centers.weight.new_zeros(len(classes), self.sub_centers, self.dim)
+        found = found.to(self.centers.device)
+        mine = self.centers.active(rows).take(order)
+        found[here.to(found.device)] = mine.view(-1, self.sub_centers, self.dim)
+        found = self.ranks.sum_(found, CENTERS).flatten(0, 1)
         return found if self.sub_centers == 1 else found.view(-1, self.sub_centers, self.dim)
+
+    def announce(self, labels: Tensor) -> None:
+        """Tell all ranks the labels of the next `forward`: before the backbone runs, or not at all.
+
+        `forward` does it if it was not done. All-gathers of 16 bytes, and of 8 bytes a label.
+
+        Raises:
+            LabelError: a label is no integer or out of range; on all ranks, whoever has it.
+        """
+        self._announced = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+
+    def _batch_of(self, labels: Tensor) -> Announced:
+        """As it was announced, or is now."""
+        batch, self._announced = self._announced, None
+        if batch is None or batch.labels is not labels:
+            batch = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+        return batch
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, scalar in the working dtype; 0 for an empty batch.
 
+        Of several ranks each gives its part of the batch, perhaps an empty one; the loss is the
+        mean over all of it, the same on all. Its gradient in the embeddings of a rank is that of
+        the mean times the number of ranks: DistributedDataParallel averages the gradients of the
+        ranks' nets, where the gradient of a mean over all samples is their sum. So whatever
+        factor a loop puts on the loss must be the same on all ranks.
+
+        Collectives, of B samples of W ranks, b here, `most` on the fullest: the labels
+        (`announce`); an all-gather of most D embeddings as they come; all-reduces of the softmax
+        (stage 11 there: 2 B numbers for most margins); a reduce-scatter of W most D gradients,
+        under way until `backward` wants it.
+
         Args:
-            embeddings: [B, dim], any length and floating dtype.
-            labels: integer [B], class ids in [0, num_classes).
+            embeddings: [b, dim], any length and floating dtype.
+            labels: integer [b], class ids in [0, num_classes).
 
         Raises:
             LabelError: a label is no integer or out of range.
-            NonFiniteError: an embedding holds NaN or infinity.
+            NonFiniteError: an embedding holds NaN or infinity; on all ranks, whoever has it.
         """
-        check_one_process()
         check_table(self.centers.weight, dtype=self.centers.dtype)
-        check_labels(labels, num_classes=self.num_classes, batch=embeddings.shape[0])
+        batch = self._batch_of(labels)
+        check_shape(embeddings, batch=len(labels), dim=self.dim)
         with self._full_precision():
-            values = embeddings.detach().to(working_dtype(self.centers.dtype))
-            check_embeddings(values, dim=self.dim)
-            return self._loss(embeddings, values, labels.to(torch.int64))
+            everyone = self.ranks.gather(embeddings.detach(), batch.counts, EMBEDDINGS).wait()
+            values = everyone.to(working_dtype(self.centers.dtype))
+            check_finite(values, batch.counts)
+            return self._loss(embeddings, values, batch)
 
     def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
         """Move the rows that took part since the last step; raises if none did.
@@ -262,9 +318,12 @@ class CenterHead(nn.Module, ABC):
         return self._gradients
 
     def grad_norm(self) -> Tensor:
-        """Euclidean norm of the row gradients, scalar; goes over to the unfused mode."""
+        """Euclidean norm of the row gradients of all ranks, scalar; goes over to the unfused mode.
+
+        All ranks call it: an all-reduce of one number.
+        """
         norm: Tensor = torch.linalg.vector_norm(self.row_gradients().values)
-        return norm
+        return norm if self.ranks.is_alone else self.ranks.sum_(norm.square(), NORMS).sqrt()
 
     def clip_grad_norm_(self, max_norm: float) -> Tensor:
         """Scale the row gradients to at most `max_norm`; returns the norm before."""
@@ -323,11 +382,13 @@ class CenterHead(nn.Module, ABC):
         window = {"window": bits.view(-1, size, size), "num_steps": num_steps}
         optimizer.load_state_dict(window if len(bits) else {})
 
-    def _loss(self, embeddings: Tensor, values: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, embeddings: Tensor, values: Tensor, batch: Announced) -> Tensor:
+        labels = batch.all_labels()
         if labels.shape[0] == 0:
             nobody = self.centers.active(labels)
             empty = ForwardPass(nobody, residual=None)
-            return self._attach(embeddings, values.sum(), torch.zeros_like(values), empty)
+            nothing = Pending(lambda: torch.zeros_like(values))
+            return self._attach(embeddings, values.sum(), nothing, empty)
         margin, scale = self.loss_at(self.num_steps)
         selection = self.select(self.row_order(labels))
         ids = selection.ids
@@ -347,16 +408,18 @@ class CenterHead(nn.Module, ABC):
                 chunk_size=self.chunk_size,
                 operands=self.operands,
                 kept_bytes=self.kept_bytes if trains else 0,
+                ranks=self.ranks,
+                most_rows=self.num_classes * self.sub_centers,
             )
+            gradient = self.ranks.scatter_sum(result.embedding_gradient, batch.counts, GRADIENTS)
         self._look_ahead()
-        passed = ForwardPass(rows, result.residual)
-        return self._attach(embeddings, result.loss, result.embedding_gradient, passed)
+        return self._attach(embeddings, result.loss, gradient, ForwardPass(rows, result.residual))
 
     def _look_ahead(self) -> None:
         """When the rows of a step have been read: the time to ask for those of the next one."""
 
     def _attach(
-        self, embeddings: Tensor, loss: Tensor, gradient: Tensor, passed: ForwardPass
+        self, embeddings: Tensor, loss: Tensor, gradient: Pending, passed: ForwardPass
     ) -> Tensor:
         if not torch.is_grad_enabled():
             return loss
@@ -378,14 +441,14 @@ class CenterHead(nn.Module, ABC):
             if each.forward is passed:  # one graph, two backwards: they add, as always in torch
                 each.upstream = each.upstream + upstream
                 return
-        self._pending.append(Pending(passed, upstream))
+        self._pending.append(Backward(passed, upstream))
         if len(self._pending) == _MANY_PENDING:
             warnings.warn(
                 f"{_MANY_PENDING} backward passes without head.step(lr): the centers do not learn",
                 stacklevel=2,
             )
 
-    def _fused_step(self, pending: Pending, lr: float, factor: float) -> None:
+    def _fused_step(self, pending: Backward, lr: float, factor: float) -> None:
         rows, upstream = pending.forward.rows, pending.upstream * factor
         for start, stop, chunk in pending.forward.chunks():
             rows.update(start, stop, chunk, factor=upstream, lr=lr, step=self.num_steps)

@@ -4,6 +4,7 @@ insightface's head takes any label: one out of range gives a constant loss of 69
 """
 
 import operator
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -17,12 +18,13 @@ from manyface.margins.checks import check_label_smoothing
 _CENTERS = "class centers"
 
 
-def check_labels(labels: Tensor, *, num_classes: int, batch: int) -> None:
-    """Labels must be integers [batch] in [0, num_classes)."""
+def check_labels(labels: Tensor, *, num_classes: int, batch: int | None = None) -> None:
+    """Labels must be integers [batch] in [0, num_classes); any number of them for None."""
     check_integer_labels(labels)
-    if labels.shape != (batch,):
+    if labels.dim() != 1 or batch not in (None, len(labels)):
         raise LabelError(
-            f"expected one label per embedding, shape ({batch},), got {tuple(labels.shape)}"
+            f"expected one label per embedding, shape ({'B' if batch is None else batch},), got "
+            f"{tuple(labels.shape)}"
         )
     labels = labels.to(torch.int64)  # in a narrow dtype num_classes itself could wrap
     wrong = (labels < 0) | (labels >= num_classes)
@@ -47,15 +49,33 @@ def check_integer_labels(labels: object) -> None:
 
 def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
     """Embeddings must be [B, dim], and finite in length too (1e20 overflows in float32)."""
+    check_shape(embeddings, batch=len(embeddings), dim=dim)
+    check_finite(embeddings, [len(embeddings)])
+
+
+def check_shape(embeddings: Tensor, *, batch: int, dim: int) -> None:
+    """Embeddings must be [batch, dim]: one for each label."""
     if embeddings.dim() != 2 or embeddings.shape[1] != dim:
         raise ValueError(f"embeddings must be [B, {dim}], got {list(embeddings.shape)}")
+    if len(embeddings) != batch:
+        raise LabelError(
+            f"expected one label per embedding, shape ({len(embeddings)},), got ({batch},)"
+        )
+
+
+def check_finite(embeddings: Tensor, counts: Sequence[int]) -> None:
+    """Embeddings [B, D], `counts` of them of each rank, must be finite, in length too."""
     finite = torch.isfinite(torch.linalg.vector_norm(embeddings, dim=1))
     if not bool(finite.all()):
         place = int((~finite).nonzero()[0])
         column = int(embeddings[place].abs().nan_to_num(torch.inf, torch.inf).argmax())
+        value, rank = float(embeddings[place, column]), 0
+        while len(counts) > 1 and place >= counts[rank]:
+            place, rank = place - counts[rank], rank + 1
+        where = f" on rank {rank}" if len(counts) > 1 else ""
         raise NonFiniteError(
-            f"embedding {place} of the batch{_on_rank()} holds {float(embeddings[place, column])} "
-            f"at column {column}: look at the learning rate, the input images and the precision"
+            f"embedding {place} of the batch{where} holds {value} at column {column}: look at the "
+            "learning rate, the input images and the precision"
         )
 
 

@@ -67,7 +67,7 @@ class ForwardPass:
 
 
 @dataclass
-class Pending:
+class Backward:
     """A forward pass that has been through `backward`; `upstream` is the factor of its loss."""
 
     forward: ForwardPass

@@ -28,6 +28,7 @@ from manyface.heads.sampling import (
     sample_size,
 )
 from manyface.margins import Margin
+from manyface.parallel import Shard
 
 
 class PartialFC(CenterHead):
@@ -72,7 +73,8 @@ class PartialFC(CenterHead):
         """Positives and negatives; every forward before a step draws from the same candidates."""
         if self._asked_for not in (self.num_steps, self.num_steps + 1):  # the first step
             self._ask_for(self.num_steps)
-        return Selection(*self.sampler.draw(labels, self._sample_of(self.num_steps)))
+        ids, targets = self.sampler.draw(labels, self._sample_of(self.num_steps))
+        return Selection(ids, targets).on(self.shard)
 
     def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
         """As in `CenterHead`; then shows the centers to a sampler that follows them."""
@@ -102,7 +104,7 @@ class PartialFC(CenterHead):
         if self.sample_size >= self.num_classes:
             return
         foreseen = partial(self.sampler.foreseen, self._sample_of(step))
-        self.centers.read_ahead(partial(_rows_of, foreseen, self.sub_centers))
+        self.centers.read_ahead(partial(_rows_of, foreseen, self.shard, self.sub_centers))
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
@@ -110,7 +112,10 @@ class PartialFC(CenterHead):
         return text if self.sampler == Uniform() else f"{text}, sampler={self.sampler}"
 
 
-def _rows_of(foreseen: Callable[[], RowBlocks], sub_centers: int) -> RowBlocks:
-    """The rows of the classes that are `foreseen`."""
+def _rows_of(foreseen: Callable[[], RowBlocks], shard: Shard, sub_centers: int) -> RowBlocks:
+    """The rows here of the classes that are `foreseen`; not of a block that is partly elsewhere."""
     classes = foreseen()
-    return RowBlocks(classes.starts * sub_centers, classes.size * sub_centers)
+    starts = classes.starts - shard.start
+    if not shard.is_whole:
+        starts = starts[(starts >= 0) & (starts + classes.size <= len(shard))]
+    return RowBlocks(starts * sub_centers, classes.size * sub_centers)

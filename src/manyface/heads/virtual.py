@@ -176,7 +176,7 @@ class _Gathered:
     """The rows `ids` (int64 [F]) of a tensor [V, D]."""
 
     def __init__(self, tensor: Tensor, ids: Tensor) -> None:
-        self._tensor, self._ids = tensor, ids
+        self._tensor, self._ids, self.dtype = tensor, ids, tensor.dtype
 
     def __len__(self) -> int:
         return len(self._ids)

@@ -45,6 +45,7 @@ class Ranks:
 
     Args:
         group: None is all processes.
+        alone: this process and no other, whatever there is.
 
     Attributes:
         rank: of this process, from 0.
@@ -53,9 +54,9 @@ class Ranks:
         doing: the collective that this rank is in, "" between them.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(self, group: dist.ProcessGroup | None = None, *, alone: bool = False) -> None:
         self._group = group
-        together = is_distributed()
+        together = is_distributed() and not alone
         self.rank = dist.get_rank(group) if together else 0
         self.size = dist.get_world_size(group) if together else 1
         self.sent: Counter[str] = Counter()
@@ -171,6 +172,7 @@ class Ranks:
         self.doing = ""
 
 
+ALONE = Ranks(alone=True)
 _NOTHING = torch.empty(0, dtype=torch.uint8)
 
 

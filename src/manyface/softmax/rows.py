@@ -3,11 +3,16 @@
 from collections.abc import Iterator
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
 class Rows(Protocol):
     """Active rows that can be read a chunk at a time."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which they are stored."""
 
     def __len__(self) -> int:
         """Number of active rows K."""
@@ -24,6 +29,11 @@ class TensorRows:
 
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the tensor."""
+        return self.tensor.dtype
 
     def __len__(self) -> int:
         return self.tensor.shape[0]

@@ -30,8 +30,11 @@ class EvenSums:
         self.count += operand.shape[0]
         self.pull += inverse.T @ operand.to(inverse.dtype)  # [1, D], for all samples
 
-    def leave_out(self, own_unit: Tensor, unit: Tensor) -> None:
-        """Take w^_y [B, D] out of what `add_everything` has summed; G_i = x^_i . P_i."""
-        self.count -= 1
-        self.pull -= own_unit
+    def leave_out(self, own_unit: Tensor, unit: Tensor, samples: Tensor) -> None:
+        """Take w^_y [b, D] of `samples` [b] out of what `add_everything` has summed.
+
+        G_i = x^_i . P_i. The sums of several ranks may be added up afterwards.
+        """
+        self.count[samples] -= 1
+        self.pull.index_add_(0, samples, own_unit, alpha=-1.0)
         self.logits = (unit * self.pull).sum(dim=1, keepdim=True)

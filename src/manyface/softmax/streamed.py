@@ -43,6 +43,16 @@ a = s log2(e).
    products of stages 5 and 6, and w^_y is the sample's nearest own row (`sub_centers`). P_i is then
    a sum over other rows for each sample, so label smoothing takes the path of a rule.
 
+11. *Ranks* (class-parallel softmax): each has some of the rows, and all have the whole batch. N_i
+   (with label smoothing K_i - 1 and G_i too) is a sum over ranks, and psi_i is known to the rank
+   that has class y_i and 0 elsewhere: one all-reduce of [2, B] numbers ([4, B]), named `SUMS`,
+   gives every rank Z_i, the loss, and the weights of stages 5 and 6. A rank's rows then need
+   nothing more. Stage 5 is linear in O_i and w^_y, so each rank computes it of its own rows, and
+   the sum of the ranks' [B, D] is the gradient; whoever calls adds up (a head by reduce-scatter).
+   No row, row gradient or logit travels. A rule wants psi_i before its numerators, and so does a
+   shift: it goes ahead as [B, 1], `TARGETS` (N_i then goes alone), and the largest logits by
+   [B, 1], `LARGEST`; running averages want all c_iy: [B], `COSINES`.
+
 The numerators of a chunk (stages 1, 3, 7) are made in `chunks`, stage 8's sums in `smoothing`.
 
 *Precision.* With operands in float32 or float64 everything is in that dtype. With operands in
@@ -60,8 +70,9 @@ from torch import Tensor
 
 from manyface.base.numeric import tangent_gradient, unit_rows
 from manyface.kernels import tangent_part
-from manyface.margins import Margin, NegativeRule, frozen, let_observe
+from manyface.margins import Margin, NegativeRule, Stateful, frozen, let_observe
 from manyface.margins.checks import check_label_smoothing
+from manyface.parallel import ALONE, Ranks
 from manyface.softmax.chunks import (
     Chunk,
     Numerators,
@@ -74,18 +85,15 @@ from manyface.softmax.chunks import (
 from manyface.softmax.products import as_it_comes, product
 from manyface.softmax.rows import Rows
 from manyface.softmax.smoothing import EvenSums
-from manyface.softmax.sub_centers import (
-    Unchanged,
-    check_sub_centers,
-    nearest_own,
-    rows_of_classes,
-)
-from manyface.softmax.target import OwnLogit, Targets, own_logit
+from manyface.softmax.sub_centers import Unchanged, check_sub_centers
+from manyface.softmax.target import OwnLogit, OwnRows, Targets, own_logit, own_rows, penalties
 
 # At B = 256, D = 512 on two cores 4 % faster than 2048 in bfloat16; 8192 leaves the caches.
 DEFAULT_CHUNK_SIZE = 4096
 # Numerators are kept for the row gradients up to this many bytes: 3 matrix products, not 4.
 DEFAULT_KEPT_BYTES = 128 * 2**20
+# What the all-reduces of stage 11 are called.
+SUMS, TARGETS, LARGEST, COSINES = "sums", "target logits", "largest logits", "target cosines"
 
 
 @dataclass(frozen=True)
@@ -143,14 +151,17 @@ def streamed_forward(
     chunk_size: int = DEFAULT_CHUNK_SIZE,
     operands: torch.dtype | None = None,
     kept_bytes: int = 0,
+    ranks: Ranks = ALONE,
+    most_rows: int | None = None,
 ) -> StreamedLoss:
     """Loss and finished embedding gradient of a batch; all but stage 6 of the derivation above.
 
     Args:
         embeddings: [B, D], B >= 1, float32 or float64 (`working_dtype` of the rows); not
             differentiated.
-        rows: K * sub_centers active rows, those of a class together.
-        targets: integer [B], own classes in [0, K).
+        rows: K * sub_centers active rows, those of a class together; with `ranks` those of this
+            rank, perhaps none.
+        targets: integer [B], own classes in [0, K); -1 where another rank has the class.
         margin: target cosine -> target logit.
         scale: s.
         negatives: cosine of a negative class -> its logit; None leaves it as it is.
@@ -160,37 +171,51 @@ def streamed_forward(
         chunk_size: rows per chunk; made whole classes.
         operands: dtype of the factors of the products; None is that of the rows.
         kept_bytes: numerators are kept for `row_gradients` if they take no more.
+        ranks: that share the rows; all have the same embeddings. See stage 11.
+        most_rows: at least the active rows of all ranks together; None is those of this one.
     """
     check_label_smoothing(label_smoothing)
     check_sub_centers(sub_centers, num_rows=len(rows))
-    targets = targets.to(torch.int64)
     unit, inverse = unit_rows(embeddings)  # [B, D], [B, 1]
-    stored = rows.take(rows_of_classes(targets, sub_centers))  # [B S, D]
-    own_row, own_unit, cosine = nearest_own(unit, stored, targets, sub_centers=sub_centers)
     norms = torch.where(inverse > 0, 1.0 / inverse, 0.0).squeeze(1)  # [B]
+    mine = own_rows(unit, rows, targets.to(torch.int64), sub_centers=sub_centers)
     if observe:
-        let_observe((margin, negatives), cosine, norms)
-    own = own_logit(cosine, norms, margin)
-    whole = max(chunk_size // sub_centers, 1) * sub_centers
+        _show(mine, norms, (margin, negatives), ranks)
+    own = own_logit(mine.cosine, norms[mine.samples], margin)
     if negatives is None and sub_centers > 1 and label_smoothing > 0:
         negatives = Unchanged()
+    bound = 1.0 if negatives is None else negatives.bound
+    shifts = needs_shift(scale * bound, num_rows=most_rows or len(rows), dtype=unit.dtype)
+    logit = mine.of_batch(own.logit)  # [B, 1], 0 where another rank has the class
+    if is_known := negatives is not None or shifts:
+        ranks.sum_(logit, TARGETS)
+    whole = max(chunk_size // sub_centers, 1) * sub_centers
     scoring = Scoring(
         unit_embeddings=unit,
-        targets=Targets.sort(own_row, num_rows=len(rows), chunk_size=whole),
-        target_logit=own.logit,
+        targets=Targets.sort(mine.row, num_rows=len(rows), chunk_size=whole),
+        target_logit=logit,
         scale=scale,
-        operands=operands or stored.dtype,
+        operands=operands or rows.dtype,
         rule=frozen(negatives),
         smoothing=label_smoothing,
         sub_centers=sub_centers,
     )
-    bound = 1.0 if negatives is None else negatives.bound
-    if needs_shift(scale * bound, num_rows=len(rows), dtype=unit.dtype):
-        scoring = replace(scoring, shift=largest_logit(scoring, rows) * in_base_2(scale))
+    if shifts:
+        largest = ranks.max_(largest_logit(scoring, rows), LARGEST)
+        scoring = replace(scoring, shift=largest * in_base_2(scale))
     sums = _sum_negatives(scoring, rows, keeps=scoring.num_bytes(len(rows)) <= kept_bytes)
     if sums.even is not None and negatives is None:
-        sums.even.leave_out(own_unit, unit)
-    return _finish(scoring, sums, own, own_unit, inverse)
+        sums.even.leave_out(mine.unit, unit, mine.samples)
+    _join(sums, None if is_known else logit, ranks)
+    losses = _losses(scoring, sums, penalties(margin, norms))
+    return _finish(scoring, sums, losses, mine, own, inverse)
+
+
+def _show(mine: OwnRows, norms: Tensor, parts: tuple[object, ...], ranks: Ranks) -> None:
+    """The batch to the running averages of `parts`; every rank sees all of it."""
+    if any(isinstance(part, Stateful) for part in parts):
+        cosines = ranks.sum_(mine.of_batch(mine.cosine), COSINES)
+        let_observe(parts, cosines, norms)
 
 
 @dataclass
@@ -201,6 +226,16 @@ class _Sums:
     pull: Tensor
     even: EvenSums | None
     kept: list[Numerators] | None
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Mean loss; s / (B Z_i), s / B pull_i and s eps / (B K_i), [B, 1] each."""
+
+    mean: Tensor
+    row_weight: Tensor
+    pull: Tensor
+    even_weight: Tensor | None
 
 
 def _sum_negatives(scoring: Scoring, rows: Rows, *, keeps: bool) -> _Sums:
@@ -228,12 +263,21 @@ def _add_even(even: EvenSums, chunk: Chunk, found: Numerators) -> None:
         even.add(chunk.scored.logits, product(found.even, chunk.operand))
 
 
-def _finish(
-    scoring: Scoring, sums: _Sums, own: OwnLogit, own_unit: Tensor, inverse: Tensor
-) -> StreamedLoss:
-    """Loss and embedding gradient from what was summed over the negatives; `sums` is used up."""
-    unit, scale, batch = scoring.unit_embeddings, scoring.scale, inverse.shape[0]
-    own_exponent = own.logit * in_base_2(scale)
+def _join(sums: _Sums, logit: Tensor | None, ranks: Ranks) -> None:
+    """Add up over ranks, in place, what is a number per sample: stage 11."""
+    parts = [sums.negatives] if logit is None else [sums.negatives, logit]
+    if sums.even is not None:
+        parts += [sums.even.count, sums.even.logits]
+    if not ranks.is_alone:
+        together = ranks.sum_(torch.stack(parts), SUMS)
+        for part, whole in zip(parts, together, strict=True):
+            part.copy_(whole)
+
+
+def _losses(scoring: Scoring, sums: _Sums, penalty: Tensor | None) -> _Losses:
+    """Loss of every sample, and the weights of stages 5 and 6."""
+    scale, batch = scoring.scale, len(scoring.unit_embeddings)
+    own_exponent = scoring.target_logit * in_base_2(scale)
     if scoring.shift is not None:
         own_exponent = own_exponent - scoring.shift
     # L = ln(1 + N / exp(s psi)): exact for tiny losses, and for a single class, where N is 0.
@@ -242,22 +286,41 @@ def _finish(
     )  # [B, 1]
     # Not by way of the logarithm above, which would cost |s psi| roundings.
     row_weight = (scale / batch) / (sums.negatives + torch.exp2(own_exponent))  # [B, 1]
-    row_weight.clamp_max_(torch.finfo(unit.dtype).max)  # N = 0: nothing to weigh, but no inf * 0
-    pull, gradient = row_weight * sums.negatives, sums.pull.mul_(row_weight)  # [B, 1], [B, D]
-    even_weight = None
+    row_weight.clamp_max_(torch.finfo(row_weight.dtype).max)  # N = 0: nothing to weigh, no inf * 0
+    pull, even_weight = row_weight * sums.negatives, None  # [B, 1]
     if sums.even is not None:
         even_weight = scoring.smoothing * scale / (batch * (sums.even.count + 1.0))  # [B, 1]
-        losses += even_weight * batch * (sums.even.count * own.logit - sums.even.logits)
+        even = sums.even.count * scoring.target_logit - sums.even.logits
+        losses += even_weight * batch * even
         pull -= even_weight * sums.even.count
-        gradient.addcmul_(even_weight, sums.even.pull, value=-1.0)
-    target_pull = pull * own.slope  # [B, 1]
-    gradient.addcmul_(target_pull, own_unit, value=-1.0)
+    if penalty is not None:
+        losses += penalty
+    return _Losses(losses.mean(), row_weight, pull, even_weight)
+
+
+def _finish(
+    scoring: Scoring,
+    sums: _Sums,
+    losses: _Losses,
+    mine: OwnRows,
+    own: OwnLogit,
+    inverse: Tensor,
+) -> StreamedLoss:
+    """The embedding gradient, of several ranks their part of it; `sums` is used up."""
+    unit = scoring.unit_embeddings
+    gradient, pull = sums.pull.mul_(losses.row_weight), losses.pull[mine.samples]  # [B, D], [b, 1]
+    if sums.even is not None and losses.even_weight is not None:
+        gradient.addcmul_(losses.even_weight, sums.even.pull, value=-1.0)
+    target_pull = pull * own.slope  # [b, 1]
+    mine.add_(gradient, target_pull * mine.unit, -1.0)
     gradient = tangent_gradient(gradient, unit, inverse)
     if own.lengths is not None:
-        losses += own.lengths.penalty
-        gradient.addcmul_(own.lengths.penalty_slope / batch - pull * own.lengths.slope, unit)
-    residual = Residual(scoring, row_weight, target_pull, even_weight, sums.kept)
-    return StreamedLoss(losses.mean(), gradient, residual)
+        radial = own.lengths.penalty_slope / len(unit) - pull * own.lengths.slope  # [b, 1]
+        mine.add_(gradient, radial * unit[mine.samples], 1.0)
+    residual = Residual(
+        scoring, losses.row_weight, mine.of_batch(target_pull), losses.even_weight, sums.kept
+    )
+    return StreamedLoss(losses.mean, gradient, residual)
 
 
 def row_gradients(residual: Residual, rows: Rows) -> Iterator[tuple[int, int, Tensor]]:

@@ -1,4 +1,8 @@
-"""A sample's own class: its row; its logit and how that moves, by autograd on B numbers."""
+"""A sample's own class: its row; its logit and how that moves, by autograd on B numbers.
+
+Of several ranks each has the rows of some classes, and says what there is to say of the samples of
+these: b of B.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +10,8 @@ import torch
 from torch import Tensor
 
 from manyface.margins import Margin, TrainsNorm
+from manyface.softmax.rows import Rows
+from manyface.softmax.sub_centers import nearest_own, rows_of_classes
 
 
 @dataclass(frozen=True)
@@ -42,17 +48,51 @@ class Targets:
 
 
 @dataclass(frozen=True)
+class OwnRows:
+    """The samples whose own class is here, and its row; the nearest one with sub-centers.
+
+    Attributes:
+        samples: int64 [b].
+        row: int64 [B], place of every sample's row, -1 where it is not here.
+        unit: the rows at length 1, [b, D].
+        cosine: with them, [b].
+    """
+
+    samples: Tensor
+    row: Tensor
+    unit: Tensor
+    cosine: Tensor
+
+    def of_batch(self, values: Tensor) -> Tensor:
+        """`values` [b, ...] of these samples as [B, ...], 0 for the others."""
+        found = values.new_zeros(len(self.row), *values.shape[1:])
+        return found.index_copy_(0, self.samples, values)
+
+    def add_(self, values: Tensor, more: Tensor, factor: float) -> None:
+        """Add factor * `more` [b, D] to these samples of `values` [B, D]."""
+        values.index_add_(0, self.samples, more, alpha=factor)
+
+
+def own_rows(unit: Tensor, rows: Rows, targets: Tensor, *, sub_centers: int) -> OwnRows:
+    """Of samples x^ [B, D] with classes `targets` int64 [B], -1 where `rows` has them not."""
+    samples = (targets >= 0).nonzero().squeeze(1)
+    own = targets[samples]
+    stored = rows.take(rows_of_classes(own, sub_centers))  # [b S, D]
+    places, own_unit, cosine = nearest_own(unit[samples], stored, own, sub_centers=sub_centers)
+    row = torch.full_like(targets, -1).index_copy_(0, samples, places)
+    return OwnRows(samples, row, own_unit, cosine)
+
+
+@dataclass(frozen=True)
 class Lengths:
     """What a margin says of the lengths a that it trains.
 
     Attributes:
-        slope: d psi / d a, [B, 1].
-        penalty: what is added to a sample's loss, [B, 1].
-        penalty_slope: d penalty / d a, [B, 1].
+        slope: d psi / d a, [b, 1].
+        penalty_slope: d penalty / d a, [b, 1].
     """
 
     slope: Tensor
-    penalty: Tensor
     penalty_slope: Tensor
 
 
@@ -61,8 +101,8 @@ class OwnLogit:
     """The logit of each sample's own class, before the scale.
 
     Attributes:
-        logit: psi, [B, 1].
-        slope: psi', [B, 1].
+        logit: psi, [b, 1].
+        slope: psi', [b, 1].
         lengths: of a margin that trains them, else None.
     """
 
@@ -72,7 +112,7 @@ class OwnLogit:
 
 
 def own_logit(cosine: Tensor, norms: Tensor, margin: Margin) -> OwnLogit:
-    """psi and its slopes for target cosines [B] and lengths of embeddings [B]."""
+    """psi and its slopes for target cosines [b] and lengths of embeddings [b]."""
     trained = margin if isinstance(margin, TrainsNorm) else None
     with torch.inference_mode(False), torch.enable_grad():
         cosine = cosine.clone().requires_grad_()
@@ -83,8 +123,13 @@ def own_logit(cosine: Tensor, norms: Tensor, margin: Margin) -> OwnLogit:
     return OwnLogit(logit.detach()[:, None], slope[:, None], lengths)
 
 
+def penalties(margin: Margin, norms: Tensor) -> Tensor | None:
+    """What each sample adds to the loss, [B, 1], for lengths [B]; None if nothing."""
+    return margin.penalty(norms)[:, None] if isinstance(margin, TrainsNorm) else None
+
+
 def _lengths(margin: TrainsNorm, logit: Tensor, norms: Tensor) -> Lengths:
-    penalty = margin.penalty(norms)  # [B]
+    penalty = margin.penalty(norms)  # [b]
     slope, penalty_slope = (
         # A margin may read no length, a penalty may be constant: then nothing flows.
         torch.autograd.grad(each.sum(), norms, allow_unused=True, materialize_grads=True)[0]
@@ -92,4 +137,4 @@ def _lengths(margin: TrainsNorm, logit: Tensor, norms: Tensor) -> Lengths:
         else torch.zeros_like(norms)
         for each in (logit, penalty)
     )
-    return Lengths(slope[:, None], penalty.detach()[:, None], penalty_slope[:, None])
+    return Lengths(slope[:, None], penalty_slope[:, None])

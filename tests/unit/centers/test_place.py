@@ -121,14 +121,21 @@ def test_the_memory_of_a_gpu_is_looked_at_before_it_is_taken(
     assert free_bytes(torch.device("cpu")) == 11
 
 
-@pytest.mark.parametrize("rows, dim", [(0, 8), (-1, 8), (8, 0)])
-def test_no_rows_are_refused_before_the_folder_is_touched(
+@pytest.mark.parametrize("rows, dim", [(-1, 8), (8, 0)])
+def test_impossible_tables_are_refused_before_the_folder_is_touched(
     tmp_path: Path, rows: int, dim: int
 ) -> None:
     (tmp_path / "weight.rows").write_bytes(b"of an earlier run")
-    with pytest.raises(ConfigError, match=rf"num_classes >= 1 and dim >= 1, got {rows} and {dim}"):
+    with pytest.raises(ConfigError, match=rf"got {rows} rows of {dim}"):
         CenterTable(rows, dim, seed=0, optimizer=RowSGD(), place=InFiles(tmp_path))
     assert (tmp_path / "weight.rows").read_bytes() == b"of an earlier run"
+
+
+def test_a_rank_without_classes_has_an_empty_table(tmp_path: Path) -> None:
+    for place in (None, InFiles(tmp_path)):
+        empty = CenterTable(0, 8, seed=0, optimizer=RowSGD(), place=place)
+        assert empty.weight.shape == empty.velocity.shape == (0, 8)
+        empty.flush()
 
 
 def test_bytes_that_a_disk_has_for_rows(tmp_path: Path) -> None:

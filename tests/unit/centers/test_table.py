@@ -60,6 +60,18 @@ def test_impossible_optimizers_are_refused(options: dict[str, float]) -> None:
         RowSGD(**options)
 
 
-def test_empty_table_is_refused() -> None:
-    with pytest.raises(ConfigError, match="num_classes >= 1"):
-        table(0)
+def test_less_than_an_empty_table_is_refused() -> None:
+    with pytest.raises(ConfigError, match="-1 rows"):
+        table(-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_part_of_a_table_starts_and_is_rounded_as_in_the_whole(dtype: torch.dtype) -> None:
+    whole = CenterTable(300, 8, seed=5, optimizer=RowSGD(), dtype=dtype)
+    part = CenterTable(90, 8, seed=5, optimizer=RowSGD(), dtype=dtype, first_row=130)
+    for each, first in ((whole, 130), (part, 0)):
+        gradient = torch.linspace(-1, 1, 90 * 8).view(90, 8).clone()
+        rows = each.active(torch.arange(first, first + 90))
+        rows.update(0, 90, gradient, factor=torch.tensor(1.0), lr=0.1, step=3)
+    assert torch.equal(whole.weight[130:220], part.weight)
+    assert torch.equal(whole.velocity[130:220], part.velocity)
