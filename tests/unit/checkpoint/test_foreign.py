@@ -229,12 +229,12 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
 
 
 def test_files_are_mapped_and_read_where_they_are_needed(tmp_path: Path) -> None:
-    for rank in range(3):  # 3 x 64 MiB
-        rows_alone(tmp_path, rank, torch.full((2**15, 512), float(rank)))
+    for rank in range(3):  # 3 x 16 MiB
+        rows_alone(tmp_path, rank, torch.full((2**13, 512), float(rank)))
     before = resident_bytes()
     found = ForeignCenters(tmp_path)
-    assert found.rows(2**15 - 1, 2**15 + 1)[:, 0].tolist() == [0.0, 1.0]
-    assert resident_bytes() - before < 2**24
+    assert found.rows(2**13 - 1, 2**13 + 1)[:, 0].tolist() == [0.0, 1.0]
+    assert resident_bytes() - before < 2**23
 
 
 def resident_bytes() -> int:
