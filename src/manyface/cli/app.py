@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import manyface
-from manyface.cli import bench, config, demo, doctor, evaluate, plan, report, train
+from manyface.cli import bench, config, demo, doctor, evaluate, import_config, plan, report, train
 
 HELP = """Train face-recognition embeddings with very many identities, and see how good they are.
 
@@ -72,6 +72,7 @@ for verb, function, summary in (
     ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
     ("report", report.report, "One HTML page that shows or compares runs."),
     ("config", config.config, "Print a recipe with the meaning of every key."),
+    ("import-config", import_config.import_config, "A configuration of insightface as a recipe."),
     ("doctor", doctor.doctor, "What this machine has, and what is missing."),
 ):
     app.command(verb, short_help=summary)(function)

@@ -84,6 +84,7 @@ CENTER_KEYS = (  # of the others
     "operands",
     "placement",
     "placement_folder",
+    "weights",
 )
 
 
@@ -277,6 +278,12 @@ class HeadConfig(Section):
         None,
         description="Folder of the files, on a local, fast disk; made if missing. It holds nothing "
         "that lasts: checkpoints do.",
+    )
+    weights: Text | None = Field(
+        None,
+        description="Class centers to start from, momentum 0: a folder of insightface's files, one "
+        "per rank (docs/howto/from-insightface.md), or one file, .safetensors with weight "
+        "[identities, embedding_size].",
     )
 
     @model_validator(mode="before")

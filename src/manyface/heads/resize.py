@@ -28,6 +28,7 @@ from manyface.centers.lazy import TOUCHED
 from manyface.heads.base import CenterHead
 from manyface.heads.checks import check_labels
 from manyface.heads.row_order import RowLayout, RowOrder
+from manyface.heads.start import put_rows
 
 _TABLE = "centers."
 _ROWS_AT_A_TIME = 2**14
@@ -109,7 +110,7 @@ def _fill(head: CenterHead, state: State, *, kept: Tensor, starts: Tensor | None
         rows = head.row_order(torch.arange(first, first + len(classes)))
         for name, stored in head.centers.named_buffers():
             values = state[_TABLE + name]
-            _put(stored, rows, values[order(classes).to(values.device)])
+            put_rows(stored, rows, values[order(classes).to(values.device)])
     if starts is not None:
         length = _typical_length(_rows_of(state))
         _start(head, len(kept), starts * length, num_steps=num_steps)
@@ -121,10 +122,10 @@ def _start(head: CenterHead, first: int, centers: Tensor, *, num_steps: int) -> 
     rows = head.row_order(torch.arange(first, first + len(centers)))
     for name, stored in head.centers.named_buffers():
         if name == "weight":
-            _put(stored, rows, centers)
+            put_rows(stored, rows, centers)
         else:  # a row that is up to date includes all steps so far
             past = num_steps if name == TOUCHED else 0
-            _put(stored, rows, stored.new_full((len(rows), *stored.shape[1:]), past))
+            put_rows(stored, rows, stored.new_full((len(rows), *stored.shape[1:]), past))
 
 
 def _take_counts(head: CenterHead, state: State) -> None:
@@ -135,10 +136,6 @@ def _take_counts(head: CenterHead, state: State) -> None:
     if head.averages is not None and averages is not None:
         head.averages.set_extra_state(averages)  # type: ignore[arg-type]
     head.zero_grad()
-
-
-def _put(stored: Tensor, rows: Tensor, values: Tensor) -> None:
-    stored.index_copy_(0, rows.to(stored.device), values.to(stored))
 
 
 def _rows_of(state: State) -> Tensor:

@@ -172,10 +172,11 @@ def _with_few_classes(config: Config, identities: int, *, batch_size: int) -> Co
 
 
 def _in_memory(config: Config) -> Config:
-    """Copies are small: they need no file, and know of no images of their people."""
+    """Copies are small: they need no file, and know of no images or centers of their people."""
     followed = ("balanced", "hard")  # neighbours' lists are measured by themselves
     sampler = {"sampler": "uniform"} if config.head.sampler in followed else {}
-    return changed(config, "head", placement="device", placement_folder=None, **sampler)
+    here = {"placement": "device", "placement_folder": None, "weights": None}
+    return changed(config, "head", **here, **sampler)
 
 
 def _step(config: Config, method: Method, images: int) -> Callable[[], None]:

@@ -14,13 +14,15 @@ from manyface.backbones import AveragedNet, create_backbone, load_backbone_weigh
 from manyface.base.errors import ConfigError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.centers import InFiles, InMemory, Place, RowAdamW, RowOptimizer, RowSGD
+from manyface.checkpoint.foreign import ForeignCenters
 from manyface.config import Config
 from manyface.config.head import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
-from manyface.heads import F2C, DynamicClassPool, FullFC, PartialFC, VirtualFC
+from manyface.heads import F2C, CenterHead, DynamicClassPool, FullFC, PartialFC, VirtualFC
 from manyface.heads.balanced import ClassBalanced, balance_weights
 from manyface.heads.hard import HardNegatives
 from manyface.heads.sampling import RowSampler, Strata
+from manyface.heads.start import start_from
 from manyface.margins import (
     AdaFace,
     ArcFace,
@@ -105,6 +107,20 @@ def build_head(
     config: Config, num_identities: int, *, device: torch.device, counts: Counts | None = None
 ) -> Head:
     """The head over `num_identities` classes; sampler balanced needs `counts` of their images."""
+    head = _new_head(config, num_identities, device=device, counts=counts)
+    if config.head.weights is not None and isinstance(head, CenterHead):
+        try:
+            centers = ForeignCenters(config.head.weights)
+            start_from(head, centers.num_rows, centers.rows)
+        except ManyfaceError as error:
+            raise ConfigError(f"head.weights: {error}") from error
+    return head
+
+
+def _new_head(
+    config: Config, num_identities: int, *, device: torch.device, counts: Counts | None
+) -> Head:
+    """`build_head` with the first values of its seed."""
     chosen = config.head
     shared: dict[str, Any] = {
         "num_classes": num_identities,

@@ -34,6 +34,7 @@ _FREE = {
     "backbone.weights",
     "head.placement",
     "head.placement_folder",
+    "head.weights",
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
