@@ -20,7 +20,8 @@ def start_from(head: CenterHead, num_rows: int, read: Callable[[int, int], Tenso
     Args:
         head: with one center per class.
         num_rows: classes that `read` knows.
-        read: start, stop -> centers of classes [start, stop), float32 [stop - start, dim].
+        read: start, stop -> centers of classes [start, stop), float32 [stop - start, dim]. Of
+            several ranks each reads all, and keeps its own.
 
     Raises:
         ConfigError: the number of classes or the length of centers differs, or sub_centers > 1.
@@ -40,7 +41,9 @@ def start_from(head: CenterHead, num_rows: int, read: Callable[[int, int], Tenso
                 f"expected centers of length {head.dim} as embeddings are, got {centers.shape[1]}; "
                 f"set backbone.embedding_size = {centers.shape[1]}"
             )
-        put_rows(head.centers.weight, head.row_order(classes), centers)
+        rows = head.row_order(classes)
+        here = head.shard.holds(rows)
+        put_rows(head.centers.weight, rows[here] - head.shard.start, centers[here])
 
 
 def put_rows(stored: Tensor, rows: Tensor, values: Tensor) -> None:
