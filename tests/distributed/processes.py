@@ -22,7 +22,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-PRELOADED = ["torch", "torch.distributed", "manyface", "manyface.heads", "manyface.train"]
+PRELOADED = [
+    "torch",
+    "torch.distributed",
+    "torch.distributed.checkpoint",
+    "manyface",
+    "manyface.heads",
+    "manyface.train",
+]
 SECONDS = 60.0
 
 

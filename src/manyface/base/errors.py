@@ -64,6 +64,19 @@ class PeerError(ManyfaceError):
         )
 
 
+class ReplicaError(ManyfaceError):
+    """A tensor that should be the same on all ranks, and is not."""
+
+    exit_code = 75  # EX_TEMPFAIL: begin again from the last checkpoint
+
+    def __init__(self, name: str, *, rank: int, size: int) -> None:
+        self.name, self.rank = name, rank
+        super().__init__(
+            f"rank {rank} of {size} has another {name} than the other ranks: a step that was not "
+            "the same everywhere, or faulty memory; go on from the last checkpoint"
+        )
+
+
 class MissingExtraError(ManyfaceError):
     """An optional package is needed and absent."""
 

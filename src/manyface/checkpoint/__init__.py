@@ -3,13 +3,21 @@
 from manyface.checkpoint.layout import committed, newest, read_pointer, step_of
 from manyface.checkpoint.load import Checkpoint, load
 from manyface.checkpoint.lock import run_lock
+from manyface.checkpoint.replicas import check_replicas
 from manyface.checkpoint.retain import retain, set_aside, sweep
 from manyface.checkpoint.save import replace_file, save, write_pointer
+from manyface.checkpoint.tables import RowShard, StoredTable, local_rows
+from manyface.checkpoint.together import by_first, together
 
 __all__ = [
     "Checkpoint",
+    "RowShard",
+    "StoredTable",
+    "by_first",
+    "check_replicas",
     "committed",
     "load",
+    "local_rows",
     "newest",
     "read_pointer",
     "replace_file",
@@ -19,5 +27,6 @@ __all__ = [
     "set_aside",
     "step_of",
     "sweep",
+    "together",
     "write_pointer",
 ]

@@ -3,6 +3,7 @@
 <run>/checkpoints/
     step-00001200/          committed: the name appears by one rename, complete or not at all
         backbone.safetensors  head.safetensors  ...   one file per group of tensors
+        head-0-of-4.safetensors  ...   rows that rank 0 of 4 has of the group's tables
         state.json          everything that is not a tensor
         MANIFEST.json       sizes and hashes of the files above
     last.json  best.json    pointers
@@ -17,7 +18,7 @@ from pathlib import Path
 from manyface.base.errors import CheckpointError
 
 FORMAT = "manyface-checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "MANIFEST.json"
 STATE_NAME = "state.json"
 TENSOR_SUFFIX = ".safetensors"
@@ -39,6 +40,11 @@ def step_of(path: Path) -> int | None:
     """The step in a checkpoint's directory name; None if it is no such name."""
     match = _STEP_NAME.fullmatch(path.name)
     return int(match.group(1)) if match else None
+
+
+def shard_file(group: str, *, rank: int, size: int) -> str:
+    """The name of the file with the rows that a rank has of a group's tables."""
+    return f"{group}-{rank}-of-{size}{TENSOR_SUFFIX}"
 
 
 def is_file_name(name: object) -> bool:

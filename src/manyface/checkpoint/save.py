@@ -1,64 +1,90 @@
 """Writing a checkpoint so that at every instant the disk holds the old one, the new one, or both.
 
-1. Check the free space; write into `.tmp-<step>-<random>` beside the final name.
-2. Stream every group of tensors and `state.json`, hashing on the way; force each to the disk.
-3. Write MANIFEST.json, force it and the directory to the disk.
-4. Rename to `step-<n>` and force the parent: the rename is the commit.
+1. All ranks: what they have fits together, and copies of one tensor are equal.
+2. Rank 0 checks the free space and makes `.tmp-<step>-<random>` beside the final name.
+3. Every rank streams the rows that it has, rank 0 all else, hashing on the way; each forces its
+   files to the disk and says what they are.
+4. Rank 0 writes MANIFEST.json and forces it and the directory to the disk.
+5. It renames to `step-<n>` and forces the parent: the rename is the commit. All learn of it.
 
-A writer that dies before 4 leaves only a `.tmp-` directory, which nobody ever reads.
+A writer that dies before 5 leaves only a `.tmp-` directory, which nobody ever reads.
 """
 
 import errno
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from manyface.base.errors import CheckpointError
+from manyface.checkpoint import disk
+from manyface.checkpoint.hashing import FileFacts
 from manyface.checkpoint.layout import (
     MANIFEST_NAME,
     STATE_NAME,
     TEMPORARY_PREFIX,
     TENSOR_SUFFIX,
     newest,
+    shard_file,
     step_name,
 )
-from manyface.checkpoint.manifest import Files, render
-from manyface.checkpoint.stream import num_bytes_of, safetensors_chunks, write_file
+from manyface.checkpoint.manifest import Manifest, TableFacts, Tables, check_tiling, render
+from manyface.checkpoint.replicas import check_replicas
+from manyface.checkpoint.stream import (
+    Saved,
+    dtype_name,
+    num_bytes_of,
+    safetensors_chunks,
+    write_file,
+)
+from manyface.checkpoint.tables import RowShard
+from manyface.checkpoint.together import SystemCallError, by_first, describe, itself, together
+from manyface.parallel import Ranks
 
 _SPARE = 1.2  # free space wanted, as a multiple of what is going to be written
 
-Groups = Mapping[str, Mapping[str, torch.Tensor]]
+Groups = Mapping[str, Mapping[str, Saved]]
 
 
-def save(directory: Path, *, step: int, tensors: Groups, state: Mapping[str, Any]) -> Path:
-    """Commit a checkpoint of `step` in `directory` and return its path.
+def save(
+    directory: Path,
+    *,
+    step: int,
+    tensors: Groups,
+    state: Mapping[str, Any],
+    ranks: Ranks | None = None,
+) -> Path:
+    """Commit a checkpoint of `step` in `directory` and return its path; all `ranks` call this.
 
     Args:
-        tensors: group -> name -> tensor; each group becomes `<group>.safetensors`.
-        state: anything JSON can say exactly; becomes `state.json`.
+        tensors: group -> name -> tensor; each group becomes `<group>.safetensors`, written by
+            rank 0. Of a RowShard each rank writes its rows, `<group>-<rank>-of-<size>.safetensors`.
+        state: anything JSON can say exactly; becomes `state.json`. That of rank 0 counts.
+        ranks: that save together; default: all there are.
 
-    Raises CheckpointError naming path and errno; earlier checkpoints are not touched.
+    Raises, on all ranks alike: CheckpointError naming rank, path and errno; earlier checkpoints are
+    not touched. ReplicaError for a tensor that ranks have different copies of.
     """
+    ranks = ranks or Ranks()
     final = directory / step_name(step)
-    temporary = directory / f"{TEMPORARY_PREFIX}{step}-{secrets.token_hex(4)}"
+    check_replicas(tensors, ranks)
+    _, plans = together(ranks, "what is saved", lambda: _plan(tensors, ranks), tell=itself)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "a checkpoint of this step exists", str(final))
-        _check_space(directory, sum(num_bytes_of(group) for group in tensors.values()))
-        _write_all(temporary, step=step, tensors=tensors, state=state)
-        temporary.rename(final)
-        sync_directory(directory)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise _cannot_save(final, error) from error
+        tables = _join_tables([plan["tables"] for plan in plans])
+        num_bytes = sum(plan["bytes"] for plan in plans)
+        temporary = _begin(final, num_bytes, step=step, ranks=ranks)
+        try:
+            _write(temporary, step=step, tensors=tensors, state=state, tables=tables, ranks=ranks)
+            by_first(ranks, "commit of a checkpoint", lambda: _commit(temporary, final))
+        except BaseException:
+            if ranks.rank == 0:
+                disk.discard(temporary)
+            raise
+    except SystemCallError as error:
+        raise _cannot_save(final, str(error)) from error
     return final
 
 
@@ -69,7 +95,7 @@ def write_pointer(directory: Path, name: str, checkpoint: Path, **facts: Any) ->
     try:
         replace_file(path, content.encode())
     except OSError as error:
-        raise _cannot_save(path, error) from error
+        raise _cannot_save(path, describe(error)) from error
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -77,47 +103,160 @@ def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
         write_file(temporary, [content])
-        temporary.replace(path)
+        disk.rename(temporary, path)
     except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        disk.discard(temporary)
         raise
-    sync_directory(path.parent)
+    disk.sync_directory(path.parent)
 
 
-def sync_directory(directory: Path) -> None:
-    """Force the names in a directory to the disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_all(path: Path, *, step: int, tensors: Groups, state: Mapping[str, Any]) -> None:
-    path.mkdir()
-    files: Files = {}
+def _plan(tensors: Groups, ranks: Ranks) -> dict[str, Any]:
+    """Of this rank: the bytes that it writes, and its rows of each table."""
+    tables, num_bytes = {}, 0
     for group, members in tensors.items():
-        name = group + TENSOR_SUFFIX
-        files[name] = write_file(path / name, safetensors_chunks(members))
-    text = json.dumps(state, indent=1, allow_nan=False) + "\n"
-    files[STATE_NAME] = write_file(path / STATE_NAME, [text.encode()])
-    write_file(path / MANIFEST_NAME, [render(step, files)])
-    sync_directory(path)
+        mine, ours = _divide(members, ranks)
+        num_bytes += num_bytes_of(mine) + (num_bytes_of(ours) if ranks.rank == 0 else 0)
+        file = shard_file(group, rank=ranks.rank, size=ranks.size)
+        for name, tensor in ours.items():
+            dtype_name(name, tensor)
+        tables[group] = {
+            name: asdict(
+                TableFacts(
+                    dtype_name(name, rows), rows.shape, {file: (rows.shard.start, rows.shard.stop)}
+                )
+            )
+            for name, rows in mine.items()
+        }
+    return {"bytes": num_bytes, "tables": tables}
+
+
+def _divide(
+    members: Mapping[str, Saved], ranks: Ranks
+) -> tuple[dict[str, RowShard], dict[str, Saved]]:
+    """The rows that each rank writes, and what rank 0 writes: all tables too if it is alone."""
+    mine: dict[str, RowShard] = {}
+    ours: dict[str, Saved] = {}
+    for name, tensor in members.items():
+        if isinstance(tensor, RowShard) and not (ranks.is_alone and tensor.shard.is_whole):
+            mine[name] = tensor
+        else:
+            ours[name] = tensor
+    return mine, ours
+
+
+def _join_tables(said: list[dict[str, dict[str, dict[str, Any]]]]) -> Tables:
+    """The tables of all ranks; CheckpointError if they are not parts of the same ones."""
+    joined: dict[str, dict[str, TableFacts]] = {}
+    for group in dict.fromkeys(group for groups in said for group in groups):
+        names = dict.fromkeys(name for groups in said for name in groups.get(group, {}))
+        tables = {name: _join(f"{group}: {name}", group, name, said) for name in names}
+        if tables:
+            joined[group] = tables
+    return joined
+
+
+def _join(
+    label: str, group: str, name: str, said: list[dict[str, dict[str, dict[str, Any]]]]
+) -> TableFacts:
+    parts = [groups.get(group, {}).get(name) for groups in said]
+    first = next(part for part in parts if part is not None)
+    rows: dict[str, tuple[int, int]] = {}
+    for rank, part in enumerate(parts):
+        if part is None or (part["dtype"], part["shape"]) != (first["dtype"], first["shape"]):
+            raise CheckpointError(
+                f"{label}: rank {rank} has {part and (part['dtype'], part['shape'])}, another "
+                f"rank {(first['dtype'], first['shape'])}: all must hold rows of one table"
+            )
+        rows |= {file: (start, stop) for file, (start, stop) in part["rows"].items()}
+    facts = TableFacts(first["dtype"], tuple(first["shape"]), rows)
+    try:
+        check_tiling(label, facts)
+    except ValueError as error:
+        raise CheckpointError(f"cannot save: {error}") from error
+    return facts
+
+
+def _begin(final: Path, num_bytes: int, *, step: int, ranks: Ranks) -> Path:
+    """Rank 0 makes the directory to write into; all get its path."""
+
+    def prepare() -> str:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, "a checkpoint of this step exists", str(final))
+        _check_space(final.parent, num_bytes)
+        name = f"{TEMPORARY_PREFIX}{step}-{secrets.token_hex(4)}"
+        disk.make_directory(final.parent / name)
+        return name
+
+    return final.parent / str(by_first(ranks, "where a checkpoint is written", prepare))
+
+
+def _write(
+    path: Path,
+    *,
+    step: int,
+    tensors: Groups,
+    state: Mapping[str, Any],
+    tables: Tables,
+    ranks: Ranks,
+) -> None:
+    """Each rank writes its files, then rank 0 the manifest of all."""
+
+    def write() -> dict[str, FileFacts]:
+        return _write_mine(path, tensors=tensors, state=state, ranks=ranks)
+
+    _, said = together(ranks, "files of a checkpoint", write, tell=_as_json)
+    files = {
+        name: FileFacts(facts["num_bytes"], facts["block_bytes"], tuple(facts["hashes"]))
+        for part in said
+        for name, facts in part.items()
+    }
+    manifest = Manifest(step, files, ranks.size, tables)
+
+    def finish() -> None:
+        write_file(path / MANIFEST_NAME, [render(manifest)])
+        disk.sync_directory(path)
+
+    by_first(ranks, "manifest of a checkpoint", finish)
+
+
+def _write_mine(
+    path: Path, *, tensors: Groups, state: Mapping[str, Any], ranks: Ranks
+) -> dict[str, FileFacts]:
+    files = {}
+    for group, members in tensors.items():
+        mine, ours = _divide(members, ranks)
+        if ranks.rank == 0:
+            name = group + TENSOR_SUFFIX
+            files[name] = write_file(path / name, safetensors_chunks(ours))
+        if mine:
+            name = shard_file(group, rank=ranks.rank, size=ranks.size)
+            files[name] = write_file(path / name, safetensors_chunks(mine))
+    if ranks.rank == 0:
+        text = json.dumps(state, indent=1, allow_nan=False) + "\n"
+        files[STATE_NAME] = write_file(path / STATE_NAME, [text.encode()])
+    return files
+
+
+def _commit(temporary: Path, final: Path) -> None:
+    disk.rename(temporary, final)
+    disk.sync_directory(final.parent)
+
+
+def _as_json(files: Mapping[str, FileFacts]) -> dict[str, Any]:
+    return {name: asdict(facts) for name, facts in files.items()}
 
 
 def _check_space(directory: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(directory).free
+    free = disk.free_bytes(directory)
     if free < num_bytes * _SPARE:
         text = f"{os.strerror(errno.ENOSPC)}: {num_bytes} bytes to write, {free} free"
         raise OSError(errno.ENOSPC, text, str(directory))
 
 
-def _cannot_save(path: Path, error: OSError) -> CheckpointError:
-    code = errno.errorcode.get(error.errno or 0, "?")
+def _cannot_save(path: Path, reason: str) -> CheckpointError:
     kept = newest(path.parent) if path.parent.is_dir() else None
     standing = f"the newest good checkpoint is still {kept}" if kept else "there is no earlier one"
     return CheckpointError(
-        f"cannot save {path}: {error.strerror or error} ({code}, errno {error.errno}); {standing}; "
-        "mend the cause, then resume the run"
+        f"cannot save {path}: {reason}; {standing}; mend the cause, then resume the run"
     )

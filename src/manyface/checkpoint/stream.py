@@ -6,19 +6,22 @@ header, the raw little-endian tensors. Reading stays with the library, which als
 """
 
 import json
-import os
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import xxhash
+from torch import Tensor
+
+from manyface.checkpoint import disk
+from manyface.checkpoint.hashing import BlockHash, FileFacts
+from manyface.checkpoint.tables import RowShard, StoredTable
 
 _PIECE_NUMBERS = 1 << 22
 
-_DTYPE_NAMES = {
+DTYPE_NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -31,41 +34,56 @@ _DTYPE_NAMES = {
     torch.bool: "BOOL",
 }
 
+# A tensor; the rows of one that this rank has; one that lies in the files of another checkpoint.
+Saved = Tensor | RowShard | StoredTable
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> dict[str, Any]:
-    """Write `chunks` to a new file, force it to the disk; returns its size and hash."""
-    digest, num_bytes = xxhash.xxh3_128(), 0
-    with path.open("xb") as file:
+
+def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
+    """Write `chunks` to a new file, force it to the disk; returns its size and hashes."""
+    digest = BlockHash()
+    with disk.NewFile(path) as file:
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)
-            num_bytes += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": num_bytes, "xxh3": digest.hexdigest()}
+        file.sync()
+    return digest.facts()
 
 
-def safetensors_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterable[bytes | memoryview]:
+def safetensors_chunks(tensors: Mapping[str, Saved]) -> Iterable[bytes | memoryview]:
     """The bytes of a safetensors file, header first, then tensor by tensor."""
     # Wide types first, so that every tensor starts at a multiple of its element size.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     yield _header(ordered)
     for _, tensor in ordered:
-        yield from _raw(tensor)
+        for part in _parts(tensor):
+            yield from _raw(part)
 
 
-def num_bytes_of(tensors: Mapping[str, torch.Tensor]) -> int:
-    """Bytes of the tensors without the header."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def num_bytes_of(tensors: Mapping[str, Saved]) -> int:
+    """Bytes of the tensors without the header; of a RowShard those of this rank."""
+    return sum(math.prod(shape_here(each)) * each.dtype.itemsize for each in tensors.values())
 
 
-def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
+def dtype_name(name: str, tensor: Saved) -> str:
+    """What safetensors calls the dtype; TypeError for one that cannot be saved."""
+    if tensor.dtype not in DTYPE_NAMES:
+        raise TypeError(f"tensor {name!r} has dtype {tensor.dtype}, which cannot be saved")
+    return DTYPE_NAMES[tensor.dtype]
+
+
+def shape_here(tensor: Saved) -> tuple[int, ...]:
+    """Of what this rank writes."""
+    return tuple(tensor.values.shape if isinstance(tensor, RowShard) else tensor.shape)
+
+
+def _header(ordered: list[tuple[str, Saved]]) -> bytes:
     entries, offset = {}, 0
     for name, tensor in ordered:
-        end = offset + tensor.numel() * tensor.element_size()
+        shape = shape_here(tensor)
+        end = offset + math.prod(shape) * tensor.dtype.itemsize
         entries[name] = {
-            "dtype": _dtype_name(name, tensor),
-            "shape": list(tensor.shape),
+            "dtype": dtype_name(name, tensor),
+            "shape": list(shape),
             "data_offsets": [offset, end],
         }
         offset = end
@@ -74,14 +92,19 @@ def _header(ordered: list[tuple[str, torch.Tensor]]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _raw(tensor: torch.Tensor) -> Iterator[memoryview]:
+def _parts(tensor: Saved) -> Iterable[Tensor]:
+    if isinstance(tensor, StoredTable):
+        return tensor.parts()
+    return [tensor.values if isinstance(tensor, RowShard) else tensor]
+
+
+def _raw(tensor: Tensor) -> Iterator[memoryview]:
     """The bytes of a tensor, some at a time: one that lies on a GPU is copied in pieces."""
     for piece in torch.split(tensor.detach().contiguous().reshape(-1), _PIECE_NUMBERS):
-        bytes_of_piece: npt.NDArray[np.uint8] = piece.cpu().view(torch.uint8).numpy()
-        yield bytes_of_piece.data
+        yield raw_bytes(piece)
 
 
-def _dtype_name(name: str, tensor: torch.Tensor) -> str:
-    if tensor.dtype not in _DTYPE_NAMES:
-        raise TypeError(f"tensor {name!r} has dtype {tensor.dtype}, which cannot be saved")
-    return _DTYPE_NAMES[tensor.dtype]
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The bytes of a flat tensor, as they lie in memory."""
+    found: npt.NDArray[np.uint8] = tensor.cpu().view(torch.uint8).numpy()
+    return found.data

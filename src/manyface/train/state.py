@@ -16,8 +16,19 @@ import numpy as np
 import torch
 
 from manyface.base.errors import CheckpointError, DamagedCheckpointError, DataError
-from manyface.checkpoint import Checkpoint, load, newest, save, set_aside
+from manyface.checkpoint import (
+    Checkpoint,
+    RowShard,
+    StoredTable,
+    by_first,
+    load,
+    local_rows,
+    newest,
+    save,
+    set_aside,
+)
 from manyface.data import GroupedSource
+from manyface.parallel import Ranks
 from manyface.train.method import Method
 
 
@@ -47,17 +58,35 @@ class Position:
 Facts = Mapping[str, int]
 
 
+Groups = dict[str, dict[str, torch.Tensor | RowShard]]
+
+
 def save_state(
-    directory: Path, method: Method, position: Position, *, data: Facts = MappingProxyType({})
+    directory: Path,
+    method: Method,
+    position: Position,
+    *,
+    data: Facts = MappingProxyType({}),
+    ranks: Ranks | None = None,
 ) -> Path:
-    """Commit a checkpoint of method and position; `data` is what `resume` compares."""
+    """Commit a checkpoint of method and position; `data` is what `resume` compares.
+
+    All `ranks` (default: all there are) call this; see `manyface.checkpoint.save`.
+    """
+    tensors, state = state_of(method, position, data=data)
+    return save(directory, step=position.step, tensors=tensors, state=state, ranks=ranks)
+
+
+def state_of(
+    method: Method, position: Position, *, data: Facts = MappingProxyType({})
+) -> tuple[Groups, dict[str, Any]]:
+    """The tensors of a checkpoint by group and name, not copied, and its JSON."""
     trees: dict[str, Any] = {}
-    tensors: dict[str, dict[str, torch.Tensor]] = {}
+    tensors: Groups = {}
     for group, tree in method.state_dict().items():
         tensors[group] = {}
         trees[group] = pack(tree, tensors[group])
-    state = {"position": asdict(position), "data": dict(data), "trees": trees}
-    return save(directory, step=position.step, tensors=tensors, state=state)
+    return tensors, {"position": asdict(position), "data": dict(data), "trees": trees}
 
 
 def resume_state(
@@ -66,8 +95,12 @@ def resume_state(
     *,
     data: Facts = MappingProxyType({}),
     warn: Callable[[str], None] = lambda text: None,
+    ranks: Ranks | None = None,
 ) -> tuple[Position, Path | None]:
     """Put the newest good checkpoint of `directory` back; a new Position if there is none.
+
+    All `ranks` (default: all there are) call this; as many as wrote it, or not. Where the method's
+    `state_dict` has a RowShard, its `load_state_dict` is given a tensor of those rows.
 
     0. That the config is the run's own was checked before anything was built (run.py).
     1. The newest committed checkpoint that passes its hashes; damaged ones are put aside.
@@ -77,11 +110,11 @@ def resume_state(
     5. Nothing else: the loader starts at the batches of `position.step`, and every random draw of
        a step follows from (seed, step).
     """
-    checkpoint = newest_good(directory, warn=warn)
+    checkpoint = newest_good(directory, warn=warn, ranks=ranks)
     if checkpoint is None:
         return Position(), None
     _check_data(checkpoint, data)
-    method.load_state_dict(unpack_groups(checkpoint))
+    method.load_state_dict(take_rows(unpack_groups(checkpoint), like=method.state_dict()))
     return read_position(checkpoint), checkpoint.path
 
 
@@ -115,26 +148,41 @@ def identities_fingerprint(source: GroupedSource) -> int:
 
 
 def newest_good(
-    directory: Path, *, warn: Callable[[str], None] = lambda text: None
+    directory: Path,
+    *,
+    warn: Callable[[str], None] = lambda text: None,
+    ranks: Ranks | None = None,
 ) -> Checkpoint | None:
     """The newest checkpoint that can be trusted; damaged ones are reported and put aside.
 
     None if there is no checkpoint at all. Raises CheckpointError if all are damaged, or if one
-    cannot be read for another reason: what is whole stays where it is.
+    cannot be read for another reason: what is whole stays where it is. Rank 0 chooses, all read.
     """
+    ranks = ranks or Ranks()
     damaged = 0
-    while (path := newest(directory)) is not None:
+    while path := _choose(directory, ranks):
         try:
-            return load(path)
+            return load(path, ranks=ranks)
         except DamagedCheckpointError as error:
             damaged += 1
-            warn(f"{error}; the checkpoint is put aside as {set_aside(path).name}")
+            warn(f"{error}; the checkpoint is put aside as {_set_aside(path, ranks)}")
     if damaged:
         raise CheckpointError(
             f"every checkpoint in {directory} is damaged ({damaged} put aside there): bring one "
             "back from a copy, or begin again with --force"
         )
     return None
+
+
+def _choose(directory: Path, ranks: Ranks) -> Path | None:
+    found = newest(directory) if ranks.rank == 0 else None
+    name = ranks.say(found.name if found else "", "which checkpoint is newest")[0]
+    return directory / name if name else None
+
+
+def _set_aside(path: Path, ranks: Ranks) -> str:
+    """Rank 0 renames a damaged checkpoint; the new name."""
+    return str(by_first(ranks, "a damaged checkpoint", lambda: set_aside(path).name))
 
 
 def read_position(checkpoint: Checkpoint) -> Position:
@@ -149,9 +197,27 @@ def read_position(checkpoint: Checkpoint) -> Position:
 
 
 def unpack_groups(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Group -> tree, as `Method.state_dict` gave it, of the groups that were read."""
+    """Group -> tree, as `Method.state_dict` gave it, of the groups that were read.
+
+    In the place of tables whose rows lie in several files are StoredTables.
+    """
     trees = checkpoint.state["trees"]
-    return {group: unpack(trees[group], tensors) for group, tensors in checkpoint.tensors.items()}
+    return {group: unpack(trees[group], checkpoint.group(group)) for group in checkpoint.tensors}
+
+
+def take_rows(tree: Any, *, like: Any) -> Any:
+    """`tree` with this rank's rows where `like` has a RowShard, whole tables elsewhere."""
+    if isinstance(like, RowShard) and isinstance(tree, torch.Tensor | StoredTable):
+        return local_rows(tree, like)
+    if isinstance(tree, StoredTable):
+        return tree.rows(0, tree.shape[0])
+    if isinstance(tree, dict):
+        others = like if isinstance(like, dict) else {}
+        return {key: take_rows(value, like=others.get(key)) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        others = dict(enumerate(like)) if isinstance(like, list | tuple) else {}
+        return type(tree)(take_rows(each, like=others.get(k)) for k, each in enumerate(tree))
+    return tree
 
 
 # A tree of dicts, lists and plain values, written as JSON. What JSON lacks is spelled as a dict
@@ -159,9 +225,9 @@ def unpack_groups(checkpoint: Checkpoint) -> dict[str, Any]:
 # that are no strings (torch's optimizers number their parameters).
 
 
-def pack(tree: Any, tensors: dict[str, torch.Tensor], *, name: str = "") -> Any:
+def pack(tree: Any, tensors: dict[str, torch.Tensor | RowShard], *, name: str = "") -> Any:
     """Replace the tensors of a tree by references and collect them, by path, in `tensors`."""
-    if isinstance(tree, torch.Tensor):
+    if isinstance(tree, torch.Tensor | RowShard):
         tensors[name] = tree
         return {"$tensor": name}
     if isinstance(tree, dict):
@@ -177,7 +243,7 @@ def pack(tree: Any, tensors: dict[str, torch.Tensor], *, name: str = "") -> Any:
     raise TypeError(f"state {name!r} is a {type(tree).__name__}, which a checkpoint cannot hold")
 
 
-def unpack(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def unpack(tree: Any, tensors: Mapping[str, torch.Tensor | StoredTable]) -> Any:
     """Inverse of `pack`."""
     if isinstance(tree, list):
         return [unpack(value, tensors) for value in tree]

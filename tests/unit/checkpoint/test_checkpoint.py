@@ -23,7 +23,6 @@ from manyface.checkpoint import (
     sweep,
     write_pointer,
 )
-from manyface.checkpoint import stream as stream_module
 
 
 def groups(seed: int = 0) -> dict[str, dict[str, torch.Tensor]]:
@@ -150,7 +149,7 @@ def test_another_version_is_named(tmp_path):
 
 def test_disk_full_names_path_and_errno_and_leaves_the_earlier_one(tmp_path, monkeypatch):
     good = save_step(tmp_path, 1)
-    monkeypatch.setattr(stream_module.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(CheckpointError, match=r"step-00000002.*ENOSPC, errno 28.*step-00000001"):
         save_step(tmp_path, 2)
     monkeypatch.undo()

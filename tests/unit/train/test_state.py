@@ -1,5 +1,4 @@
 import errno
-import json
 
 import pytest
 import torch
@@ -7,6 +6,7 @@ import torch
 from manyface.base.errors import CheckpointError, DataError
 from manyface.checkpoint import load, newest
 from manyface.checkpoint import manifest as manifest_module
+from manyface.checkpoint import verify as verify_module
 from manyface.data.synthetic import SyntheticFaces
 from manyface.train.state import (
     Position,
@@ -96,12 +96,11 @@ def test_a_damaged_newest_checkpoint_is_put_aside_and_the_one_before_used(tmp_pa
 
 def test_checkpoints_of_another_version_stay_where_they_are(tmp_path):
     path = save_state(tmp_path, Counter(1.0), Position(step=1))
-    manifest = json.loads((path / "MANIFEST.json").read_text())
-    files = manifest["files"]
+    manifest = manifest_module.read_manifest(path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest_module, "FORMAT_VERSION", 2)
-        (path / "MANIFEST.json").write_bytes(manifest_module.render(1, files))
-    with pytest.raises(CheckpointError, match="version 1, got manyface-checkpoint version 2"):
+        patch.setattr(manifest_module, "FORMAT_VERSION", 3)
+        (path / "MANIFEST.json").write_bytes(manifest_module.render(manifest))
+    with pytest.raises(CheckpointError, match="version 2, got manyface-checkpoint version 3"):
         newest_good(tmp_path)
     assert path.is_dir()
 
@@ -109,10 +108,10 @@ def test_checkpoints_of_another_version_stay_where_they_are(tmp_path):
 def test_a_checkpoint_that_cannot_be_read_now_stays_where_it_is(tmp_path, monkeypatch):
     path = save_state(tmp_path, Counter(1.0), Position(step=1))
 
-    def no_more_files(path):
+    def no_more_files(path, facts, blocks):
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(manifest_module, "hash_file", no_more_files)
+    monkeypatch.setattr(verify_module, "check_blocks", no_more_files)
     with pytest.raises(CheckpointError, match="Too many open files"):
         newest_good(tmp_path)
     assert path.is_dir()
