@@ -51,17 +51,34 @@ class LabelError(ManyfaceError, ValueError):
 
 
 class PeerError(ManyfaceError):
-    """A collective that failed on this rank: another one died, hangs, or is out of step."""
+    """A collective that failed on this rank: another one died, hangs, or is out of step.
+
+    Attributes:
+        collective: its name.
+        is_explained: whether it is known who is at fault.
+    """
 
     exit_code = 75  # EX_TEMPFAIL: begin again from the last checkpoint
 
     def __init__(self, collective: str, *, rank: int, size: int, error: Exception) -> None:
-        self.collective, self.rank = collective, rank
-        cause = str(error).strip().partition("\n")[0]
+        self.collective, self.is_explained = collective, False
+        self._cause = str(error).strip().partition("\n")[0]
+        self._where = f"rank {rank} of {size} could not finish {collective!r}"
         super().__init__(
-            f"rank {rank} of {size} could not finish {collective!r}: another rank died, hangs or "
-            f"is out of step ({cause})"
+            f"{self._where}: another rank died, hangs or is out of step ({self._cause})"
         )
+
+    def explain(self, suspects: str) -> None:
+        """Say who it was, in words."""
+        self.is_explained = True
+        self.args = (f"{self._where}: {suspects} ({self._cause})",)
+
+
+class PeerFailedError(ManyfaceError):
+    """Another rank could not do what all were doing, and said why."""
+
+    def __init__(self, rank: int, text: str) -> None:
+        super().__init__(f"rank {rank}: {text}")
 
 
 class ReplicaError(ManyfaceError):

@@ -51,8 +51,9 @@ def _run(words: list[str], *, debug: bool) -> int:
 
 
 def _complain(line: str) -> None:
+    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
     with suppress(OSError):  # the terminal may have been closed; the exit code stays
-        typer.echo(f"error: {line}", err=True)
+        typer.echo(f"error: {rank}{line}", err=True)
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -43,6 +43,11 @@ class RunConfig(Section):
             json_schema_extra={"expected": "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"},
         ),
     ] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
+    timeout_seconds: NotNegative = Field(
+        0.0,
+        description="How long a rank waits for another before the run ends; 0 is 120 on CPUs and "
+        "600 on GPUs.",
+    )
     compile: bool = Field(False, description="Compile the backbone with torch.compile.")
     channels_last: bool = Field(
         True,

@@ -27,6 +27,7 @@ from manyface.data.loader import Batch, check_trainable, made_ahead, make_batch,
 from manyface.data.samplers import EpochSampler
 from manyface.data.source import GroupedSource, Int64Array
 from manyface.data.transforms import Augmentation
+from manyface.parallel import Shard
 
 PlanT = TypeVar("PlanT")
 PlanCo = TypeVar("PlanCo", covariant=True)
@@ -110,7 +111,8 @@ class DualLoader(Generic[PlanT]):
     """Shuffled, augmented, prefetched dual batches of `source`, each with its plan.
 
     Args:
-        source, batch_size, augmentation, prefetch, workers: as in Loader.
+        source, batch_size, augmentation, prefetch, workers, rank, num_ranks: as in Loader. A rank
+            makes its part of half batch x and the same part of y.
         seed: of orders, pairs and augmentation.
         identity_share: as in DualSampler.
         make_planner: called when the first batch is asked for; its planner is given the labels of
@@ -128,11 +130,17 @@ class DualLoader(Generic[PlanT]):
         make_planner: Callable[[], Planner[PlanT]] | None = None,
         prefetch: int = 2,
         workers: int = 1,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         check_trainable(source)
         _check_everyone_has_images(source)
         self.source, self.batch_size, self.augmentation = source, batch_size, augmentation
         self.prefetch, self.workers = prefetch, workers
+        self._rank, self._num_ranks = rank, num_ranks
+        half = Shard.of(batch_size // 2, rank=rank, size=num_ranks)
+        mine = np.arange(half.start, half.stop)
+        self._places = np.concatenate([mine, mine + batch_size // 2])  # in the whole batch
         self._make_planner = make_planner
         self._augmentation_seed = stream_seed(seed, "data", "augmentation")
         self._prefill_seed = stream_seed(seed, "data", "prefill")
@@ -149,36 +157,42 @@ class DualLoader(Generic[PlanT]):
         return len(self.source) / self.batch_size
 
     def labels(self, step: int) -> Int64Array:
-        """Labels of batch `step`, int64 [B], without decoding an image."""
+        """Labels of batch `step` of all ranks, int64 [B], without decoding an image."""
         return self.source.labels(self._sampler.indices(step))
 
     def batch(self, step: int) -> Batch:
         """Batch number `step`, made here and now, without a plan."""
+        here = self._places
         return make_batch(
             self.source,
-            self._sampler.indices(step),
-            _positions(step, self.batch_size),
+            self._sampler.indices(step)[here],
+            _positions(step, self.batch_size)[here],
             seed=self._augmentation_seed,
             augmentation=self.augmentation,
+            num_images=self.batch_size,
         )
 
     def prefill(self, num_identities: int) -> Iterator[Batch]:
         """One augmented image of each identity, to fill a pool of `num_identities` slots with.
 
         Those that the first pass shows last, the very last one first. Each batch has at least half
-        a batch of images, and less than a whole one, where there are so many.
+        a batch of images, and less than a whole one, where there are so many. Of several ranks each
+        makes its part of every batch.
         """
         wanted = min(num_identities, self.source.num_identities)
         size = self.batch_size // 2  # the gallery's batches in training
         parts = np.array_split(np.arange(wanted), max(1, wanted // size))
 
         def make(number: int) -> Batch:
+            mine = Shard.of(len(parts[number]), rank=self._rank, size=self._num_ranks)
+            places = parts[number][mine.start : mine.stop]
             return make_batch(
                 self.source,
-                self._sampler.shown_last(parts[number]),
-                parts[number],
+                self._sampler.shown_last(places),
+                places,
                 seed=self._prefill_seed,
                 augmentation=self.augmentation,
+                num_images=len(parts[number]),
             )
 
         numbers = iter(range(len(parts)))

@@ -25,6 +25,7 @@ from manyface.base.threads import use_one_core
 from manyface.data.samplers import EpochSampler
 from manyface.data.source import ImageSource, Int64Array
 from manyface.data.transforms import Augmentation, augment
+from manyface.parallel import Shard
 
 T = TypeVar("T")
 
@@ -35,11 +36,13 @@ class Batch:
     images: float32 [B, 3, S, S] in [-1, 1].
     labels: int64 [B].
     first_position: of the first sample in the endless row of positions; step * B.
+    num_images: of all ranks together.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     first_position: int
+    num_images: int
 
 
 class Loader:
@@ -47,11 +50,14 @@ class Loader:
 
     Args:
         source: at least one image and two identities.
-        batch_size: images per batch, B; never short, batches run across epoch borders.
+        batch_size: images per batch, B, of all ranks together; never short, batches run across
+            epoch borders.
         seed: of order and augmentation.
         augmentation: what to draw (transforms.Augmentation).
         prefetch: batches made ahead; 0 makes each one when it is asked for, in the same thread.
         workers: background threads; each makes whole batches.
+        rank, num_ranks: whose part of every batch is made (parallel/shard.py); what all make
+            together is the same for any number of ranks.
     """
 
     def __init__(
@@ -63,6 +69,8 @@ class Loader:
         augmentation: Augmentation,
         prefetch: int = 2,
         workers: int = 1,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
         if batch_size < 1 or prefetch < 0 or workers < 1:
             raise ValueError(
@@ -72,6 +80,7 @@ class Loader:
         check_trainable(source)
         self.source = source
         self.batch_size = batch_size
+        self._mine = Shard.of(batch_size, rank=rank, size=num_ranks)
         self.augmentation = augmentation
         self.prefetch, self.workers = prefetch, workers
         self._sampler = EpochSampler(len(source), seed=stream_seed(seed, "data", "order"))
@@ -84,13 +93,15 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """Batch number `step`, made here and now."""
         first = step * self.batch_size
-        positions = np.arange(first, first + self.batch_size, dtype=np.int64)
+        start, stop = first + self._mine.start, first + self._mine.stop
+        positions = np.arange(start, stop, dtype=np.int64)
         return make_batch(
             self.source,
             self._sampler.indices(positions),
             positions,
             seed=self._augmentation_seed,
             augmentation=self.augmentation,
+            num_images=self.batch_size,
         )
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
@@ -106,10 +117,12 @@ def make_batch(
     *,
     seed: int,
     augmentation: Augmentation,
+    num_images: int,
 ) -> Batch:
     """The records `indices` [B] of `source`, augmented as (seed, `positions` [B]) say."""
     images = augment(source.load(indices), positions=positions, seed=seed, options=augmentation)
-    return Batch(images, torch.from_numpy(source.labels(indices)), int(positions[0]))
+    labels = torch.from_numpy(source.labels(indices))
+    return Batch(images, labels, int(positions[0]), num_images)
 
 
 def step_numbers(start: int, stop: int | None) -> Iterator[int]:

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from manyface.base.errors import NonFiniteError
 from manyface.data.source import ImageSource
 from manyface.data.transforms import normalise
+from manyface.parallel import ALONE, Ranks, Shard
+
+EVALUATED, LENGTH = "embeddings of an evaluation", "length of embeddings"
 
 # uint8 [B, S, S, 3] RGB -> float32 [B, D] of unit length, on the CPU
 EmbedFunction = Callable[[Tensor], Tensor]
@@ -74,11 +77,37 @@ def embed_source(
     indices: npt.NDArray[np.int64],
     *,
     batch_size: int = 128,
+    ranks: Ranks = ALONE,
 ) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] of the images `indices` [N] of `source`; each distinct image is loaded and
-    embedded once, the next batch being loaded while this one is embedded."""
+    embedded once, the next batch being loaded while this one is embedded.
+
+    Of several ranks each embeds its share: an all-gather of 4 D bytes for each image of it.
+    """
     distinct, inverse = np.unique(indices, return_inverse=True)
-    batches = [distinct[i : i + batch_size] for i in range(0, len(distinct), batch_size)]
+    mine = Shard.of(len(distinct), rank=ranks.rank, size=ranks.size)
+    found = _embed_all(embed, source, distinct[mine.start : mine.stop], batch_size)
+    if not ranks.is_alone:
+        found = _of_all_ranks(found, len(distinct), ranks)
+    _check_finite(found, distinct, source.name)
+    return found[inverse.reshape(-1)]
+
+
+def _of_all_ranks(
+    mine: npt.NDArray[np.float32], total: int, ranks: Ranks
+) -> npt.NDArray[np.float32]:
+    counts = [len(Shard.of(total, rank=rank, size=ranks.size)) for rank in range(ranks.size)]
+    (dim,) = ranks.agree(mine.shape[1], name=LENGTH)  # a rank without images does not know it
+    values = torch.from_numpy(mine.reshape(-1, dim)).to(ranks.talks_on)
+    everyone: npt.NDArray[np.float32] = ranks.gather(values, counts, EVALUATED).wait().cpu().numpy()
+    return everyone
+
+
+def _embed_all(
+    embed: EmbedFunction, source: ImageSource, indices: npt.NDArray[np.int64], batch_size: int
+) -> npt.NDArray[np.float32]:
+    """Embeddings [n, D] of images, [0, 0] of none."""
+    batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     parts: list[npt.NDArray[np.float32]] = []
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation-load") as loader:
         waiting = loader.submit(source.load, batches[0]) if batches else None
@@ -87,9 +116,7 @@ def embed_source(
             if number + 1 < len(batches):
                 waiting = loader.submit(source.load, batches[number + 1])
             parts.append(embed(images).numpy().astype(np.float32, copy=False))
-    found = np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
-    _check_finite(found, distinct, source.name)
-    return found[inverse.reshape(-1)]
+    return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
 
 
 def _check_finite(

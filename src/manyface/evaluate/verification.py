@@ -14,6 +14,7 @@ from manyface.base.errors import DataError
 from manyface.evaluate import bootstrap, metrics
 from manyface.evaluate.embed import EmbedFunction, embed_source
 from manyface.evaluate.pairs import PairSet
+from manyface.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,12 @@ class PairEvaluator:
             else None
         )
 
-    def __call__(self, embed: EmbedFunction) -> Evaluation:
+    def __call__(self, embed: EmbedFunction, ranks: Ranks = ALONE) -> Evaluation:
+        """Of several `ranks` each embeds its share of the images, and all have the scores."""
         both = np.concatenate([self.pairs.left, self.pairs.right])  # [2P]
-        embeddings = embed_source(embed, self.pairs.source, both, batch_size=self.batch_size)
+        embeddings = embed_source(
+            embed, self.pairs.source, both, batch_size=self.batch_size, ranks=ranks
+        )
         left, right = np.split(embeddings, 2)  # each [P, D]
         return self.score(metrics.cosine_scores(left, right).astype(np.float32))
 

@@ -331,6 +331,11 @@ class CenterHead(nn.Module, ABC):
         self.row_gradients().values.mul_((max_norm / (norm + 1e-6)).clamp_max(1.0))
         return norm
 
+    def shards(self) -> dict[str, Shard]:
+        """The tensors of `state_dict` of which this rank has some rows, [n, ...], and which."""
+        shard = self.shard.times(self.sub_centers)
+        return {f"centers.{name}": shard for name, _ in self.centers.named_buffers()}
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients since the last step."""
         self._pending.clear()

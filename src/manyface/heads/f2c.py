@@ -11,7 +11,7 @@ Source: Wang et al., "An Efficient Training Approach for Very Large Scale Face R
 4 bytes per identity. docs/f2c.md lists what differs from the authors' code, and why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -31,6 +31,7 @@ from manyface.heads.placement import Rule, SlotState
 from manyface.heads.pool import ROWS, DynamicClassPool
 from manyface.heads.pool_plan import PoolPlanner, SlotLedger, StepPlan, check_passes
 from manyface.heads.slots import Slots, check_slots
+from manyface.parallel import Shard
 
 GalleryNorm = Literal["batch", "average", "copy"]
 
@@ -98,8 +99,23 @@ class F2C(nn.Module):
         self.reduction = reduction
         self._ledger = SlotLedger(pool.num_slots)
         self._planner: PoolPlanner | None = None
+        self._probe: Callable[[Tensor], Tensor] | None = None  # instead of calling the net
         self._has_followed = False  # the gallery net, in a step that ended in an error
         self.register_load_state_dict_pre_hook(_check_same_pool)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def probing_by(self, probe: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """Inside, `probe` is called for the probe net's embeddings: a wrapper of that net, such as
+        DistributedDataParallel."""
+        before, self._probe = self._probe, probe
+        try:
+            yield
+        finally:
+            self._probe = before
+
+    def shards(self) -> dict[str, Shard]:
+        """The tensors of `state_dict` of which this rank has some rows; one process has all."""
+        return {}
 
     def planner(self) -> PoolPlanner:
         """A planner of the steps that follow the last one trained."""
@@ -214,7 +230,7 @@ class F2C(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Embeddings of the probe and features of the gallery, roles swapped in the second pass."""
         for number, (probe, gallery) in enumerate((halves, halves[::-1])):
-            embeddings = self.probe_net(probe)
+            embeddings = (self._probe or self.probe_net)(probe)
             if follow and number == 0 and not self._has_followed:
                 self._average.update(self.probe_net)
                 self._has_followed = True

@@ -32,6 +32,7 @@ from manyface.heads.checks import (
     refuse_margin,
 )
 from manyface.margins import Margin
+from manyface.parallel import Shard
 from manyface.softmax.function import fixed_rows_softmax
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
 
@@ -115,6 +116,13 @@ class VirtualFC(nn.Module):
         anchors = assign_anchors(labels, num_anchors=self.num_anchors)
         with torch.autocast(self.rows.device.type, enabled=False):
             return self._loss(embeddings.to(self.rows.dtype), anchors)
+
+    def announce(self, labels: Tensor) -> None:
+        """Nothing: one process."""
+
+    def shards(self) -> dict[str, Shard]:
+        """None: one process."""
+        return {}
 
     def step(self, lr: float) -> None:
         """Nothing: anchors are written in `forward`."""

@@ -26,23 +26,25 @@ Event = dict[str, Any]
 class EventLog:
     """Appends events to `path`; each line is handed to the operating system at once.
 
+    Without a path nothing is written, as on ranks other than the first.
     `seconds_before`: seconds the run has already lasted in earlier processes, so that the field
     `seconds` goes on instead of starting again.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         *,
         seconds_before: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(os.devnull if path is None else path)
         self._clock = clock
         self._lock = threading.Lock()  # loader threads write warnings
         self._start = clock() - seconds_before
         try:
-            cut_torn_line(self.path)
+            if path is not None:
+                cut_torn_line(self.path)
             self._file = self.path.open("a", encoding="utf-8")
         except OSError as error:
             raise WriteError(self.path, error) from error
@@ -66,7 +68,8 @@ class EventLog:
     def sync(self) -> None:
         """Force the log to the disk, so that no checkpoint outlives the events before it."""
         try:
-            os.fsync(self._file.fileno())
+            if self.path != Path(os.devnull):
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise WriteError(self.path, error) from error
 

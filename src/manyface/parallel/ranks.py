@@ -4,9 +4,10 @@ Every call is made by all ranks in the same order. `sent` counts the bytes that 
 by the name of the collective: the docstrings say how many they are, tests compare.
 
 A collective that fails, because a rank died, hangs or does something else, raises `PeerError` with
-its name and the rank; `doing` is what this rank is at, for a watcher (`heartbeat`).
+its name and the rank; `HERE` is what this process is at, for the others to read (`heartbeat`).
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,33 @@ _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_sc
 def is_distributed() -> bool:
     """Whether this process belongs to several."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@dataclass
+class Activity:
+    """What a process is at.
+
+    Attributes:
+        step: updates that it has made.
+        doing: the collective that it is in, "" between them.
+        since: when that began, by the monotonic clock.
+    """
+
+    step: int = 0
+    doing: str = ""
+    since: float = 0.0
+
+    def begin(self, doing: str) -> None:
+        """It is in the collective `doing` from now on."""
+        self.doing, self.since = doing, time.monotonic()
+
+    def as_dict(self) -> dict[str, str | int | float]:
+        """For others: seconds instead of a time on the clock of this machine."""
+        seconds = time.monotonic() - self.since
+        return {"step": self.step, "doing": self.doing, "seconds": seconds}
+
+
+HERE = Activity()
 
 
 @dataclass
@@ -51,7 +79,6 @@ class Ranks:
         rank: of this process, from 0.
         size: number of ranks.
         sent: bytes passed to each collective by this rank, by name.
-        doing: the collective that this rank is in, "" between them.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None, *, alone: bool = False) -> None:
@@ -60,7 +87,6 @@ class Ranks:
         self.rank = dist.get_rank(group) if together else 0
         self.size = dist.get_world_size(group) if together else 1
         self.sent: Counter[str] = Counter()
-        self.doing = ""
 
     def __deepcopy__(self, memo: object) -> "Ranks":
         return self  # a copy of a head belongs to the same processes
@@ -86,6 +112,13 @@ class Ranks:
         mine = torch.tensor(numbers, device=device)
         everyone = self._gather_equal(mine, name).wait()
         found: list[list[int]] = everyone.view(self.size, -1).tolist()
+        return found
+
+    def agree(self, *numbers: int, name: str) -> list[int]:
+        """The largest of every rank's `numbers`, one by one: an all-reduce of 8 bytes each."""
+        if self.is_alone:
+            return list(numbers)
+        found: list[int] = self.max_(torch.tensor(numbers, device=self.talks_on), name).tolist()
         return found
 
     def gather(self, values: Tensor, counts: Sequence[int], name: str) -> Pending:
@@ -164,12 +197,12 @@ class Ranks:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        self.doing = name
+        HERE.begin(name)
         try:
             yield
         except RuntimeError as error:
             raise PeerError(name, rank=self.rank, size=self.size, error=error) from error
-        self.doing = ""
+        HERE.begin("")
 
 
 ALONE = Ranks(alone=True)

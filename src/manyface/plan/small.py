@@ -196,8 +196,8 @@ def _random_batch(config: Config, method: Method, images: int) -> Batch:
     pixels = torch.rand(images, 3, size, size, generator=torch_generator(0, "plan"))
     labels = torch.arange(images) % -(-images // 2)
     if isinstance(method, PoolTraining):
-        return DualBatch(pixels, labels, 0, plan=None)
-    return Batch(pixels, labels, 0)
+        return DualBatch(pixels, labels, 0, len(labels), plan=None)
+    return Batch(pixels, labels, 0, len(labels))
 
 
 # --- the head -------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def _head_step(
     def step() -> None:
         embeddings.grad = None
         if move is None:
-            head(DualBatch(embeddings, labels, 0, plan=None)).backward()
+            head(DualBatch(embeddings, labels, 0, len(labels), plan=None)).backward()
         else:
             head(embeddings, labels).backward()
             move(0.0)

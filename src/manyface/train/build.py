@@ -45,8 +45,9 @@ from manyface.evaluate import (
     synthetic_pairs,
 )
 from manyface.heads.pool_plan import StepPlan
+from manyface.parallel import Ranks, ranks_here
 from manyface.train.build_model import Warn, build_method, build_precision
-from manyface.train.checks import check_batch_size, single_images_warning
+from manyface.train.checks import check_batch_size, check_ranks, single_images_warning
 from manyface.train.devices import choose_device
 from manyface.train.loop import Plan
 from manyface.train.method import Classification, PoolTraining
@@ -68,11 +69,13 @@ class Training:
     evaluators: list[PairEvaluator]
     device: torch.device
     autocast: torch.dtype | None
+    ranks: Ranks
 
 
 def build_training(config: Config, *, warn: Warn) -> Training:
-    """All objects of a run."""
-    device = choose_device(config.run.device)
+    """All objects of a run, on this rank."""
+    device, ranks = choose_device(config.run.device), Ranks()
+    check_ranks(config.train.batch_size, ranks.size, method=config.head.method)
     autocast = build_precision(config, device, warn=warn)
     source = build_source(config, warn=warn)
     check_trainable(source)
@@ -90,6 +93,7 @@ def build_training(config: Config, *, warn: Warn) -> Training:
         evaluators=build_evaluators(config, source, warn=warn),
         device=device,
         autocast=autocast,
+        ranks=ranks,
     )
 
 
@@ -141,15 +145,17 @@ def _images_of_each(source: GroupedSource) -> npt.NDArray[np.int64]:
 
 def loader_workers() -> int:
     """A quarter of the cores makes batches; their number changes the speed, never the content."""
-    return max(1, usable_cores() // 4)
+    return max(1, usable_cores() // (4 * ranks_here()))
 
 
 def build_loader(
     config: Config, source: GroupedSource, method: Classification | PoolTraining | None
 ) -> Loader | DualLoader[StepPlan]:
     """Shuffled, augmented batches of `source`, of the kind that `method` takes."""
-    workers = loader_workers()
+    workers, ranks = loader_workers(), Ranks()
     shared: dict[str, Any] = {
+        "rank": ranks.rank,
+        "num_ranks": ranks.size,
         "batch_size": config.train.batch_size,
         "seed": config.run.seed,
         "augmentation": Augmentation(**config.augmentation.model_dump()),

@@ -38,6 +38,7 @@ from manyface.margins import (
     SphereFace,
 )
 from manyface.margins.schedules import StepValue, linear_value, sphereface_annealing
+from manyface.parallel import Ranks
 from manyface.train.checks import check_anchors, check_half_batch, check_slots
 from manyface.train.devices import autocast_dtype, cpu_has_bf16
 from manyface.train.method import Classification, Head, NetOptions, PoolTraining
@@ -63,6 +64,7 @@ def build_method(
         "clip_norm": learning.clip_norm,
         "averaged": None,
         "autocast": autocast,
+        "ranks": Ranks(),
     }
     if config.train.ema > 0:
         shared["averaged"] = AveragedNet(backbone, decay=config.train.ema)
@@ -185,10 +187,15 @@ def build_place(config: Config) -> Place | None:
     chosen = config.head
     if chosen.placement_folder is not None:
         try:
-            return InFiles(chosen.placement_folder)
+            return InFiles(folder_of_rank(chosen.placement_folder, Ranks()))
         except ManyfaceError as error:
             raise ConfigError(f"head.placement_folder: {error}") from error
     return InMemory("cpu") if chosen.placement == "host" else None
+
+
+def folder_of_rank(folder: str, ranks: Ranks) -> Path:
+    """Of several ranks each has its own, since they may see one disk."""
+    return Path(folder) if ranks.is_alone else Path(folder) / f"{ranks.rank}-of-{ranks.size}"
 
 
 def build_f2c(

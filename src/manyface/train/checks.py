@@ -20,6 +20,19 @@ def check_batch_size(batch_size: int, source: ImageSource) -> None:
         )
 
 
+def check_ranks(batch_size: int, num_ranks: int, *, method: str) -> None:
+    """Refuse more ranks than a batch can be shared out to: each rank's net wants images."""
+    smallest = (batch_size // 2 // num_ranks) * 2 if method == "f2c" else batch_size // num_ranks
+    if num_ranks > 1 and smallest < 2:  # batch norm needs company
+        least = (4 if method == "f2c" else 2) * num_ranks
+        raise ConfigError(
+            f"train.batch_size is {batch_size} images of all {num_ranks} ranks together, which "
+            f"leaves some with less than 2; set it to {least} or more, or start fewer ranks"
+        )
+    if num_ranks > 1 and method == "virtual":
+        raise ConfigError("head.method 'virtual' trains in one process; start it without torchrun")
+
+
 def check_half_batch(batch_size: int) -> None:
     """Refuse a batch whose halves F2C's nets cannot be trained on."""
     if batch_size < 4:

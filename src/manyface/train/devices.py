@@ -7,13 +7,23 @@ from typing import Literal
 import torch
 
 from manyface.base.errors import ConfigError
+from manyface.base.threads import usable_cores
+from manyface.parallel import local_rank, ranks_here
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU if there is one, else the CPU; a missing device is an error."""
+    """`auto` is a CUDA GPU if there is one, else the CPU; a missing device is an error.
+
+    Of several ranks on a machine each has the GPU of its number.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda:") and ranks_here() > 1:
+        raise ConfigError(
+            f"run.device is {name!r}, but {ranks_here()} ranks are on this machine: set it to "
+            "'cuda', and each takes the GPU of its number among CUDA_VISIBLE_DEVICES"
+        )
+    device = torch.device(f"cuda:{local_rank()}" if name == "cuda" and ranks_here() > 1 else name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             f"run.device is {name!r}, but torch sees no CUDA GPU; use 'auto' or 'cpu'"
@@ -56,6 +66,11 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 in hardware."""
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def threads_here() -> int:
+    """CPU threads of this process, of several on the machine: its share of the cores; else 0."""
+    return max(1, usable_cores() // ranks_here()) if ranks_here() > 1 else 0
 
 
 @contextmanager

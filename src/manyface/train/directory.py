@@ -27,6 +27,7 @@ _FREE = {
     "run.directory",
     "run.threads",
     "run.device",
+    "run.timeout_seconds",
     "data.path",
     "data.threads",
     "data.max_bad_share",

@@ -4,9 +4,10 @@ What the words mean: `method` has the net, the head and their optimizers (method
 update (step.py); `position` is where the run stands (state.py); `saver` commits checkpoints
 (saving.py); `recorder` writes events and shows progress (recording.py); `stop` is set by Ctrl-C and
 other signals (stop.py). Step numbers count finished updates: at `position.step == 0` nothing is
-trained.
+trained. Every rank runs this loop, and before each step they agree on what no rank knows alone.
 """
 
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Protocol
 
 from manyface.base.errors import NonFiniteError
 from manyface.data.loader import Batch
+from manyface.parallel import ALONE, HERE, Ranks
 from manyface.train.method import Method
 from manyface.train.recording import Recorder
 from manyface.train.saving import Saver
@@ -71,6 +73,7 @@ def run_loop(
     saver: Saver,
     recorder: Recorder,
     stop: StopFlag,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Train from `position` to the end of the plan's schedule.
 
@@ -86,8 +89,9 @@ def run_loop(
                     guard.check()
                     improved = position.take_score(evaluate(position.step))
 
-                received = stop.received  # once: a signal may come between two looks
-                if improved or received or saver.due(position.step, last=num_steps):
+                due = saver.due(position.step, last=num_steps)
+                received, due = agreed(stop.received, due, ranks)
+                if improved or received or due:
                     guard.check()
                     recorder.measure(position)
                     saver.save(method, position, best=improved)
@@ -107,15 +111,27 @@ def run_loop(
                         factor=factor,
                         seed=plan.seed,
                         guard=guard,
+                        rank=ranks.rank,
                     )
-                    position.step += 1
-                    recorder.throughput.add(sum(batch.images.shape[0] for batch in batches))
+                    position.step = HERE.step = position.step + 1
+                    recorder.throughput.add(sum(batch.num_images for batch in batches))
                     if plan.logs_at(position.step):
                         guard.check()
                         recorder.log_step(position.step, result, method.learning_rate(factor))
                 recorder.show(position.step)
             except NonFiniteError as error:
                 raise saver.explain(error, step=position.step) from error
+
+
+def agreed(
+    received: signal.Signals | None, due: bool, ranks: Ranks
+) -> tuple[signal.Signals | None, bool]:
+    """The signal that any rank has received, and whether rank 0 finds that a save is due.
+
+    Once before a step, and for all of it: a signal may come between two looks.
+    """
+    number, is_due = ranks.agree(received or 0, int(due and ranks.rank == 0), name="stop and save")
+    return signal.Signals(number) if number else None, bool(is_due)
 
 
 def batches_of_steps(

@@ -8,6 +8,7 @@ evaluation do not know which one they drive.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any, Protocol, Required, TypedDict, Unpack
 
@@ -18,6 +19,9 @@ from manyface.backbones import AveragedNet
 from manyface.base.errors import CheckpointError
 from manyface.data import Batch, DualBatch
 from manyface.heads.f2c import F2C
+from manyface.parallel import ALONE, Ranks, Shard
+from manyface.train.copies import Copies
+from manyface.train.shards import with_shards
 
 
 class Method(Protocol):
@@ -30,6 +34,9 @@ class Method(Protocol):
 
     def begin_step(self) -> None:
         """Forget old gradients, go to training mode."""
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Losses inside are followed by another one of the same step."""
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of a batch on the method's device, ready for `backward`."""
@@ -58,6 +65,8 @@ class Head(Protocol):
     """What Classification needs of a head; `manyface.heads` has them."""
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor: ...
+    def announce(self, labels: Tensor) -> None: ...
+    def shards(self) -> dict[str, Shard]: ...
     def step(self, lr: float) -> None: ...
     def zero_grad(self) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -72,6 +81,7 @@ class NetOptions(TypedDict, total=False):
     clip_norm: float
     averaged: AveragedNet | None
     autocast: torch.dtype | None
+    ranks: Ranks
 
 
 class NetMethod(ABC):
@@ -85,6 +95,7 @@ class NetMethod(ABC):
         clip_norm: largest norm of the net's gradient, 0 for none.
         averaged: a moving average of the net; if given, it is what is evaluated.
         autocast: dtype of the net's matrix products, None for full precision.
+        ranks: that train together: each has a copy of the net, and these stay equal.
     """
 
     def __init__(
@@ -97,8 +108,10 @@ class NetMethod(ABC):
         clip_norm: float = 0.0,
         averaged: AveragedNet | None = None,
         autocast: torch.dtype | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.net, self.optimizer, self.averaged = net, optimizer, averaged
+        self.copies = Copies(net, ranks)
         self.base_learning_rate, self.device = learning_rate, device
         self.clip_norm = clip_norm
         self._autocast = autocast
@@ -123,6 +136,9 @@ class NetMethod(ABC):
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
 
+    def accumulating(self) -> AbstractContextManager[None]:
+        return self.copies.apart()
+
     def clip_gradients(self) -> Tensor:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -133,12 +149,17 @@ class NetMethod(ABC):
     def update(self, factor: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.base_learning_rate * factor
+        self.copies.average_statistics(self.copied_modules())
         self.optimizer.step()
         if self.averaged is not None:
             self.averaged.update(self.net)
 
     def learning_rate(self, factor: float) -> float:
         return self.base_learning_rate * factor
+
+    def copied_modules(self) -> list[nn.Module]:
+        """Of which every rank has a copy, with statistics of its own part of the batches."""
+        return [self.net]
 
     @property
     def embedder(self) -> nn.Module:
@@ -207,8 +228,9 @@ class Classification(NetMethod):
     def loss(self, batch: Batch) -> Tensor:
         images = batch.images.to(self.device, non_blocking=True)
         labels = batch.labels.to(self.device, non_blocking=True)
+        self.head.announce(labels)  # they travel while the net works
         with self.precision():
-            embeddings = self.net(images)  # [B, D]
+            embeddings = self.copies(images)  # [B, D]
         # The softmax is a full-precision island: logits of 64 cos(theta) need more than 8 bits.
         return self.head(embeddings.float(), labels)
 
@@ -217,7 +239,7 @@ class Classification(NetMethod):
         self.head.step(self.head_learning_rate * factor)
 
     def rest_state(self) -> dict[str, Any]:
-        return {"head": self.head.state_dict()}
+        return {"head": with_shards(self.head.state_dict(), self.head.shards())}
 
     def load_rest_state(self, state: Mapping[str, Any]) -> None:
         self.head.load_state_dict(state["head"])
@@ -252,13 +274,16 @@ class PoolTraining(NetMethod):
         if not isinstance(batch, DualBatch):
             raise TypeError(f"F2C needs batches of a DualLoader, got {type(batch).__name__}")
         images = batch.images.to(self.device, non_blocking=True)
-        with self.precision():
+        with self.precision(), self.f2c.probing_by(self.copies):
             loss: Tensor = self.f2c(replace(batch, images=images), follow=self._follows)
         self._follows = False
         return loss
 
+    def copied_modules(self) -> list[nn.Module]:
+        return [self.f2c.probe_net, self.f2c.gallery_net]
+
     def rest_state(self) -> dict[str, Any]:
-        state = self.f2c.state_dict()
+        state = with_shards(self.f2c.state_dict(), self.f2c.shards())
         return {"f2c": {k: v for k, v in state.items() if not k.startswith("probe_net.")}}
 
     def load_rest_state(self, state: Mapping[str, Any]) -> None:

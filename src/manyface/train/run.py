@@ -1,21 +1,23 @@
 """A run from config to result: lock, directory, objects, preparation, loop, result.json."""
 
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from manyface.checkpoint import run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
 from manyface.kernels import choose
 from manyface.observe import EventLog, MemoryMeter, Throughput
-from manyface.observe.progress import Progress, make_progress
+from manyface.observe.progress import Progress, SilentProgress, make_progress
 from manyface.observe.provenance import versions
 from manyface.observe.tensorboard import TensorBoardLog
+from manyface.parallel import Ranks, all_or_none, joined, times_restarted
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
-from manyface.train.devices import cpu_threads, describe_device
+from manyface.train.devices import choose_device, cpu_threads, describe_device, threads_here
 from manyface.train.loop import run_loop
 from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder
@@ -24,6 +26,8 @@ from manyface.train.saving import Saver
 from manyface.train.state import Position, identities_fingerprint, resume_state
 from manyface.train.stop import Interrupted, StopFlag
 from manyface.train.validation import Validation
+
+Resume = bool | Literal["if-there"]
 
 
 class MakeProgress(Protocol):
@@ -52,44 +56,96 @@ class _Start:
 def train(
     config: Config,
     *,
-    resume: bool = False,
+    resume: Resume = False,
     force: bool = False,
     progress: MakeProgress = make_progress,
     stop: StopFlag | None = None,
 ) -> RunResult:
     """Train as `config` says, in `config.run_directory`.
 
+    Under a launcher such as torchrun every rank calls this; rank 0 writes and shows, the others are
+    silent. The result is that of rank 0 on all.
+
     Args:
-        resume: go on from the newest good checkpoint of the run that is there.
-        force: overwrite a run that is there.
+        resume: go on from the newest good checkpoint of the run that is there; "if-there": if
+            there is a run.
+        force: overwrite a run that is there; not one that a launcher has begun and begins again.
         progress: makes the display; `observe.progress.SilentProgress` shows nothing.
         stop: ends the run early, after saving; by default one that signals set (stop.py).
 
     Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
     """
-    config = places.with_precision(config, resume=resume)
+    with joined(choose_device(config.run.device), seconds=config.run.timeout_seconds) as ranks:
+        resume, force = _agreed_start(config.run_directory, resume, force, ranks)
+        config = places.with_precision(config, resume=resume)
+        with (
+            places.naming_kept(config.run_directory),
+            _lock(config.run_directory, ranks),
+            MemoryMeter() as meter,
+            cpu_threads(config.run.threads or threads_here()),
+        ):
+            return _locked(
+                config,
+                resume=resume,
+                force=force,
+                progress=progress,
+                stop=stop,
+                meter=meter,
+                ranks=ranks,
+            )
+
+
+def _locked(
+    config: Config,
+    *,
+    resume: bool,
+    force: bool,
+    progress: MakeProgress,
+    stop: StopFlag | None,
+    meter: MemoryMeter,
+    ranks: Ranks,
+) -> RunResult:
     directory, notices = config.run_directory, Notices()
-    with (
-        places.naming_kept(directory),
-        run_lock(directory),
-        MemoryMeter() as meter,
-        cpu_threads(config.run.threads),
-    ):
+    with all_or_none(ranks, "begin"):
         places.check_start(directory, config, resume=resume, force=force)
         training = build_training(config, warn=notices)
-        start = _start(config, training, resume=resume, notices=notices)
-        places.begin(directory, config, resume=resume)
-        sweep(directory / places.CHECKPOINTS)
-        with ExitStack() as open_things:
-            recorder = _open_recorder(
-                config, training, start, meter=meter, progress=progress, stack=open_things
-            )
-            _begin(config, training, start, recorder)
-            notices.connect(recorder)
-            stop = open_things.enter_context(stop or StopFlag(notify=recorder.alert))
-            if start.checkpoint is None:  # with one, of step 0 too, it is done already
-                _prepare(training, recorder=recorder, stop=stop)
-            return _run(config, training, start, recorder=recorder, stop=stop)
+    start = _start(config, training, resume=resume, notices=notices)
+    with all_or_none(ranks, "run directory"):
+        if ranks.rank == 0:
+            places.begin(directory, config, resume=resume)
+            sweep(directory / places.CHECKPOINTS)
+    with ExitStack() as open_things:
+        recorder = _open_recorder(
+            config, training, start, meter=meter, progress=progress, stack=open_things
+        )
+        _begin(config, training, start, recorder)
+        notices.connect(recorder)
+        stop = open_things.enter_context(
+            stop or StopFlag(notify=recorder.alert, launched=not ranks.is_alone)
+        )
+        if start.checkpoint is None:  # with one, of step 0 too, it is done already
+            _prepare(training, recorder=recorder, stop=stop)
+        return _run(config, training, start, recorder=recorder, stop=stop)
+
+
+def _agreed_start(directory: Path, resume: Resume, force: bool, ranks: Ranks) -> tuple[bool, bool]:
+    """Whether to resume, and to force, the same on all ranks; before anything is written."""
+    is_there = (directory / places.CONFIG).exists()
+    # A launcher that begins anew means to go on: an earlier attempt has forced already.
+    again = resume == "if-there" or (force and times_restarted() > 0)
+    wants = resume is True or (again and is_there)
+    goes_on = bool(ranks.agree(int(wants and ranks.rank == 0), name="resume")[0])
+    return goes_on, force and not goes_on
+
+
+@contextmanager
+def _lock(directory: Path, ranks: Ranks) -> Iterator[None]:
+    """Rank 0 holds it for all."""
+    with ExitStack() as stack:
+        with all_or_none(ranks, "lock"):
+            if ranks.rank == 0:
+                stack.enter_context(run_lock(directory))
+        yield
 
 
 def _start(config: Config, training: Training, *, resume: bool, notices: Notices) -> _Start:
@@ -102,7 +158,11 @@ def _start(config: Config, training: Training, *, resume: bool, notices: Notices
     if not resume:
         return _Start(Position(), None, data)
     position, checkpoint = resume_state(
-        directory / places.CHECKPOINTS, training.method, data=data, warn=notices
+        directory / places.CHECKPOINTS,
+        training.method,
+        data=data,
+        warn=notices,
+        ranks=training.ranks,
     )
     if checkpoint is None:
         notices("there is no checkpoint to resume from; the run begins at step 0")
@@ -124,15 +184,20 @@ def _open_recorder(
     """Open log and display; `stack` closes them."""
     directory, position = config.run_directory, start.position
     num_steps = training.plan.schedule.num_steps
-    events = EventLog(directory / places.EVENTS, seconds_before=position.elapsed_seconds)
+    is_first = training.ranks.rank == 0
+    events = EventLog(
+        directory / places.EVENTS if is_first else None, seconds_before=position.elapsed_seconds
+    )
     stack.enter_context(events)
     board = None
-    if config.train.tensorboard:
+    if config.train.tensorboard and is_first:
         board = TensorBoardLog(directory / places.TENSORBOARD, first_step=position.step)
         stack.enter_context(closing(board))
     return Recorder(
         events,
-        stack.enter_context(progress(config.run.name, num_steps=num_steps)),
+        stack.enter_context(
+            progress(config.run.name, num_steps=num_steps) if is_first else SilentProgress()
+        ),
         num_steps=num_steps,
         throughput=Throughput(images=position.images, seconds=position.train_seconds),
         meter=meter,
@@ -147,6 +212,7 @@ def _begin(config: Config, training: Training, start: _Start, recorder: Recorder
         num_steps=training.plan.schedule.num_steps,
         **start.data,
         device=describe_device(training.device),
+        ranks=training.ranks.size,
         kernels=str(choose(training.device)),
         versions=versions(),
     )
@@ -181,6 +247,7 @@ def _run(
         directory=directory / places.EVALUATION,
         recorder=recorder,
         stop=stop,
+        ranks=training.ranks,
     )
     run_loop(
         training.method,
@@ -196,9 +263,11 @@ def _run(
             last=start.checkpoint,
             data=start.data,
             on_save=recorder.saved,
+            ranks=training.ranks,
         ),
         recorder=recorder,
         stop=stop,
+        ranks=training.ranks,
     )
     if not validation.results:  # the run was complete already when it was resumed
         validation(position.step)
@@ -206,6 +275,8 @@ def _run(
             raise Interrupted(stop.received, checkpoint=start.checkpoint)
     recorder.measure(position)
     result = make_result(config, training, position, validation.results)
-    places.write_text(directory / places.RESULT, render_result(result))
+    with all_or_none(training.ranks, "result"):
+        if training.ranks.rank == 0:
+            places.write_text(directory / places.RESULT, render_result(result))
     recorder.write("end", step=position.step, images_per_second=result["images_per_second"])
     return RunResult(directory, result)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from manyface.base.errors import NonFiniteError
 from manyface.checkpoint import read_pointer, retain, step_of, write_pointer
+from manyface.parallel import ALONE, Ranks, all_or_none
 from manyface.train.method import Method
 from manyface.train.state import Facts, Position, save_state
 
@@ -24,6 +25,7 @@ class Saver:
         last: the checkpoint that the run was resumed from.
         data: facts about the data that a resume compares.
         on_save: told of every new checkpoint.
+        ranks: that save together; rank 0 has the clock.
     """
 
     def __init__(
@@ -37,8 +39,9 @@ class Saver:
         data: Facts = MappingProxyType({}),
         on_save: OnSave = lambda path: None,
         clock: Callable[[], float] = time.monotonic,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.directory, self.last = directory, last
+        self.directory, self.last, self.ranks = directory, last, ranks
         self._keep, self._every, self._every_seconds = keep, every, every_seconds
         self._on_save, self._clock, self._data = on_save, clock, data
         self._saved_at = clock()
@@ -55,8 +58,16 @@ class Saver:
         """Commit the state; a step that is there already only gets its pointers."""
         path = self.last
         if path is None or step_of(path) != position.step:
-            path = self.last = save_state(self.directory, method, position, data=self._data)
+            path = self.last = save_state(
+                self.directory, method, position, data=self._data, ranks=self.ranks
+            )
             self._on_save(path)
+        with all_or_none(self.ranks, "retention"):
+            if self.ranks.rank == 0:
+                self._point(path, position, best=best)
+        self._saved_at = self._clock()
+
+    def _point(self, path: Path, position: Position, *, best: bool) -> None:
         write_pointer(self.directory, "last", path, step=position.step)
         if best:
             write_pointer(
@@ -64,7 +75,6 @@ class Saver:
             )
         best_path = read_pointer(self.directory, "best")
         retain(self.directory, keep=self._keep, protect=[best_path] if best_path else [])
-        self._saved_at = self._clock()
 
     def explain(self, error: NonFiniteError, *, step: int) -> NonFiniteError:
         """The same error with the step and the last checkpoint, in the words of a user."""

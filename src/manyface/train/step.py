@@ -3,13 +3,18 @@
 *Accumulation averages.* A step may take several batches; each one's mean loss counts with its share
 of the images, so the gradient is that of the mean over all of them.
 
+*Ranks.* A loss is the mean over the images of all ranks, the same on each; gradients of nets are
+made so too, with the last batch of a step. So what is decided from them (clipping, a number that is
+not finite) is decided alike.
+
 *Randomness.* Whatever a net draws in its forward pass (dropout, stochastic depth, token masks)
 comes from torch's default generator, seeded here from (seed, step) and put back afterwards. A step
 is thereby a pure function of the state and the step number; a resume needs no generator state.
+Ranks draw otherwise, so with such nets their number matters.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -37,15 +42,17 @@ def train_step(
     factor: float,
     seed: int,
     guard: "FiniteGuard",
+    rank: int = 0,
 ) -> StepResult:
     """Make update number `step` (from 0) with the mean loss of `batches`."""
-    num_images = sum(batch.images.shape[0] for batch in batches)
+    num_images = sum(batch.num_images for batch in batches)
     losses: list[Tensor] = []
-    with step_randomness(seed, step, device=method.device):
+    with step_randomness(seed, step, device=method.device, rank=rank):
         method.begin_step()
         for batch in batches:
-            loss = method.loss(batch) * (batch.images.shape[0] / num_images)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with nullcontext() if batch is batches[-1] else method.accumulating():
+                loss = method.loss(batch) * (batch.num_images / num_images)
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         result = StepResult(loss=total, grad_norm=method.clip_gradients())
@@ -56,10 +63,11 @@ def train_step(
 
 @contextmanager
 def step_randomness(
-    seed: int, step: int, *, device: torch.device, stream: str = "step"
+    seed: int, step: int, *, device: torch.device, stream: str = "step", rank: int = 0
 ) -> Iterator[None]:
-    """Torch's default generators are seeded from (seed, stream, step) inside, restored after."""
-    inside = stream_seed(seed, stream, step)
+    """Torch's default generators are seeded from (seed, stream, step, rank) inside, restored
+    after."""
+    inside = stream_seed(seed, stream, step, *([rank] if rank else []))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # Not torch.manual_seed: it visits every kind of device and takes a millisecond to do so.
         torch.default_generator.manual_seed(inside)

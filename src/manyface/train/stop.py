@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM, a closed terminal: a handler sets a flag; the loop ends its step and saves."""
+"""Ctrl-C, SIGTERM, SIGUSR1, a closed terminal: a handler sets a flag; the loop saves and ends.
+
+Of several ranks any one may get the signal; they agree on it before every step (loop.py).
+"""
 
 import signal
 import threading
@@ -11,8 +14,10 @@ from typing import Any, Self
 
 from manyface.base.errors import ManyfaceError
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_NOTICE = "stopping after this step and saving; another Ctrl-C stops at once, without saving"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+_ONCE = (signal.SIGINT, signal.SIGTERM)  # a second one acts as usual
+_STOPPING = "stopping after this step and saving"
+_NOTICE = f"{_STOPPING}; another Ctrl-C stops at once, without saving"
 
 
 class Interrupted(ManyfaceError):
@@ -32,15 +37,19 @@ class Interrupted(ManyfaceError):
 class StopFlag:
     """Inside the `with` block the first signal sets `received`; a second one acts as usual.
 
-    But a hang-up: a terminal closes once, and several processes may pass it on.
+    But a hang-up: a terminal closes once, and several processes may pass it on; SIGUSR1, which
+    schedulers send; and all signals where there are `launched` ranks, for a Ctrl-C comes from the
+    terminal and then from the launcher, which kills when it has waited long enough.
     `notify` is told so within the signal handler, where little is safe (`Progress.alert` is).
 
     Python runs signal handlers in the main thread only; elsewhere this does nothing, and whoever
     owns the main thread stops the run by `request`.
     """
 
-    def __init__(self, *, notify: Callable[[str], None] = lambda text: None) -> None:
-        self._notify = notify
+    def __init__(
+        self, *, notify: Callable[[str], None] = lambda text: None, launched: bool = False
+    ) -> None:
+        self._notify, self._launched = notify, launched
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -63,8 +72,11 @@ class StopFlag:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request(signal.Signals(number))
-        self._restore(signal.SIGINT, signal.SIGTERM)
-        self._notify(_NOTICE)
+        if self._launched:
+            self._notify(_STOPPING)
+        else:
+            self._restore(*_ONCE)
+            self._notify(_NOTICE)
 
     def _restore(self, *numbers: signal.Signals) -> None:
         for number in self._before.keys() & numbers:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from manyface.evaluate import EmbedFunction, Evaluation, PairEvaluator, write_evaluation
+from manyface.parallel import ALONE, Ranks, all_or_none
 from manyface.train.recording import Recorder
 from manyface.train.stop import StopFlag
 
@@ -21,7 +22,7 @@ class Validation:
 
     On the way the scores come without intervals, whose bootstrap takes seconds; the evaluation of
     the last step has them. A stop request ends an evaluation at its next batch; the resumed run
-    begins it again.
+    begins it again. Several ranks share out the images, and each has all scores.
     """
 
     def __init__(
@@ -33,11 +34,14 @@ class Validation:
         directory: Path,
         recorder: Recorder,
         stop: StopFlag,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self._ranks = ranks
         self._full, self._num_steps, self._directory = evaluators, num_steps, directory
         self._quick = [PairEvaluator(e.pairs, fars=e.fars, resamples=0) for e in evaluators]
         self._recorder = recorder
-        self._embed = _until_stopped(embed, stop)
+        # Ranks would have to agree on it with every batch: they stop after an evaluation.
+        self._embed = _until_stopped(embed, stop) if ranks.is_alone else embed
         self.results: dict[str, Evaluation] = {}
 
     def __call__(self, step: int) -> float | None:
@@ -52,8 +56,10 @@ class Validation:
     def _evaluate(self, evaluator: PairEvaluator, step: int) -> None:
         name = evaluator.pairs.name
         with self._recorder.doing(f"evaluating {name}"):
-            found = self.results[name] = evaluator(self._embed)
-        write_evaluation(self._directory, evaluator.pairs, found)
+            found = self.results[name] = evaluator(self._embed, self._ranks)
+        with all_or_none(self._ranks, "evaluation files"):
+            if self._ranks.rank == 0:
+                write_evaluation(self._directory, evaluator.pairs, found)
         self._recorder.write("evaluation", step=step, set=name, scores=scores_of(found))
         self._recorder.say(f"step {step}: {summary_line(name, found)}")
 

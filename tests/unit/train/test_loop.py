@@ -64,7 +64,7 @@ class FakeLoader:
         try:
             for step in range(start_step, stop_step):
                 value = float("nan") if step == self.bad_step else step
-                yield Batch(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), value)
+                yield Batch(torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), value, 4)
         finally:
             self.closed = True
 

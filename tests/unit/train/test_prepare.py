@@ -34,7 +34,7 @@ def start(tmp_path, method, *, stop=None, prefetch=0, seed=0):
 
     def make(number):
         now[0] += 4.0
-        return Batch(torch.zeros(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64), number)
+        return Batch(torch.zeros(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64), number, 8)
 
     def batches():
         return made_ahead(make, iter(range(5)), prefetch=prefetch, workers=1)

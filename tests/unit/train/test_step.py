@@ -33,12 +33,12 @@ def make_method(*, dropout: float = 0.0, clip_norm: float = 0.0) -> Classificati
 def make_batch(size: int, seed: int = 1) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(size, 3, 4, 4, generator=generator, dtype=torch.float64)
-    return Batch(images, torch.randint(0, 7, (size,), generator=generator), 0)
+    return Batch(images, torch.randint(0, 7, (size,), generator=generator), 0, size)
 
 
 def cut(batch: Batch, *sizes: int) -> list[Batch]:
     images, labels = batch.images.split(sizes), batch.labels.split(sizes)
-    return [Batch(x, y, 0) for x, y in zip(images, labels, strict=True)]
+    return [Batch(x, y, 0, len(y)) for x, y in zip(images, labels, strict=True)]
 
 
 def run(method: Classification, batches: list[Batch], *, step: int = 0) -> StepResult:

@@ -1,0 +1,125 @@
+"""Which rank is at fault when a collective fails: each one says once a second what it is at.
+
+A collective that fails says little: a connection was closed, or nobody came for two minutes. So
+every rank writes a line into the store of the group, from a thread of its own: a number that grows,
+the step, and the collective it is in. Whose number stands still is dead, stopped, or has its
+interpreter held; who is in no collective, or in another one, is late or out of step.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from torch.distributed import distributed_c10d
+
+from manyface.base.errors import PeerError
+from manyface.parallel.ranks import HERE, Ranks
+
+_INTERVAL, _PATIENCE = 1.0, 2.5  # seconds between two lines; seconds in which a living rank wrote
+
+
+@dataclass(frozen=True)
+class Word:
+    """What a rank has said last.
+
+    Attributes:
+        number: grows with every line.
+        step: updates that it had made.
+        doing: the collective that it was in, "" for none.
+        seconds: for how long.
+    """
+
+    number: int
+    step: int
+    doing: str
+    seconds: float
+
+    def describe(self) -> str:
+        """In words."""
+        place = f"in {self.doing!r}" if self.doing else "in no collective"
+        return f"{place} for {self.seconds:.0f} s, after step {self.step}"
+
+
+class Heartbeat:
+    """Writes this rank's lines inside the block; a `PeerError` that leaves it names who is silent.
+
+    Args:
+        ranks: that a launcher has begun.
+        interval: seconds between two lines.
+    """
+
+    def __init__(self, ranks: Ranks, *, interval: float = _INTERVAL) -> None:
+        self._ranks, self._interval = ranks, interval
+        self._over = threading.Event()
+        store = distributed_c10d._get_default_store()
+        store = store.clone() if hasattr(store, "clone") else store  # not to wait for the other's
+        store.set_timeout(timedelta(seconds=2 * _PATIENCE))
+        self._store = distributed_c10d.PrefixStore("manyface heartbeat", store)
+        self._thread = threading.Thread(target=self._write, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if isinstance(error, PeerError) and not error.is_explained:
+                error.explain(self.suspects(error.collective))
+        finally:
+            self._over.set()
+            self._thread.join()
+
+    def suspects(self, collective: str) -> str:
+        """Who is not where this rank is, in words; waits until the living must have written."""
+        others = [rank for rank in range(self._ranks.size) if rank != self._ranks.rank]
+        try:
+            before = [self._read(rank) for rank in others]
+            time.sleep(_PATIENCE * self._interval)
+            after = [self._read(rank) for rank in others]
+        except RuntimeError:
+            return "the store of the group does not answer, so rank 0 or its machine is gone"
+        return "; ".join(_judge(others, before, after, collective)) or "all ranks answer"
+
+    def _write(self) -> None:
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            line = {"number": number, **HERE.as_dict()}
+            with suppress(RuntimeError):  # the store is gone: whoever reads will say so
+                self._store.set(str(self._ranks.rank), json.dumps(line))
+            self._over.wait(self._interval)
+
+    def _read(self, rank: int) -> Word | None:
+        if not self._store.check([str(rank)]):
+            return None
+        found: dict[str, Any] = json.loads(self._store.get(str(rank)))
+        return Word(**found)
+
+
+def _judge(
+    ranks: Sequence[int],
+    before: Sequence[Word | None],
+    after: Sequence[Word | None],
+    collective: str,
+) -> list[str]:
+    """A phrase for each of `ranks` that is silent, or not in `collective`."""
+    found = []
+    for rank, old, new in zip(ranks, before, after, strict=True):
+        if new is None:
+            found.append(f"rank {rank} was never heard of")
+        elif old is not None and old.number == new.number:
+            found.append(f"rank {rank} does not answer any more (last {new.describe()})")
+        elif new.doing != collective:
+            found.append(f"rank {rank} is {new.describe()}")
+    return found

@@ -1,0 +1,108 @@
+"""Joining the processes that a launcher has begun, and leaving them.
+
+A launcher (torchrun, or whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) begins one
+process for each GPU. Tensors of the CPU travel by gloo and tensors of a GPU by NCCL, in one group.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from manyface.base.errors import ManyfaceError
+from manyface.parallel.heartbeat import Heartbeat
+from manyface.parallel.ranks import Ranks
+
+_SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
+SECONDS_CPU, SECONDS_GPU = 120.0, 600.0
+
+
+def launched_ranks() -> int:
+    """How many processes the launcher has begun; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
+
+
+def ranks_here() -> int:
+    """How many of them are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched_ranks() > 1 else 1
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all."""
+    return launched_ranks() == 1 or os.environ["RANK"] == "0"
+
+
+def local_rank() -> int:
+    """Number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if launched_ranks() > 1 else 0
+
+
+def times_restarted() -> int:
+    """How often torchrun has begun this machine's processes anew; machines may differ."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+@contextmanager
+def joined(device: torch.device, *, seconds: float = 0.0) -> Iterator[Ranks]:
+    """The ranks of this process's launcher, inside the block; one rank without a launcher.
+
+    Args:
+        device: that this rank computes on.
+        seconds: that a rank waits for another in a collective; 0 is 120 on CPUs, 600 on GPUs.
+
+    Raises:
+        ManyfaceError: the others cannot be met.
+        PeerError: a collective failed; it says which rank is silent or elsewhere.
+    """
+    if launched_ranks() == 1 or dist.is_initialized():
+        yield Ranks()
+        return
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    _meet(device, seconds)
+    try:
+        ranks = Ranks()
+        with Heartbeat(ranks):
+            yield ranks
+    finally:
+        _leave()
+
+
+def die_with_parent() -> None:
+    """Be killed when the launcher dies: an orphan would go on writing beside its successor."""
+    if not sys.platform.startswith("linux"):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died in between
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _meet(device: torch.device, seconds: float) -> None:
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)
+    seconds = seconds or (SECONDS_GPU if on_gpu else SECONDS_CPU)
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=seconds)
+        )
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+        raise ManyfaceError(
+            f"rank {rank} of {size} cannot meet the others at {place}: "
+            f"{str(error).strip().partition(chr(10))[0]}"
+        ) from error
+
+
+def _leave() -> None:
+    """Without waiting for ranks that are gone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

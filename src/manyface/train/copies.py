@@ -1,0 +1,73 @@
+"""Copies of a net on several ranks, and what keeps them equal.
+
+Gradients are averaged by DistributedDataParallel; a head makes its gradient so that this mean is
+the gradient of the mean over all samples (heads/base.py). Batch norm normalises each rank's part of
+a batch by itself, and its running statistics are averaged in every step, so that all ranks hold one
+net, which is what is evaluated and saved.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
+
+from manyface.parallel import Ranks
+
+STATISTICS = "batch norm statistics"
+# torch 2.13 gave it another name; the floor is 2.10.
+_NAMES = signature(DistributedDataParallel.__init__).parameters
+_KEY = "forward_sync_buffers" if "forward_sync_buffers" in _NAMES else "broadcast_buffers"
+_NO_BUFFERS: dict[str, Any] = {_KEY: False}
+
+
+class Copies:
+    """One rank's copy of `net`; call it instead of the net where gradients are wanted.
+
+    Args:
+        net: the same on all ranks.
+        ranks: that have it.
+    """
+
+    def __init__(self, net: nn.Module, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self._net: nn.Module = net
+        self._parallel: DistributedDataParallel | None = None
+        if not ranks.is_alone and any(p.requires_grad for p in net.parameters()):
+            # Statistics are averaged here; DDP would take those of rank 0.
+            self._parallel = DistributedDataParallel(net, **_NO_BUFFERS)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Embeddings; backward averages the gradients of all ranks."""
+        embeddings: Tensor = (self._parallel or self._net)(images)
+        return embeddings
+
+    def apart(self) -> AbstractContextManager[None]:
+        """Backwards inside keep their gradients to themselves, for a later one to average."""
+        return nullcontext() if self._parallel is None else self._parallel.no_sync()
+
+    @torch.no_grad()
+    def average_statistics(self, modules: Iterable[nn.Module]) -> None:
+        """The mean over ranks of all running statistics: an all-reduce of 4 bytes for each."""
+        if self.ranks.is_alone:
+            return
+        found = [values for module in modules for values in _statistics(module)]
+        if found:
+            mean = self.ranks.sum_(torch.cat([values.flatten() for values in found]), STATISTICS)
+            mean /= self.ranks.size
+            parts = torch.split(mean, [values.numel() for values in found])
+            for values, part in zip(found, parts, strict=True):
+                values.copy_(part.view_as(values))
+
+
+def _statistics(module: nn.Module) -> list[Tensor]:
+    """Running means and variances."""
+    found = []
+    for part in module.modules():
+        if isinstance(part, _NormBase):
+            found += [v for v in (part.running_mean, part.running_var) if v is not None]
+    return found

@@ -1,0 +1,265 @@
+"""Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import on_ranks
+from torch import nn
+
+from manyface.base.errors import ManyfaceError
+from manyface.checkpoint import load, newest
+from manyface.config import parse_config
+from manyface.data import Augmentation, DualLoader, Loader
+from manyface.data.synthetic import SyntheticFaces
+from manyface.heads import PartialFC
+from manyface.margins import CosFace
+from manyface.observe import read_events
+from manyface.observe.progress import SilentProgress
+from manyface.parallel import ALONE, HERE, Ranks
+from manyface.train import StopFlag, train
+from manyface.train.method import Classification
+from manyface.train.step import FiniteGuard, train_step
+
+TINY = [
+    "data.image_size=32",
+    "data.synthetic.num_identities=24",
+    "data.synthetic.images_per_identity=3",
+    "backbone.name=tiny",
+    "backbone.embedding_size=16",
+    "head.scale=16",
+    "optimizer.learning_rate=0.05",
+    "schedule.steps=8",
+    "schedule.warmup_steps=2",
+    "augmentation.shift=2",
+    "augmentation.brightness=0.2",
+    "train.batch_size=8",
+    "train.log_every=1",
+    "train.checkpoint_every=3",
+    "evaluation.every_steps=4",
+    "evaluation.num_pairs=40",
+    "evaluation.num_identities=30",
+    "evaluation.folds=2",
+    "run.precision=fp32",
+    "run.device=cpu",
+]
+FLAVOURS = {
+    "full": [],
+    "partial": ["head.sample_rate=0.4"],
+    "lazy": ["head.sample_rate=0.4", "head.missed_steps=lazy-exact", "head.dtype=bfloat16"],
+    "adamw": ["head.sample_rate=0.4", "head.optimizer=adamw", "optimizer.accumulation=2"],
+    "watching": ["head.margin=adaface", "head.negatives=curricular", "head.sub_centers=2"],
+    "averaged": ["train.ema=0.9", "head.sample_rate=0.5", "head.label_smoothing=0.1"],
+    "balanced": ["head.sample_rate=0.6", "head.sampler=balanced", "data.synthetic.long_tail=1"],
+}
+FACES: dict[str, Any] = {
+    "num_identities": 20,
+    "images_per_identity": 4,
+    "image_size": 32,
+    "seed": 1,
+}
+
+
+# --- data -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("kind", [Loader, DualLoader])
+def test_ranks_make_one_batch_together(kind: type, num_ranks: int) -> None:
+    options = {"batch_size": 14, "seed": 3, "augmentation": Augmentation(shift=2)}
+    whole = kind(SyntheticFaces(**FACES), **options)
+    parts = [
+        kind(SyntheticFaces(**FACES), rank=rank, num_ranks=num_ranks, **options)
+        for rank in range(num_ranks)
+    ]
+    for step in (0, 5, 11):  # across epochs
+        batches = [part.batch(step) for part in parts]
+        expected = whole.batch(step)
+        halves = 1 if kind is Loader else 2
+        for name in ("images", "labels"):
+            cut = [getattr(batch, name).chunk(halves) for batch in batches]
+            together = torch.cat([torch.cat(side) for side in zip(*cut, strict=True)])
+            assert torch.equal(together, getattr(expected, name))
+        assert all(batch.num_images == 14 for batch in batches)
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+def steps(accumulation: int) -> tuple[list[float], list[torch.Tensor]]:
+    """Losses and gradient norms, and the net, of a net without batch norm, in float64."""
+    return _steps(Ranks(), accumulation)
+
+
+def _steps(ranks: Ranks, accumulation: int) -> tuple[list[float], list[torch.Tensor]]:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.Tanh(), nn.Linear(8, 6))
+    net = net.double()
+    head = PartialFC(
+        num_classes=20,
+        dim=6,
+        margin=CosFace(0.3),
+        sample_rate=0.5,
+        scale=8.0,
+        dtype=torch.float64,
+        ranks=ranks,
+    )
+    method = _InDoubles(
+        net,
+        head,
+        torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9),
+        learning_rate=0.1,
+        head_learning_rate=0.2,
+        device=torch.device("cpu"),
+        clip_norm=0.5,
+        ranks=ranks,
+    )
+    loader = Loader(
+        SyntheticFaces(**FACES),
+        batch_size=7,
+        seed=3,
+        augmentation=Augmentation(shift=2),
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+    )
+    numbers = []
+    guard = FiniteGuard(method.device)
+    for step in range(4):
+        batches = [loader.batch(step * accumulation + k) for k in range(accumulation)]
+        done = train_step(
+            method, batches, step=step, factor=1.0, seed=0, guard=guard, rank=ranks.rank
+        )
+        numbers += [float(done.loss), float(done.grad_norm)]
+    return numbers, [p.detach().clone() for p in net.parameters()]
+
+
+class _InDoubles(Classification):
+    def loss(self, batch: Any) -> torch.Tensor:
+        self.head.announce(batch.labels)
+        return self.head(self.copies(batch.images.double()), batch.labels)
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+def test_steps_are_those_of_one_process(num_ranks: int, accumulation: int) -> None:
+    expected, weights = _steps(ALONE, accumulation)
+    for numbers, found in on_ranks(steps, num_ranks, accumulation):
+        assert numbers == pytest.approx(expected, rel=1e-10)
+        for mine, theirs in zip(found, weights, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def run(folder: Path, overrides: list[str], stop_after: int = 0, **options: Any) -> str:
+    """Train on this rank; how it ended. `stop_after`: the last rank is told to stop then."""
+    config = parse_config("", [f"run.directory={folder}", *TINY, *overrides])
+    ranks = Ranks()
+    stop = _StopsAfter(stop_after if ranks.rank == ranks.size - 1 else 0)
+    try:
+        train(config, progress=lambda name, *, num_steps: SilentProgress(), stop=stop, **options)
+    except ManyfaceError as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+class _StopsAfter(StopFlag):
+    """Asks for a stop when so many steps are made."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._step = step
+        HERE.step = 0
+
+    @property  # type: ignore[override]
+    def received(self) -> Any:
+        if self._step and HERE.step >= self._step:
+            self._asked = 15
+        return self._asked
+
+    @received.setter
+    def received(self, value: Any) -> None:
+        self._asked = value
+
+
+def losses(folder: Path) -> list[str]:
+    events = read_events(folder / "run" / "events.jsonl")
+    return [e["loss"].hex() for e in events if e["kind"] == "step"]
+
+
+def end(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of the last checkpoint, whole."""
+    checkpoint = load(newest(folder / "run" / "checkpoints"))
+    found = {}
+    for group in checkpoint.tensors:
+        for name, value in checkpoint.group(group).items():
+            whole = value if isinstance(value, torch.Tensor) else value.rows(0, value.shape[0])
+            found[f"{group}: {name}"] = whole
+    return found
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, flavour: str) -> None:
+    overrides, whole, parts = FLAVOURS[flavour], tmp_path / "whole", tmp_path / "parts"
+    assert on_ranks(run, 2, whole, overrides) == ["done"] * 2
+    stopped = on_ranks(run, 2, parts, overrides, 4)
+    assert all("stopped by SIGTERM: saved" in text for text in stopped), stopped
+    assert newest(parts / "run" / "checkpoints").name == "step-00000004"  # type: ignore[union-attr]
+    assert on_ranks(resume, 2, parts, overrides) == ["done"] * 2
+    assert losses(whole) == losses(parts)
+    assert len(losses(whole)) == 8
+    one, other = end(whole), end(parts)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def resume(folder: Path, overrides: list[str]) -> str:
+    return run(folder, overrides, resume=True)
+
+
+def resume_or_start(folder: Path, overrides: list[str], stop_after: int = 0) -> str:
+    return run(folder, overrides, stop_after, resume="if-there")
+
+
+@pytest.mark.parametrize("flavour", ["full", "lazy", "adamw"])
+def test_a_run_goes_on_with_other_numbers_of_ranks(tmp_path: Path, flavour: str) -> None:
+    overrides = FLAVOURS[flavour]
+    for size, stop in ((3, 2), (1, 4), (4, 6), (2, 0)):
+        found = on_ranks(resume_or_start, size, tmp_path, overrides, stop)
+        if stop:
+            assert all("stopped by SIGTERM: saved" in text for text in found), found
+            before = end(tmp_path)
+            load_on = on_ranks(rows_after_loading, 3, tmp_path, overrides)
+            for name, value in before.items():
+                if name.startswith("head: centers."):
+                    rows = torch.cat([rank[name.removeprefix("head: ")] for rank in load_on])
+                    assert torch.equal(rows, value), name
+        else:
+            assert found == ["done"] * size
+    assert len(losses(tmp_path)) == 8
+
+
+def rows_after_loading(folder: Path, overrides: list[str]) -> dict[str, torch.Tensor]:
+    """This rank's rows of a run that is loaded."""
+    from manyface.train.build import build_training
+    from manyface.train.state import resume_state
+
+    config = parse_config("", [f"run.directory={folder}", *TINY, *overrides])
+    training = build_training(config, warn=lambda text: None)
+    resume_state(folder / "run" / "checkpoints", training.method)
+    head = training.method.head  # type: ignore[union-attr]
+    return {name: v.clone() for name, v in head.state_dict().items() if name.startswith("centers.")}
+
+
+def test_more_ranks_than_images_and_other_mistakes_are_said_on_all(tmp_path: Path) -> None:
+    found = on_ranks(run, 3, tmp_path, ["train.batch_size=5"])
+    assert all("train.batch_size is 5 images of all 3 ranks together" in text for text in found)
+    found = on_ranks(run, 2, tmp_path, ["head.method=virtual", "pool.ratio=0.5"])
+    assert all("trains in one process" in text for text in found)
+    assert not (tmp_path / "run" / "config.toml").exists()
+    assert on_ranks(run, 2, tmp_path, ["schedule.steps=2"]) == ["done"] * 2
+    found = on_ranks(run, 2, tmp_path, ["schedule.steps=2"])
+    assert all("holds a run already" in text for text in found)
