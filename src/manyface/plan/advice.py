@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 
 from manyface.base.errors import ManyfaceError
 from manyface.config import Config
+from manyface.plan.measuring import changed
 from manyface.plan.prediction import Prediction
-from manyface.plan.small import changed
 
 Replan = Callable[[Config], Prediction]
 _LITTLE = 0.1  # of a step: not worth an approximation

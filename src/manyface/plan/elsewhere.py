@@ -12,9 +12,11 @@ from manyface.backbones import backbone_cost
 from manyface.base.errors import ConfigError
 from manyface.config import Config
 from manyface.observe.memory import resident_bytes
+from manyface.plan.head import HeadCosts, head_costs
 from manyface.plan.here import device_bytes, host_bytes
+from manyface.plan.measuring import changed, placement
+from manyface.plan.net import NetCosts, net_costs
 from manyface.plan.prediction import Prediction, Seconds
-from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_costs, placement
 
 _GB, _TERA = 10**9, 10**12
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries

@@ -13,9 +13,10 @@ from manyface.config import Config
 from manyface.heads import FullFC
 from manyface.margins import CosFace
 from manyface.plan import Prediction, advice, plan_for_gpus, plan_here
+from manyface.plan.head import active_rows, head_costs
 from manyface.plan.live import live_bytes
+from manyface.plan.measuring import changed
 from manyface.plan.prediction import Bytes, Line, Seconds
-from manyface.plan.small import active_rows, changed, head_costs
 
 CPU = torch.device("cpu")
 
@@ -80,7 +81,7 @@ def test_rows_that_a_step_scores(head: dict[str, object], rows: int) -> None:
 def test_bytes_of_many_classes_are_those_of_the_real_head(
     head: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.head._MOST_ROWS", 500)  # so that a copy is measured
     found = head_costs(recipe(**head), 40_000, batch_size=8, device=CPU, timed=False)
     itemsize, momentum = (2, 0) if head else (4, 1)
     assert found.rows == 40_000 * 16 * itemsize
@@ -95,9 +96,9 @@ def test_state_of_other_optimizers_is_counted() -> None:
 
 
 def test_lists_of_hard_negatives_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manyface.plan.small.seconds_of", lambda run, **_: run() or 1.0)
-    monkeypatch.setattr("manyface.plan.small._LISTED", 500)  # so that a copy is measured
-    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)
+    monkeypatch.setattr("manyface.plan.head.seconds_of", lambda run, **_: run() or 1.0)
+    monkeypatch.setattr("manyface.plan.head._LISTED", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.head._MOST_ROWS", 500)
     config = recipe(method="partial", sample_rate=0.1, sampler="hard", hard_refresh_steps=10)
 
     def seconds_and_lists(identities: int) -> tuple[float, float]:
