@@ -6,6 +6,7 @@ batch, and what the recipe's own takes is in proportion.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 import torch
@@ -20,6 +21,7 @@ from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C
 from manyface.heads.hard import CLASSES_AT_A_TIME, HardNegatives, nearest_classes
 from manyface.heads.sampling import sample_size
+from manyface.heads.base import DEFAULT_KEPT_BYTES
 from manyface.plan.live import live_bytes
 from manyface.plan.measuring import bytes_of, changed, in_memory, line_to, seconds_of, wait_for
 from manyface.plan.prediction import Line
@@ -27,7 +29,9 @@ from manyface.train.build_model import build_f2c, build_head, build_sampler, num
 
 # Rows that a copy scores at most, and the least rate at which it samples them.
 _MOST_ROWS, _LEAST_RATE = 2**16, 0.25
+_LEAST_ROWS = 2**14  # where bytes alone are asked for
 _COUNTED = 512  # images with which a copy runs where its bytes alone are asked for
+_INDEX_OF_SLOT = 4 + 1 + 8 + 8 + 13  # bytes of a pool's index and ledger
 _LISTED = 2**13  # classes among which a copy looks for neighbours
 
 
@@ -55,7 +59,13 @@ class HeadCosts:
 
 
 def head_costs(
-    config: Config, identities: int, *, batch_size: int, device: torch.device, timed: bool
+    config: Config,
+    identities: int,
+    *,
+    batch_size: int,
+    ranks: int = 1,
+    device: torch.device,
+    timed: bool,
 ) -> HeadCosts:
     """Measured on a head of fewer classes, if there are many; bytes alone with fewer images too.
 
@@ -63,38 +73,83 @@ def head_costs(
         config: the recipe.
         identities: whose rows are on this rank.
         batch_size: embeddings that meet them, of all ranks.
+        ranks: that share the rows: one has its part of the batch's own classes.
         device: that computes.
         timed: whether to measure seconds.
     """
-    active = active_rows(config, identities, batch_size=batch_size)
-    small, few = _few_classes(config, identities, active)
-    head = _build(small, few, device=device)
-    images = batch_size if timed else min(batch_size, _COUNTED)
+    active = active_rows(config, identities, batch_size=batch_size, ranks=ranks)
+    small, few = _few_classes(config, identities, active, most=_MOST_ROWS if timed else _LEAST_ROWS)
+    # A power of two, so that other numbers of ranks find the same copy measured.
+    images = batch_size if timed else min(1 << (batch_size.bit_length() - 1), _COUNTED)
     scored = active_rows(small, few, batch_size=images)
-    kept = _fit_kept(head, active, scored, batch_size=batch_size)
-    step = _head_step(head, config, few, batch_size=images)
-    step()
-    stepping = _stepping(head, config, few, images).at(batch_size)
-    share = identities / few
-    rows, state = (int(part * share) for part in _held(head))
+    keeps = active * _kept_each(config, batch_size) <= DEFAULT_KEPT_BYTES
+    measure = _measured if timed else _remembered
+    found = measure(small, few, images=images, keeps=keeps, device=device, timed=timed)
+    kept = (active - scored) * _kept_each(config, batch_size) if keeps else 0
+    rows, state = _whole(config, found, identities, few, active=active, scored=scored)
+    stepping = int(found.stepping.at(batch_size)) + kept + _draw_bytes(config, active - scored)
     return HeadCosts(
         rows=rows,
         state=state,
-        stepping=int(stepping) + kept + _draw_bytes(config, active - scored),
-        seconds=seconds_of(step) * active / scored if timed else None,
+        stepping=stepping,
+        seconds=None if found.seconds is None else found.seconds * active / scored,
         active=active,
         moving=int((rows + state) * active / identities),
         lists=_list_costs(config, identities, device=device, timed=timed),
     )
 
 
-def _stepping(head: nn.Module, config: Config, identities: int, images: int) -> Line:
-    """Bytes alive in a step, by images."""
+@dataclass(frozen=True)
+class _Copy:
+    """Bytes of its rows and state, of a step by images; seconds."""
 
-    def measured(images: int) -> float:
-        return live_bytes(_head_step(head, config, identities, batch_size=images))
+    rows: int
+    state: int
+    stepping: Line
+    seconds: float | None
 
-    return line_to(images, measured)
+
+def _whole(
+    config: Config, found: _Copy, identities: int, few: int, *, active: int, scored: int
+) -> tuple[int, int]:
+    """Bytes of rows and of their state, of all identities; a pool's grow with its slots."""
+    share = identities / few if config.head.method not in WITHOUT_CENTERS else active / scored
+    rows, state = int(found.rows * share), int(found.state * share)
+    if config.head.method == "f2c":
+        state = 4 * identities + _INDEX_OF_SLOT * active
+    return rows, state
+
+
+def _measured(
+    small: Config, few: int, *, images: int, keeps: bool, device: torch.device, timed: bool
+) -> _Copy:
+    """Of a head of so few classes; `keeps`: numerators from forward to step."""
+    head = _build(small, few, device=device)
+    if not keeps and isinstance(head, CenterHead):
+        head.kept_bytes = 0
+    step = _head_step(head, small, few, batch_size=images)
+    step()
+
+    def alive(images: int) -> float:
+        return live_bytes(_head_step(head, small, few, batch_size=images))
+
+    rows, state = _held(head)
+    return _Copy(rows, state, line_to(images, alive), seconds_of(step) if timed else None)
+
+
+_remembered = lru_cache(maxsize=None)(_measured)  # bytes are the same each time
+
+
+def _kept_each(config: Config, batch_size: int) -> int:
+    """Bytes of a class's numerators; 0 for a head that keeps none.
+
+    Whether they are kept decides between three matrix products and four.
+    """
+    if config.head.method in WITHOUT_CENTERS:
+        return 0
+    chosen = config.head
+    is_half = "bfloat16" in (chosen.dtype, chosen.operands)
+    return batch_size * chosen.sub_centers * (2 if is_half else 4)
 
 
 def _draw_bytes(config: Config, rows: int) -> int:
@@ -102,24 +157,26 @@ def _draw_bytes(config: Config, rows: int) -> int:
     return 5 * 8 * max(0, rows) if config.head.method == "partial" else 0
 
 
-def active_rows(config: Config, identities: int, *, batch_size: int) -> int:
-    """Rows that a step scores."""
+def active_rows(config: Config, identities: int, *, batch_size: int, ranks: int = 1) -> int:
+    """Rows that a step scores, of `identities` on one of `ranks` that have `batch_size` images."""
     if config.head.method in WITHOUT_CENTERS:
         return num_slots(config, identities)
     if config.head.method == "full":
         return identities
-    positives = min(batch_size, identities)
+    positives = min(ceil(batch_size / ranks), identities)
     return max(sample_size(identities, config.head.sample_rate), positives)
 
 
-def _few_classes(config: Config, identities: int, active: int) -> tuple[Config, int]:
-    """The recipe with as many identities as make `_MOST_ROWS` active, in blocks as in its own."""
-    rate = max(active / identities, _LEAST_RATE)
-    few = min(identities, int(_MOST_ROWS / rate))
+def _few_classes(
+    config: Config, identities: int, active: int, *, most: int
+) -> tuple[Config, int]:
+    """The recipe with as many identities as make `most` active, in blocks as in its own."""
+    rate = max(ceil(64 * active / identities) / 64, _LEAST_RATE)  # few different ones
+    few = min(identities, int(most / rate))
     if config.head.method in WITHOUT_CENTERS:
         return changed(config, "pool", slots=max(1, int(few * rate)), ratio=None), few
     if config.head.method == "partial":  # with the same rate for any batch
-        rate = rate if few < identities else active / identities
+        rate = rate if few < identities else min(1.0, active / identities)
         return changed(config, "head", sample_rate=rate), few
     return config, few
 
@@ -172,27 +229,12 @@ def _head_step(
 
 
 def _held(head: nn.Module) -> tuple[int, int]:
-    """Bytes of rows, and of what goes with them: the optimizer's state, the pool's index."""
+    """Bytes of rows, and of what goes with them: the optimizer's state. (Of a pool: `_whole`.)"""
     if isinstance(head, F2C):
-        index = 4 * head.num_identities + (4 + 1 + 8 + 8 + 13) * head.pool.num_slots
-        return head.pool.rows.nbytes, index
+        return head.pool.rows.nbytes, 0
     buffers = dict(head.named_buffers())
     rows = max(buffers.values(), key=lambda tensor: tensor.nbytes).nbytes
     return rows, bytes_of(buffers.values()) - rows
-
-
-def _fit_kept(head: nn.Module, active: int, scored: int, *, batch_size: int) -> int:
-    """Let a copy keep its numerators if the recipe's head does; bytes that the recipe's has more.
-
-    Whether they are kept decides between three matrix products and four.
-    """
-    if not isinstance(head, CenterHead):
-        return 0
-    each = batch_size * head.sub_centers * (head.operands or head.centers.dtype).itemsize
-    if active * each > head.kept_bytes:
-        head.kept_bytes = 0
-        return 0
-    return (active - scored) * each
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,23 @@ def test_rows_that_a_step_scores(head: dict[str, object], rows: int) -> None:
 def test_bytes_of_many_classes_are_those_of_the_real_head(
     head: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manyface.plan.head._MOST_ROWS", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.head._LEAST_ROWS", 500)  # so that a copy is measured
     found = head_costs(recipe(**head), 40_000, batch_size=8, device=CPU, timed=False)
     itemsize, momentum = (2, 0) if head else (4, 1)
     assert found.rows == 40_000 * 16 * itemsize
     assert found.state == momentum * found.rows
     assert found.active == (4_000 if head else 40_000)
+
+
+@pytest.mark.parametrize("identities", [40_000, 40_001])
+def test_bytes_of_a_large_pool_are_those_of_the_real_one(
+    identities: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyface.plan.head._LEAST_ROWS", 500)
+    found = head_costs(recipe(method="f2c"), identities, batch_size=8, device=CPU, timed=False)
+    assert found.active == 4_000
+    assert found.rows == pytest.approx(4_000 * 16 * 4)
+    assert found.state == 4 * identities + 34 * 4_000
 
 
 def test_state_of_other_optimizers_is_counted() -> None:
