@@ -6,7 +6,7 @@ batch, and what the recipe's own takes is in proportion.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from math import ceil
 
 import torch
@@ -21,10 +21,10 @@ from manyface.heads import CenterHead
 from manyface.heads.f2c import F2C
 from manyface.heads.hard import CLASSES_AT_A_TIME, HardNegatives, nearest_classes
 from manyface.heads.sampling import sample_size
-from manyface.heads.base import DEFAULT_KEPT_BYTES
 from manyface.plan.live import live_bytes
 from manyface.plan.measuring import bytes_of, changed, in_memory, line_to, seconds_of, wait_for
 from manyface.plan.prediction import Line
+from manyface.softmax.streamed import DEFAULT_KEPT_BYTES
 from manyface.train.build_model import build_f2c, build_head, build_sampler, num_slots
 
 # Rows that a copy scores at most, and the least rate at which it samples them.
@@ -137,7 +137,7 @@ def _measured(
     return _Copy(rows, state, line_to(images, alive), seconds_of(step) if timed else None)
 
 
-_remembered = lru_cache(maxsize=None)(_measured)  # bytes are the same each time
+_remembered = cache(_measured)  # bytes are the same each time
 
 
 def _kept_each(config: Config, batch_size: int) -> int:
@@ -167,9 +167,7 @@ def active_rows(config: Config, identities: int, *, batch_size: int, ranks: int 
     return max(sample_size(identities, config.head.sample_rate), positives)
 
 
-def _few_classes(
-    config: Config, identities: int, active: int, *, most: int
-) -> tuple[Config, int]:
+def _few_classes(config: Config, identities: int, active: int, *, most: int) -> tuple[Config, int]:
     """The recipe with as many identities as make `most` active, in blocks as in its own."""
     rate = max(ceil(64 * active / identities) / 64, _LEAST_RATE)  # few different ones
     few = min(identities, int(most / rate))
@@ -256,11 +254,19 @@ def _list_costs(
         real = build_sampler(config, identities)
     assert isinstance(real, HardNegatives)  # noqa: S101
     each_update = identities / real.refresh_steps
-    few, lists = min(identities, _LISTED), min(identities, ceil(each_update), CLASSES_AT_A_TIME)
-    refresh = _refresh(config, few, min(lists, few), count=real.nearest.shape[1], device=device)
-    making = live_bytes(refresh)
-    share = each_update / min(lists, few) * identities / few
-    return ListCosts(real.nearest.nbytes, making, seconds_of(refresh) * share if timed else None)
+    few = min(identities, _LISTED)
+    lists, count = min(few, ceil(each_update), CLASSES_AT_A_TIME), real.nearest.shape[1]
+    if not timed:
+        lists = 1 << (lists.bit_length() - 1)  # so that few copies are measured
+        return ListCosts(real.nearest.nbytes, _making(config, few, lists, count, device), None)
+    refresh = _refresh(config, few, lists, count=count, device=device)
+    share = each_update / lists * identities / few
+    return ListCosts(real.nearest.nbytes, live_bytes(refresh), seconds_of(refresh) * share)
+
+
+@cache
+def _making(config: Config, few: int, lists: int, count: int, device: torch.device) -> int:
+    return live_bytes(_refresh(config, few, lists, count=count, device=device))
 
 
 def _refresh(

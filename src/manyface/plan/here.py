@@ -70,7 +70,7 @@ def plan_here(
             where=f"{describe_device(device)}, measured on small copies",
             steps=None if source is None else _steps(config, len(source)),
             head_of_all=_head_of_all(config, head, count),
-            travels={},
+            accumulation=config.optimizer.accumulation,
             disk=_disk(config),
             host=None if on_cpu else host_bytes(config, head, loader, process=process),
             host_available=None if on_cpu else _available(torch.device("cpu")),

@@ -36,7 +36,7 @@ class NetCosts:
         activations: bytes alive at the end of the forward pass, beside what is held.
         seconds: of a step here; None where only bytes were asked for.
         held: weights, optimizer state, gallery net, averaged net.
-        gradients: of the weights.
+        gradients: of the weights that learn.
         exposed: seconds of an image by which a step with the loader is longer; None without data
             or seconds.
     """
@@ -71,7 +71,8 @@ def net_costs(
     weights = bytes_of(method.net.parameters())
     copies = 1 + (method.averaged is not None) + isinstance(method, PoolTraining)
     held = copies * weights + _state_bytes(method.optimizer)
-    return NetCosts(activations, seconds, held, weights, exposed)
+    gradients = bytes_of(each for each in method.net.parameters() if each.requires_grad)
+    return NetCosts(activations, seconds, held, gradients, exposed)
 
 
 def _affordable(config: Config, few: Callable[[], None]) -> int:
