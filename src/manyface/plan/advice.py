@@ -120,9 +120,9 @@ def _more_gpus(
     alone = fewest(config)
     said = [] if alone is None else [f"--gpus {alone}"]
     numbers = [(fewest(other), f" with {words}") for words, other in changes]
-    known = [(count, words) for count, words in numbers if count is not None]
-    best, words = min(known, default=(0, ""), key=lambda pair: pair[0])
-    if best > found.ranks and (alone is None or best < alone):
+    known = [(each, words) for each, words in numbers if each is not None and each > found.ranks]
+    best, words = min(known, default=(None, ""), key=lambda pair: pair[0])
+    if best is not None and (alone is None or best < alone):
         said.append(f"--gpus {best}{words}")
     return said
 
