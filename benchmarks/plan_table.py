@@ -24,8 +24,8 @@ RECIPE = {
     "train": {"batch_size": 128},
 }
 # What Partial FC's authors printed (insightface: speed_benchmark.md, partial_fc's README,
-# pfc_exp.png), r50, rate 0.1 unless it is not said: GPUs, identities, batch of all, megabytes a GPU
-# (None: not stated), images a second. Their kinds of GPU are told below; "?" is not stated.
+# pfc_exp.png): GPUs, our data sheet of them if there is one, how many, identities, batch of all,
+# megabytes a GPU, images a second. docs/plan.md says what they leave open.
 PUBLISHED = (
     ("8 x V100", "v100", 8, 1_000_000, 1024, 5_620, 4_803),
     ("8 x V100", "v100", 8, 8_000_000, 1024, 12_310, 3_565),

@@ -42,6 +42,20 @@ def test_bytes_alive_at_once() -> None:
     assert live_bytes(run) == 8004 or live_bytes(run) == 8000
 
 
+def test_what_gets_the_address_of_a_freed_tensor_counts() -> None:
+    old = [torch.zeros(10) for _ in range(50)]
+
+    def run() -> None:
+        for tensor in old:
+            tensor.add_(1)  # so that they are known as older
+        del tensor
+        old.clear()
+        new = [torch.zeros(1000) for _ in range(50)]
+        new.clear()
+
+    assert live_bytes(run) == 50 * 4000
+
+
 def test_a_line_never_falls() -> None:
     assert Line.through((1, 10), (3, 30)).at(5) == 50
     assert Line.through((1, 10), (3, 4)) == Line(4.0, 0.0)
