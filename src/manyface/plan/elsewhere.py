@@ -172,6 +172,7 @@ def _collectives(
     return collectives(
         config,
         cluster,
+        active=head.active * cluster.gpus,
         gradients=net.gradients,
         net_seconds=_net_seconds(config, net, gpu),
         head_seconds=_head_seconds(config, head, gpu, images=images),

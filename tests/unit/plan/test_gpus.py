@@ -23,13 +23,15 @@ def plan(config: Config, gpus: int, identities: int = 10_000, **other: object) -
 def passed(config: Config, gpus: int = 4) -> dict[str, tuple[str, int, int]]:
     """name -> kind, bytes of a call, calls; with 1000 parameters."""
     cluster = replace(H100, gpus=gpus)
-    found = collectives(config, cluster, gradients=4000, net_seconds=0.0, head_seconds=0.0)
+    found = collectives(
+        config, cluster, active=300, gradients=4000, net_seconds=0.0, head_seconds=0.0
+    )
     return {each.name: (each.kind, each.passed, each.calls) for each in found}
 
 
 # B = 8 images of a rank, D = 16, W = 4.
 CENTERS = {
-    "counts": ("all-gather", 8, 1),
+    "counts": ("all-gather", 16, 1),
     "labels": ("all-gather", 8 * 8, 1),
     "embeddings": ("all-gather", 4 * 8 * 16, 1),
     "sums": ("all-reduce", 2 * 4 * 4 * 8, 1),
@@ -48,10 +50,14 @@ def test_bytes_of_each_collective() -> None:
     ("head", "others"),
     [
         ({"margin": "adaface"}, {"target cosines": 1}),
-        ({"negatives": "mv"}, {"target logits": 1, "sums": 1}),
-        ({"negatives": "curricular"}, {"target cosines": 1, "target logits": 1, "sums": 1}),
+        ({"negatives": "interclass_filter"}, {"target logits": 1, "sums": 1}),
+        ({"scale": 200.0}, {"target logits": 1, "largest logits": 1, "sums": 1}),
+        (
+            {"negatives": "curricular", "scale": 16.0},
+            {"target cosines": 1, "target logits": 1, "sums": 1},
+        ),
         ({"label_smoothing": 0.1}, {"sums": 4}),
-        ({"label_smoothing": 0.1, "negatives": "mv"}, {"target logits": 1, "sums": 3}),
+        ({"label_smoothing": 0.1, "sub_centers": 2}, {"target logits": 1, "sums": 3}),
         ({"method": "virtual"}, {}),
     ],
 )
@@ -109,7 +115,7 @@ def test_latency_grows_with_machines() -> None:
 def test_what_arithmetic_hides() -> None:
     def gradients(**seconds: float) -> tuple[float, float, float]:
         parts = {"net_seconds": 0.0, "head_seconds": 0.0, **seconds}
-        found = collectives(recipe(), H100, gradients=200 * 2**20, **parts)
+        found = collectives(recipe(), H100, active=300, gradients=200 * 2**20, **parts)
         of_embeddings, of_net = found[-2:]
         return of_embeddings.waited, of_net.waited, of_net.seconds
 
