@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from manyface.config import Config
-    from manyface.plan import Prediction
+    from manyface.plan import Cluster, Prediction
     from manyface.plan.prediction import Bytes, Seconds
+    from manyface.plan.saving import Saving
+    from manyface.plan.traffic import Collective
 
 _GPU = "h100"
 
@@ -30,12 +33,28 @@ def plan(
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option(help="Plan for so many GPUs of one machine, class centers sharded over them."),
+        typer.Option(help="Plan for so many GPUs, up to 8 in a machine, that share the centers."),
     ] = None,
     gpu: Annotated[
         str | None,
         typer.Option(help="Which: v100, a100, h100, h200, l40s, rtx4090; default: h100."),
     ] = None,
+    network_gbit: Annotated[
+        float, typer.Option(help="With --gpus: Gbit/s of each GPU to other machines.")
+    ] = 400.0,
+    host_gib: Annotated[
+        float | None,
+        typer.Option(help="With --gpus: host memory for each GPU; default: usual with its kind."),
+    ] = None,
+    staging_gib: Annotated[
+        float | None,
+        typer.Option(
+            help="With --gpus: of that, what a checkpoint may take; default: half of what is free."
+        ),
+    ] = None,
+    disk_gb: Annotated[
+        float, typer.Option(help="With --gpus: GB/s at which a machine writes checkpoints.")
+    ] = 1.0,
     file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write all figures there.")
     ] = None,
@@ -44,14 +63,15 @@ def plan(
 
     Without --gpus: for this machine. Small copies of net and head run for some seconds; bytes and
     seconds of the recipe follow from them. With --gpus: bytes are counted the same way, seconds
-    are computed from the GPU's data sheet. train.batch_size is that of one GPU.
+    are computed from the GPU's data sheet, with the collectives of a step, what a checkpoint takes
+    and all assumptions. train.batch_size is that of one GPU.
 
     \b
     Examples:
       manyface plan recipes/lfw.toml --set head.sample_rate=0.1
-      manyface plan recipe.toml --identities 10000000 --gpus 8 --gpu h100
+      manyface plan recipe.toml --identities 100000000 --gpus 64 --gpu h100
     """
-    from manyface.plan import advice
+    from manyface.plan import Cluster, advice, fewest_gpus
     from manyface.train.directory import load_recipe
 
     config = load_recipe(recipe, overrides or [])
@@ -59,27 +79,23 @@ def plan(
         raise ConfigError(f"expected --identities of at least 2, got {identities}")
     if gpu is not None and gpus is None:
         raise ConfigError(f"expected --gpus, how many of --gpu {gpu}, got none; add --gpus 1")
+    cluster, fewest = None, None
+    if gpus is not None:
+        cluster = Cluster(gpu or _GPU, gpus, network_gbit, host_gib, staging_gib, disk_gb)
+        identities = count = identities or _count_identities(config)
+        fewest = partial(fewest_gpus, identities=count, cluster=cluster)
     if file is not None:
         write_text(file, "", mode="a")  # that it can be written is tried before
-    found = _predict(config, identities, gpus, gpu)
-    said = advice(
-        config,
-        found,
-        lambda other: _predict(other, identities, gpus, gpu, timed=False),
-        sharded=gpus is not None,
-    )
+    found = _predict(config, identities, cluster)
+    replan = partial(_predict, identities=identities, cluster=cluster, timed=False)
+    said = advice(config, found, replan, fewest=fewest)
     _print(found, said)
     if file is not None:
         write_text(file, json.dumps({**found.as_dict(), "advice": said}, indent=2) + "\n")
 
 
 def _predict(
-    config: "Config",
-    identities: int | None,
-    gpus: int | None,
-    gpu: str | None,
-    *,
-    timed: bool = True,
+    config: "Config", identities: int | None, cluster: "Cluster | None", *, timed: bool = True
 ) -> "Prediction":
     from rich.console import Console
 
@@ -90,10 +106,9 @@ def _predict(
         def report(text: str) -> None:
             status.update(f"measuring: {text}")
 
-        if gpus is None:
+        if cluster is None or identities is None:
             return plan_here(config, identities=identities, report=report, timed=timed)
-        count = identities or _count_identities(config)
-        return plan_for_gpus(config, identities=count, gpus=gpus, gpu=gpu or _GPU)
+        return plan_for_gpus(config, identities=identities, cluster=cluster)
 
 
 def _count_identities(config: "Config") -> int:
@@ -112,6 +127,9 @@ def _print(found: "Prediction", said: list[str]) -> None:
         f"{found.method}: {found.identities:,} identities, {found.active:,} classes scored, batch "
         f"{found.batch_size}\n{found.where}\n"
     )
+    if found.ranks > 1:
+        rows = -(-found.identities // found.ranks)
+        console.print(f"a rank: centers or features of {rows:,} identities at most")
     of = "" if found.ranks == 1 else " of one rank"
     _print_parts(console, found.bytes, format_bytes)
     _print_sum(console, f"memory{of}", found.bytes.peak, found.available)
@@ -124,10 +142,48 @@ def _print(found: "Prediction", said: list[str]) -> None:
     console.print()
     _print_parts(console, found.seconds, format_seconds)
     console.print(f"{'step':<26}{format_seconds(found.seconds.step):>11}  {_rate(found)}")
-    for name, size in found.travels.items():
-        console.print(f"  {name}: {format_bytes(size)}")
+    if found.collectives:
+        _print_collectives(console, found.collectives)
+    if found.saving is not None:
+        _print_saving(console, found.saving)
     for sentence in said:
         console.print(f"\n{sentence}")
+    if found.assumptions:
+        console.print("\nAssumed:")
+    for sentence in found.assumptions:
+        console.print(f"- {sentence}")
+
+
+def _print_collectives(console: "Console", said: "tuple[Collective, ...]") -> None:
+    """Bytes that a rank passes in at a call, seconds of an update, and what is waited for."""
+    from rich.table import Table
+
+    from manyface.cli.console import format_bytes
+    from manyface.cli.measured_table import format_seconds
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("\ncollectives", overflow="fold")
+    table.add_column("\nkind", overflow="fold")
+    for heading in ("bytes of\na rank", "calls", "seconds\nof all", "of them\nwaited"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for each in said:
+        times = (format_seconds(each.seconds), format_seconds(each.waited))
+        table.add_row(each.name, each.kind, format_bytes(each.passed), str(each.calls), *times)
+    console.print()
+    console.print(table)
+
+
+def _print_saving(console: "Console", saving: "Saving") -> None:
+    from manyface.cli.console import format_bytes
+    from manyface.cli.measured_table import format_seconds
+
+    how = "for the copy into host memory" if saving.is_staged else "until it is written"
+    console.print(
+        f"\ncheckpoint: {format_bytes(saving.of_rank)} of a rank, {format_bytes(saving.of_all)} in "
+        f"all, written in {format_seconds(saving.seconds)}; training waits "
+        f"{format_seconds(saving.pause)} {how}\n"
+        f"torchrun --shutdown-timeout {saving.shutdown}"
+    )
 
 
 def _print_parts(

@@ -4,25 +4,46 @@ from collections.abc import Callable, Iterator
 
 from manyface.base.errors import ManyfaceError
 from manyface.config import Config
+from manyface.plan.measuring import changed
 from manyface.plan.prediction import Prediction
-from manyface.plan.small import changed
 
 Replan = Callable[[Config], Prediction]
+Fewest = Callable[[Config], int | None]
 _LITTLE = 0.1  # of a step: not worth an approximation
 _MUCH = 0.5
 _MEASURED = 0.98  # of the memory there is: what was measured is not exact
 
 
 def advice(
-    config: Config, found: Prediction, replan: Replan, *, sharded: bool = False
+    config: Config, found: Prediction, replan: Replan, *, fewest: Fewest | None = None
 ) -> list[str]:
     """Sentences; `replan` gives the plan of a changed recipe (its bytes alone are read).
 
-    `sharded`: rows are shared by ranks, so more of them are a way out.
+    `fewest`: number of GPUs on which a recipe fits, where ranks share the rows.
     """
+    saving = _about_saving(config, found)
     if not found.fits:
-        return _to_fit(config, found, replan, sharded=sharded)
-    return [*_about_files(found), *_about_sampling(config, found)]
+        return [*_to_fit(config, found, replan, fewest), *saving]
+    return [*_about_files(found), *_about_sampling(config, found), *saving]
+
+
+def _about_saving(config: Config, found: Prediction) -> list[str]:
+    """Where training waits for checkpoints, or is slower at one than it is told to be."""
+    saving, minutes = found.saving, config.train.checkpoint_minutes
+    if saving is None:
+        return []
+    said = []
+    if not saving.is_staged:
+        said.append(
+            f"a rank's checkpoint is {_gib(saving.of_rank)}, host memory has {_gib(saving.budget)} "
+            f"for it: training waits {saving.pause:,.0f} s for each one"
+        )
+    if not config.train.checkpoint_every and 0 < 60 * minutes < saving.seconds:
+        said.append(
+            f"a checkpoint is written for {saving.seconds / 60:,.0f} minutes: "
+            f"train.checkpoint_minutes={minutes:g} is shorter"
+        )
+    return said
 
 
 def _about_files(found: Prediction) -> list[str]:
@@ -73,19 +94,37 @@ def _of_centers(config: Config, found: Prediction) -> list[tuple[str, Config]]:
     if config.head.placement != "file":
         files = changed(config, "head", placement="file", placement_folder="centers")
         changes.append(("head.placement=file with a head.placement_folder", files))
+    rate = 0.1 * config.head.sample_rate
+    fewer = changed(config, "head", method="partial", sample_rate=rate)
+    changes.append((f"head.sample_rate={rate:g}", fewer))
     return [*changes, ("head.method=f2c", changed(config, "head", method="f2c"))]
 
 
-def _to_fit(config: Config, found: Prediction, replan: Replan, *, sharded: bool) -> list[str]:
+def _to_fit(config: Config, found: Prediction, replan: Replan, fewest: Fewest | None) -> list[str]:
     """Which single change makes room, with the bytes it then takes; or what is in the way."""
     changes = _changes(config, found)
     said = [f"{words} needs {_needs(there)}" for words, there in _fitting(changes, replan)]
     if batch := _batch_that_fits(config, found, replan):
         said.append(batch)
+    if fewest is not None:
+        said += _more_gpus(config, found, changes, fewest)
     if said:
         return ["it fits with one of these: " + "; ".join(said)]
-    ranks = _ranks(found) if sharded else ""
-    return [f"no single change makes it fit: {_in_the_way(found)}{ranks}"]
+    return [f"no single change makes it fit: {_in_the_way(found)}"]
+
+
+def _more_gpus(
+    config: Config, found: Prediction, changes: list[tuple[str, Config]], fewest: Fewest
+) -> list[str]:
+    """How many are enough, and how many with the change that saves most of them."""
+    alone = fewest(config)
+    said = [] if alone is None else [f"--gpus {alone}"]
+    numbers = [(fewest(other), f" with {words}") for words, other in changes]
+    known = [(each, words) for each, words in numbers if each is not None and each > found.ranks]
+    best, words = min(known, default=(None, ""), key=lambda pair: pair[0])
+    if best is not None and (alone is None or best < alone):
+        said.append(f"--gpus {best}{words}")
+    return said
 
 
 def _fitting(changes: list[tuple[str, Config]], replan: Replan) -> Iterator[tuple[str, Prediction]]:
@@ -128,15 +167,6 @@ def _in_the_way(found: Prediction) -> str:
         f"its files need {_gib(found.bytes.files)}, the disk has {free}; "
         "choose a head.placement_folder on another disk"
     )
-
-
-def _ranks(found: Prediction) -> str:
-    """How many ranks the rows need, where these are what does not fit and others leave room."""
-    rows = found.bytes.rows + found.bytes.state
-    room = found.available - (found.bytes.peak - rows)
-    if not 0 < room < rows:
-        return ""
-    return f"; rows and state need some {-(-rows * found.ranks // room)} GPUs"
 
 
 def _needs(found: Prediction) -> str:

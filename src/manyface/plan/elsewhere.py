@@ -4,100 +4,189 @@ Rates are those of data sheets, dense, times a share that a careful implementati
 of it was measured: take the seconds as what to hope for, the bytes as what to expect.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 
 import torch
 
 from manyface.backbones import backbone_cost
-from manyface.base.errors import ConfigError
 from manyface.config import Config
+from manyface.config.head import WITHOUT_CENTERS, HeadConfig
 from manyface.observe.memory import resident_bytes
+from manyface.plan.gpus import MACHINE, Cluster, Gpu
+from manyface.plan.head import HeadCosts, head_costs
 from manyface.plan.here import device_bytes, host_bytes
-from manyface.plan.prediction import Prediction, Seconds
-from manyface.plan.small import HeadCosts, NetCosts, changed, head_costs, net_costs, placement
+from manyface.plan.measuring import changed, placement
+from manyface.plan.net import NetCosts, net_costs
+from manyface.plan.prediction import Bytes, Prediction, Seconds
+from manyface.plan.saving import saving
+from manyface.plan.traffic import (
+    EMBEDDING,
+    LATENCY,
+    LATENCY_OF_DOUBLING,
+    OF_LINK,
+    Collective,
+    collectives,
+)
 
-_GB, _TERA = 10**9, 10**12
+_HERE = torch.device("cpu")
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries
-_OF_NET, _OF_HEAD, _OF_MEMORY, _OF_LINK = 0.8, 0.5, 0.8, 0.7
-MOST_GPUS = 8  # of one machine: links to others are slower, and no data sheet has them
+_LIBRARY = 512 * 2**20  # of its collectives, buffers for each neighbour
+_OF_NET, _OF_HEAD, _OF_MEMORY = 0.8, 0.5, 0.8
 _PASSES = 3  # over activations: written, read, and their gradients
+_MOST_TRIED = 4096  # GPUs
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """Data sheet: bytes of memory, operations a second in bf16 and fp32, bytes a second."""
-
-    memory: int
-    bf16: float
-    fp32: float
-    bandwidth: float
-    link: float  # to one other GPU of the same machine, one way
-    pcie: float  # to host memory, one way
-
-
-GPUS = {
-    "v100": Gpu(32 * _GB, 112 * _TERA, 14 * _TERA, 0.9e12, 150e9, 16e9),
-    "a100": Gpu(80 * _GB, 312 * _TERA, 19.5 * _TERA, 2.0e12, 300e9, 32e9),
-    "h100": Gpu(80 * _GB, 989 * _TERA, 67 * _TERA, 3.35e12, 450e9, 64e9),
-    "h200": Gpu(141 * _GB, 989 * _TERA, 67 * _TERA, 4.8e12, 450e9, 64e9),
-    "l40s": Gpu(48 * _GB, 362 * _TERA, 91.6 * _TERA, 0.864e12, 32e9, 32e9),
-    "rtx4090": Gpu(24 * _GB, 165 * _TERA, 82.6 * _TERA, 1.0e12, 32e9, 32e9),
-}
-
-
-def plan_for_gpus(config: Config, *, identities: int, gpus: int, gpu: str) -> Prediction:
-    """What `config` takes on so many GPUs of one machine, class centers sharded over them.
+def plan_for_gpus(config: Config, *, identities: int, cluster: Cluster) -> Prediction:
+    """What `config` takes on `cluster`, class centers sharded over its GPUs.
 
     `train.batch_size` is that of one GPU.
     """
-    chosen = _find(gpu)
-    if not 1 <= gpus <= MOST_GPUS:
-        raise ConfigError(
-            f"expected --gpus from 1 to {MOST_GPUS}, those of one machine, got {gpus}"
-        )
-    if config.run.precision == "auto":
-        config = changed(config, "run", precision="bf16" if gpu != "v100" else "fp32")
-    here, process = torch.device("cpu"), resident_bytes()
-    images = config.train.batch_size * gpus
-    local = -(-identities // gpus)
-    net = net_costs(config, device=here, timed=False)
-    head = head_costs(config, local, batch_size=images, device=here, timed=False)
-    travels = _travels(config, net.gradients, images=images, gpus=gpus)
-    communication = sum(travels.values()) / (_OF_LINK * chosen.link)
-    head_seconds = _head_seconds(config, head, chosen, images=images)
-    seconds = Seconds(
-        backbone=_net_seconds(config, net, chosen),
-        head=head_seconds,
-        loader=None,
-        exposed=0.0,
-        communication=communication,
-        lists=_list_seconds(config, identities, chosen) / gpus if head.lists else 0.0,
-        transfer=_transfer_seconds(config, head, chosen),
-    )
-    full = changed(config, "head", method="full", sample_rate=1.0)
-    of_all = replace(head, active=local)
-    everyone = _head_seconds(full, of_all, chosen, images=images)
+    config = _with_precision(config, cluster)
+    net, head = _parts(config, identities, cluster)
+    on_device, in_host = _bytes(config, net, head, cluster)
+    seconds, everyone = _seconds(config, identities, net, head, cluster)
+    said = _collectives(config, net, head, cluster)
+    seconds = replace(seconds, communication=sum(each.waited for each in said))
     return Prediction(
         method=config.head.method,
         identities=identities,
         active=head.active,
         batch_size=config.train.batch_size,
-        ranks=gpus,
-        bytes=device_bytes(config, net, head, context=_CONTEXT, available=chosen.memory),
+        ranks=cluster.gpus,
+        bytes=on_device,
         seconds=seconds,
-        available=chosen.memory,
-        where=f"{gpus} x {gpu}, computed from its data sheet, not measured",
+        available=cluster.sheet.memory,
+        where=f"{_where(cluster)}, computed from data sheets, not measured",
         steps=None,
         head_of_all=everyone if config.head.method == "partial" else None,
-        travels=travels,
-        host=host_bytes(config, head, None, process=process),
+        accumulation=config.optimizer.accumulation,
+        collectives=said,
+        saving=saving(
+            cluster,
+            rows=head.rows + head.state,
+            replicated=net.held,
+            host_free=cluster.host_memory - in_host.peak,
+            step_seconds=seconds.step,
+        ),
+        assumptions=_assumptions(config, cluster),
+        host=in_host,
+        host_available=cluster.host_memory,
     )
 
 
-def _find(name: str) -> Gpu:
-    if name not in GPUS:
-        raise ConfigError(f"no data sheet of GPU {name!r}; there are: {', '.join(GPUS)}")
-    return GPUS[name]
+def fewest_gpus(config: Config, *, identities: int, cluster: Cluster) -> int | None:
+    """The smallest number of GPUs of this kind on which `config` fits; None up to 4,096."""
+    config = _with_precision(config, cluster)
+    return next(
+        (
+            gpus
+            for gpus in range(1, _MOST_TRIED + 1)
+            if _fits(config, identities, replace(cluster, gpus=gpus))
+        ),
+        None,
+    )
+
+
+def _fits(config: Config, identities: int, cluster: Cluster) -> bool:
+    on_device, in_host = _bytes(config, *_parts(config, identities, cluster), cluster)
+    return on_device.peak <= cluster.sheet.memory and in_host.peak <= cluster.host_memory
+
+
+def _with_precision(config: Config, cluster: Cluster) -> Config:
+    if config.run.precision != "auto":
+        return config
+    return changed(config, "run", precision="fp32" if cluster.gpu == "v100" else "bf16")
+
+
+def _where(cluster: Cluster) -> str:
+    several = f" in {cluster.machines} machines" if cluster.machines > 1 else ""
+    return f"{cluster.gpus} x {cluster.gpu}{several}"
+
+
+def _parts(config: Config, identities: int, cluster: Cluster) -> tuple[NetCosts, HeadCosts]:
+    """Costs of the net, and of the head of a rank that has most rows."""
+    head = head_costs(
+        config,
+        -(-identities // cluster.gpus),
+        batch_size=config.train.batch_size * cluster.gpus,
+        ranks=cluster.gpus,
+        device=_HERE,
+        timed=False,
+    )
+    return _net(_for_the_net(config)), head
+
+
+def _for_the_net(config: Config) -> Config:
+    """Without what makes no difference to the net, so that it is measured once."""
+    if config.head.method not in WITHOUT_CENTERS:
+        config = config.model_copy(update={"head": HeadConfig.model_validate({})})
+    return changed(config, "train", batch_size=2)
+
+
+@cache
+def _net(config: Config) -> NetCosts:
+    return net_costs(config, device=_HERE, timed=False)
+
+
+def _bytes(config: Config, net: NetCosts, head: HeadCosts, cluster: Cluster) -> tuple[Bytes, Bytes]:
+    """Of a rank: on its GPU, in host memory."""
+    available = cluster.sheet.memory
+    found = device_bytes(config, net, head, context=_CONTEXT, available=available)
+    if cluster.gpus > 1:
+        batch, dim = config.train.batch_size * cluster.gpus, config.backbone.embedding_size
+        gathered = batch * (EMBEDDING * dim + 8)
+        found = replace(found, exchange=net.gradients + gathered + _LIBRARY)
+    return found, host_bytes(config, head, None, process=_resident())
+
+
+@cache
+def _resident() -> int:
+    return resident_bytes()
+
+
+def _seconds(
+    config: Config, identities: int, net: NetCosts, head: HeadCosts, cluster: Cluster
+) -> tuple[Seconds, float]:
+    """Without what ranks say; and of the head if all classes took part."""
+    gpu, images = cluster.sheet, config.train.batch_size * cluster.gpus
+    times = config.optimizer.accumulation
+    lists = _list_seconds(config, identities, gpu) / cluster.gpus if head.lists else 0.0
+    found = Seconds(
+        backbone=times * _net_seconds(config, net, gpu),
+        head=times * _head_seconds(config, head, gpu, images=images),
+        loader=None,
+        exposed=0.0,
+        lists=lists,
+        transfer=times * _transfer_seconds(config, head, gpu),
+    )
+    full = changed(config, "head", method="full", sample_rate=1.0)
+    of_all = replace(head, active=-(-identities // cluster.gpus))
+    return found, times * _head_seconds(full, of_all, gpu, images=images)
+
+
+def _collectives(
+    config: Config, net: NetCosts, head: HeadCosts, cluster: Cluster
+) -> tuple[Collective, ...]:
+    gpu, images = cluster.sheet, config.train.batch_size * cluster.gpus
+    return collectives(
+        config,
+        cluster,
+        active=head.active * cluster.gpus,
+        gradients=net.gradients,
+        net_seconds=_net_seconds(config, net, gpu),
+        head_seconds=_head_seconds(config, head, gpu, images=images),
+    )
+
+
+@cache
+def _macs(config: Config) -> int:
+    """Of an image's forward pass."""
+    options = config.backbone.model_dump(
+        exclude={"name", "weights", "activation_checkpointing", "mask_ratio"}, exclude_defaults=True
+    )
+    name, size = config.backbone.name, config.data.image_size
+    return backbone_cost(name, image_size=size, **options).macs_per_image
 
 
 def _net_seconds(config: Config, net: NetCosts, gpu: Gpu) -> float:
@@ -105,16 +194,11 @@ def _net_seconds(config: Config, net: NetCosts, gpu: Gpu) -> float:
 
     Forward and backward are three times the forward pass; F2C's gallery net is one more.
     """
-    options = config.backbone.model_dump(
-        exclude={"name", "weights", "activation_checkpointing", "mask_ratio"}, exclude_defaults=True
-    )
-    cost = backbone_cost(config.backbone.name, image_size=config.data.image_size, **options)
     passes = 3 + (config.head.method == "f2c") + config.backbone.activation_checkpointing
     rate = gpu.bf16 if config.run.precision == "bf16" else gpu.fp32
-    work = 2 * cost.macs_per_image * passes * config.train.batch_size
+    work = 2 * _macs(_for_the_net(config)) * passes * config.train.batch_size
     moved = _PASSES * net.activations.at(config.train.batch_size)
-    seconds = work / (_OF_NET * rate) + moved / (_OF_MEMORY * gpu.bandwidth)
-    return config.optimizer.accumulation * seconds
+    return work / (_OF_NET * rate) + moved / (_OF_MEMORY * gpu.bandwidth)
 
 
 def _head_seconds(config: Config, head: HeadCosts, gpu: Gpu, *, images: int) -> float:
@@ -130,8 +214,7 @@ def _head_seconds(config: Config, head: HeadCosts, gpu: Gpu, *, images: int) -> 
     share = scored * (head.rows + head.state) / max(1, head.rows) * dim
     moved = 3.0 * share * (2 if config.head.dtype == half else 4)
     rate = gpu.bf16 if is_half else gpu.fp32
-    times = work / (_OF_HEAD * rate), moved / (_OF_MEMORY * gpu.bandwidth)
-    return config.optimizer.accumulation * max(times)
+    return max(work / (_OF_HEAD * rate), moved / (_OF_MEMORY * gpu.bandwidth))
 
 
 def _list_seconds(config: Config, identities: int, gpu: Gpu) -> float:
@@ -145,18 +228,46 @@ def _transfer_seconds(config: Config, head: HeadCosts, gpu: Gpu) -> float:
     """Rows and state of a step from host memory and back; a disk below them is not counted."""
     if placement(config) == "device":
         return 0.0
-    return config.optimizer.accumulation * 2 * head.moving / (_OF_LINK * gpu.pcie)
+    return 2 * head.moving / (OF_LINK * gpu.pcie)
 
 
-def _travels(config: Config, gradients: int, *, images: int, gpus: int) -> dict[str, int]:
-    """Bytes that one rank sends in a step, by collective; none where it is alone."""
-    if gpus == 1:
-        return {}
-    share, dim = (gpus - 1) / gpus, config.backbone.embedding_size
-    return {
-        "labels, all-gather": int(8 * images * share),
-        "embeddings, all-gather": int(2 * images * dim * share),
-        "sums and targets, all-reduce": int(2 * 2 * 4 * images * share),
-        "embedding gradients, reduce-scatter": int(4 * images * dim * share),
-        "backbone gradients, all-reduce": int(2 * gradients * share),
-    }
+def _assumptions(config: Config, cluster: Cluster) -> tuple[str, ...]:
+    """What the plan stands on, in sentences."""
+    gpu = cluster.sheet
+    half = config.run.precision == "bf16"
+    found = [
+        f"the net reaches {_OF_NET:.0%} of {(gpu.bf16 if half else gpu.fp32) / 1e12:.0f} TFLOP/s "
+        f"({config.run.precision}), the head {_OF_HEAD:.0%}; activations pass memory {_PASSES} "
+        f"times at {_OF_MEMORY:.0%} of {gpu.bandwidth / 1e12:.2f} TB/s",
+        f"CUDA's context takes {_CONTEXT / 2**30:.1f} GiB; nothing waits for data",
+    ]
+    if cluster.gpus > 1:
+        found += _assumptions_of_ranks(cluster)
+    return (
+        *found,
+        f"host memory: {cluster.host_memory / 2**30:.0f} GiB for each GPU (--host-gib); a "
+        f"checkpoint may take {_staging(cluster)} while it is written",
+        f"a machine writes checkpoints at {cluster.disk_gb:g} GB/s (--disk-gb)",
+    )
+
+
+def _assumptions_of_ranks(cluster: Cluster) -> list[str]:
+    network = f"{cluster.network_gbit:g} Gbit/s of each GPU to other machines (--network-gbit), "
+    rings = network if cluster.machines > 1 else ""
+    return [
+        f"rings over all GPUs, up to {MACHINE} in a machine: {cluster.sheet.link / 1e9:.0f} GB/s "
+        f"inside one, {rings}so {cluster.ring_bandwidth / 1e9:.0f} GB/s around, of which "
+        f"{OF_LINK:.0%} is reached",
+        f"a collective takes {LATENCY * 1e6:.0f} us at least, {LATENCY_OF_DOUBLING * 1e6:.0f} us "
+        "more for each doubling of machines; its library keeps "
+        f"{_LIBRARY / 2**30:.1f} GiB, DDP a copy of the gradients",
+        "half of the net's time hides its gradients' way, but for the last 25 MiB; half of the "
+        "head's time that of the embeddings' gradients; the rest is waited for",
+        "ranks have equal parts of a batch's own classes",
+    ]
+
+
+def _staging(cluster: Cluster) -> str:
+    if cluster.staging_gib is None:
+        return "half of what training leaves (--staging-gib)"
+    return f"{cluster.staging_gib:g} GiB of it (--staging-gib)"

@@ -13,17 +13,10 @@ from manyface.config import Config
 from manyface.data import GroupedSource
 from manyface.observe.available import available_bytes
 from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
+from manyface.plan.head import HeadCosts, active_rows, head_costs
+from manyface.plan.measuring import changed, placement, seconds_of
+from manyface.plan.net import NetCosts, net_costs
 from manyface.plan.prediction import Bytes, Prediction, Seconds
-from manyface.plan.small import (
-    HeadCosts,
-    NetCosts,
-    active_rows,
-    changed,
-    head_costs,
-    net_costs,
-    placement,
-    seconds_of,
-)
 from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
 from manyface.train.devices import choose_device, cpu_threads, describe_device
 
@@ -77,7 +70,7 @@ def plan_here(
             where=f"{describe_device(device)}, measured on small copies",
             steps=None if source is None else _steps(config, len(source)),
             head_of_all=_head_of_all(config, head, count),
-            travels={},
+            accumulation=config.optimizer.accumulation,
             disk=_disk(config),
             host=None if on_cpu else host_bytes(config, head, loader, process=process),
             host_available=None if on_cpu else _available(torch.device("cpu")),

@@ -19,11 +19,13 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._alive: dict[int, tuple[Any, int]] = {}
-        self._older: set[int] = set()
+        self._older: dict[int, Any] = {}  # weakly held, lest another one gets the same address
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._forget_freed()
-        self._older |= {s._cdata for s in _storages((args, kwargs))} - self._alive.keys()
+        for storage in _storages((args, kwargs)):
+            if storage._cdata not in self._alive:
+                self._older.setdefault(storage._cdata, _weakly(storage))
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
             if storage._cdata not in self._older:

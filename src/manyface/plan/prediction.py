@@ -3,10 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from manyface.plan.saving import Saving
+from manyface.plan.traffic import Collective
+
 WORDS = {  # of parts whose names do not say enough
     "rows": "centers or features",
     "state": "their state",
     "process": "process and libraries",
+    "exchange": "for other ranks",
     "building": "(while rows are drawn)",
     "files": "(in files)",
     "lists": "lists of near classes",
@@ -48,6 +52,7 @@ class Bytes:
         loader: batches made ahead.
         building: the most beyond rows and backbone while they are made, before the first step.
         files: in files and not in memory.
+        exchange: DDP's buckets, what a step gathers of other ranks, the library's buffers.
     """
 
     process: int = 0
@@ -59,6 +64,7 @@ class Bytes:
     loader: int = 0
     building: int = 0
     files: int = 0
+    exchange: int = 0
 
     @property
     def stepping(self) -> int:
@@ -68,7 +74,7 @@ class Bytes:
     @property
     def held(self) -> int:
         """From step to step."""
-        return self.process + self.backbone + self.rows + self.state
+        return self.process + self.backbone + self.rows + self.state + self.exchange
 
     @property
     def peak(self) -> int:
@@ -84,14 +90,14 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Of one step.
+    """Of one update, which is a step of as many batches as the recipe accumulates.
 
     Attributes:
         backbone: forward, backward, its optimizer; in F2C the gallery net too.
         head: forward, backward, update of the rows.
         loader: of one core, to make a batch; None: not known, the data are not here.
         exposed: what of it the step waits for, or loses to it on shared cores.
-        communication: of ranks.
+        communication: of ranks, as far as no arithmetic hides it.
         lists: to find the nearest classes anew of those whose turn it is, for hard negatives.
         transfer: of rows that lie in host memory or files to a GPU, and back.
     """
@@ -127,7 +133,10 @@ class Prediction:
         where: what was measured, or whose data sheet it is.
         steps: of the whole run; None: not known.
         head_of_all: seconds of the head if all classes took part; None where that is the recipe.
-        travels: collective -> bytes of one rank and step.
+        accumulation: batches of an update.
+        collectives: of an update of several ranks.
+        saving: a checkpoint of several ranks; None: not planned.
+        assumptions: sentences, of what was not measured.
         disk: free bytes where files would lie; None: there are none, or it is not known.
         host: of one rank, in host memory; None where that is the device's.
         host_available: bytes there are; None: not known.
@@ -144,7 +153,10 @@ class Prediction:
     where: str
     steps: int | None
     head_of_all: float | None
-    travels: dict[str, int]
+    accumulation: int = 1
+    collectives: tuple[Collective, ...] = ()
+    saving: Saving | None = None
+    assumptions: tuple[str, ...] = ()
     disk: int | None = None
     host: Bytes | None = None
     host_available: int | None = None
@@ -169,7 +181,7 @@ class Prediction:
     @property
     def images_per_second(self) -> float:
         """Distinct training images of all ranks."""
-        return self.batch_size * self.ranks / self.seconds.step
+        return self.accumulation * self.batch_size * self.ranks / self.seconds.step
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -180,4 +192,5 @@ class Prediction:
             "host_peak_bytes": None if self.host is None else self.host.peak,
             "step_seconds": self.seconds.step,
             "images_per_second": self.images_per_second,
+            "rows_of_rank": -(-self.identities // self.ranks),
         }

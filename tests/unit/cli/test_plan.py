@@ -47,18 +47,38 @@ def test_narrow_terminal(run: Callable[..., Outcome], monkeypatch: pytest.Monkey
     assert "memory of one rank" in out
 
 
+def test_many_gpus(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    code, out, _ = run("--gpus", 512, "--identities", 10**9, "--json", file)
+    assert code == 0
+    for said in (
+        "512 x h100 in 64 machines",
+        "embedding gradients",
+        "--shutdown-timeout",
+        "Assumed",
+    ):
+        assert said in out
+    found = json.loads(file.read_text())
+    (labels,) = (each for each in found["collectives"] if each["name"] == "labels")
+    assert (labels["passed"], labels["moved"]) == (64, 511 * 64)
+    assert found["rows_of_rank"] == 1_953_125
+    assert found["saving"]["of_all"] > 10**9 * 16 * 4 * 2
+
+
 def test_what_does_not_fit(run: Callable[..., Outcome]) -> None:
     code, out, _ = run("--gpus", 1, "--gpu", "rtx4090", "--identities", 900_000_000)
     assert code == 0
     assert "DOES NOT FIT" in out
-    assert "GPUs" in out or "it fits with one of these" in out
+    assert "it fits with one of these" in out
+    assert "--gpus" in out
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--gpus", "0"], "expected --gpus from 1 to 8, those of one machine, got 0"),
-        (["--gpus", "9"], "those of one machine, got 9"),
+        (["--gpus", "0"], "expected --gpus from 1 to 65,536, got 0"),
+        (["--gpus", "8", "--network-gbit", "0"], "expected --network-gbit above 0, got 0"),
+        (["--gpus", "8", "--disk-gb", "nan"], "--disk-gb"),
         (["--gpu", "b200"], "expected --gpus, how many of --gpu b200"),
         (["--gpus", "1", "--gpu", "h1"], "no data sheet of GPU 'h1'"),
         (["--identities", "1"], "expected --identities of at least 2, got 1"),

@@ -7,35 +7,20 @@ from typing import Any
 
 import pytest
 import torch
+from small_recipe import recipe
 
-from manyface.base.errors import ConfigError, DataError
+from manyface.base.errors import DataError
 from manyface.config import Config
 from manyface.heads import FullFC
 from manyface.margins import CosFace
-from manyface.plan import Prediction, advice, plan_for_gpus, plan_here
+from manyface.plan import Cluster, Prediction, advice, plan_for_gpus, plan_here
+from manyface.plan.head import active_rows, head_costs
 from manyface.plan.live import live_bytes
+from manyface.plan.measuring import changed
 from manyface.plan.prediction import Bytes, Line, Seconds
-from manyface.plan.small import active_rows, changed, head_costs
+from manyface.plan.saving import Saving
 
 CPU = torch.device("cpu")
-
-
-def recipe(**head: object) -> Config:
-    return Config.model_validate(
-        {
-            "run": {"device": "cpu", "threads": 1, "precision": "fp32"},
-            "data": {"image_size": 32, "synthetic": {"num_identities": 300}},
-            "backbone": {
-                "name": "small",
-                "embedding_size": 16,
-                "stem_width": 4,
-                "widths": [8],
-                "depths": [0],
-            },
-            "head": head,
-            "train": {"batch_size": 8},
-        }
-    )
 
 
 def quiet(text: str) -> None:
@@ -55,6 +40,20 @@ def test_bytes_alive_at_once() -> None:
         del second, third
 
     assert live_bytes(run) == 8004 or live_bytes(run) == 8000
+
+
+def test_what_gets_the_address_of_a_freed_tensor_counts() -> None:
+    old = [torch.zeros(10) for _ in range(50)]
+
+    def run() -> None:
+        for tensor in old:
+            tensor.add_(1)  # so that they are known as older
+        del tensor
+        old.clear()
+        new = [torch.zeros(1000) for _ in range(50)]
+        new.clear()
+
+    assert live_bytes(run) == 50 * 4000
 
 
 def test_a_line_never_falls() -> None:
@@ -80,12 +79,23 @@ def test_rows_that_a_step_scores(head: dict[str, object], rows: int) -> None:
 def test_bytes_of_many_classes_are_those_of_the_real_head(
     head: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.head._LEAST_ROWS", 500)  # so that a copy is measured
     found = head_costs(recipe(**head), 40_000, batch_size=8, device=CPU, timed=False)
     itemsize, momentum = (2, 0) if head else (4, 1)
     assert found.rows == 40_000 * 16 * itemsize
     assert found.state == momentum * found.rows
     assert found.active == (4_000 if head else 40_000)
+
+
+@pytest.mark.parametrize("identities", [40_000, 40_001])
+def test_bytes_of_a_large_pool_are_those_of_the_real_one(
+    identities: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manyface.plan.head._LEAST_ROWS", 500)
+    found = head_costs(recipe(method="f2c"), identities, batch_size=8, device=CPU, timed=False)
+    assert found.active == 4_000
+    assert found.rows == pytest.approx(4_000 * 16 * 4)
+    assert found.state == 4 * identities + 34 * 4_000
 
 
 def test_state_of_other_optimizers_is_counted() -> None:
@@ -95,9 +105,9 @@ def test_state_of_other_optimizers_is_counted() -> None:
 
 
 def test_lists_of_hard_negatives_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("manyface.plan.small.seconds_of", lambda run, **_: run() or 1.0)
-    monkeypatch.setattr("manyface.plan.small._LISTED", 500)  # so that a copy is measured
-    monkeypatch.setattr("manyface.plan.small._MOST_ROWS", 500)
+    monkeypatch.setattr("manyface.plan.head.seconds_of", lambda run, **_: run() or 1.0)
+    monkeypatch.setattr("manyface.plan.head._LISTED", 500)  # so that a copy is measured
+    monkeypatch.setattr("manyface.plan.head._MOST_ROWS", 500)
     config = recipe(method="partial", sample_rate=0.1, sampler="hard", hard_refresh_steps=10)
 
     def seconds_and_lists(identities: int) -> tuple[float, float]:
@@ -116,8 +126,8 @@ def test_lists_of_hard_negatives_grow_with_the_square(monkeypatch: pytest.Monkey
 
 def test_lists_of_hard_negatives_on_gpus() -> None:
     config = recipe(method="partial", sample_rate=0.1, sampler="hard", sub_centers=2)
-    one = plan_for_gpus(config, identities=1000, gpus=1, gpu="h100").seconds
-    two = plan_for_gpus(config, identities=2000, gpus=1, gpu="h100").seconds
+    one = plan_for_gpus(config, identities=1000, cluster=Cluster("h100", 1)).seconds
+    two = plan_for_gpus(config, identities=2000, cluster=Cluster("h100", 1)).seconds
     assert one.lists == pytest.approx(2 * (2 * 1000) ** 2 * 16 / 1000 / (0.5 * 67e12))
     assert two.lists == pytest.approx(4 * one.lists)
     assert two.step > two.lists
@@ -125,7 +135,8 @@ def test_lists_of_hard_negatives_on_gpus() -> None:
 
 def test_every_center_of_a_class_counts() -> None:
     one, three = (
-        plan_for_gpus(recipe(sub_centers=n), identities=9000, gpus=1, gpu="h100") for n in (1, 3)
+        plan_for_gpus(recipe(sub_centers=n), identities=9000, cluster=Cluster("h100", 1))
+        for n in (1, 3)
     )
     assert three.seconds.head == pytest.approx(3 * one.seconds.head)
 
@@ -191,7 +202,7 @@ def test_a_global_batch_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "randn", noted)
     config = changed(recipe(), "train", batch_size=1024)
-    found = plan_for_gpus(config, identities=300, gpus=8, gpu="h100")
+    found = plan_for_gpus(config, identities=300, cluster=Cluster("h100", 8))
     assert found.bytes.head > 8 * 1024 * 16 * 4  # the embeddings' gradients alone
     assert max(drawn) <= 512
 
@@ -222,18 +233,9 @@ def test_files_that_the_disk_cannot_hold(tmp_path: Path) -> None:
     assert small.fits
 
 
-def test_ranks_share_the_rows() -> None:
-    one = plan_for_gpus(recipe(), identities=1000, gpus=1, gpu="h100")
-    four = plan_for_gpus(recipe(), identities=1000, gpus=4, gpu="h100")
-    assert one.bytes.rows == 4 * four.bytes.rows
-    assert one.travels == {}
-    assert four.travels["embeddings, all-gather"] == 2 * 32 * 16 * 3 // 4
-    assert four.seconds.communication > 0
-
-
 def test_host_memory_is_not_the_gpus(tmp_path: Path) -> None:
     def plan(**head: object) -> Prediction:
-        return plan_for_gpus(recipe(**head), identities=1000, gpus=2, gpu="h100")
+        return plan_for_gpus(recipe(**head), identities=1000, cluster=Cluster("h100", 2))
 
     on_gpu, on_host = plan(), plan(placement="host")
     assert on_gpu.host is not None
@@ -256,19 +258,6 @@ def test_host_memory_that_is_known_must_suffice() -> None:
     assert not prediction(host=Bytes(loader=500), host_available=400).fits
 
 
-@pytest.mark.parametrize(
-    ("gpus", "gpu", "said"),
-    [
-        (1, "h1000", "no data sheet of GPU 'h1000'"),
-        (0, "h100", "1 to 8, .*got 0"),
-        (9, "h100", "got 9"),
-    ],
-)
-def test_gpus_that_are_none(gpus: int, gpu: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
-        plan_for_gpus(recipe(), identities=1000, gpus=gpus, gpu=gpu)
-
-
 def prediction(**changes: object) -> Prediction:
     found = Prediction(
         method="partial",
@@ -282,7 +271,6 @@ def prediction(**changes: object) -> Prediction:
         where="here",
         steps=None,
         head_of_all=0.02,
-        travels={},
     )
     return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -347,12 +335,32 @@ def test_it_says_what_is_in_the_way(method: str) -> None:
     assert "no single change makes it fit: the largest part is centers or features" in here
     assert "GPUs" not in here
     assert "F2C" not in here
-    (there,) = advice(config, rows, lambda other: rows, sharded=True)
-    assert there.endswith("rows and state need some 5 GPUs")
-    net = replace(rows, bytes=Bytes(100, 10, 100, 100, 1000))
-    (there,) = advice(config, net, lambda other: net, sharded=True)
-    assert "the largest part is activations" in there
-    assert "GPUs" not in there
+    (there,) = advice(config, rows, lambda other: rows, fewest=lambda other: 5)
+    assert there == "it fits with one of these: --gpus 5"
+    (there,) = advice(config, rows, lambda other: rows, fewest=lambda other: None)
+    assert there == here
+
+
+def test_it_says_with_which_change_fewer_gpus_are_enough() -> None:
+    rows = prediction(bytes=Bytes(100, 10, 1000, 1000, 10), available=600)
+
+    def fewest(other: Config) -> int:
+        halved, momentum = other.head.dtype == "bfloat16", other.head.momentum
+        return 40 if not halved else 20 if momentum else 10
+
+    (said,) = advice(recipe(), rows, lambda other: rows, fewest=fewest)
+    wanted = "--gpus 40; --gpus 10 with head.dtype=bfloat16 and head.momentum=0"
+    assert said == f"it fits with one of these: {wanted}"
+
+
+def test_it_says_when_training_waits_for_checkpoints() -> None:
+    saving = Saving(2**34, 2**36, 2**33, 700.0, False, 700.0, 1410)
+    found = prediction(saving=saving, head_of_all=None)
+    waits, long = advice(recipe(), found, lambda other: found)
+    assert "16.0 GiB, host memory has 8.0 GiB for it: training waits 700 s" in waits
+    assert "written for 12 minutes: train.checkpoint_minutes=10 is shorter" in long
+    staged = replace(found, saving=replace(saving, is_staged=True, seconds=500.0))
+    assert advice(recipe(), staged, lambda other: staged) == []
 
 
 def test_it_says_when_the_disk_is_in_the_way() -> None:
