@@ -1,6 +1,7 @@
 """Checkpoints: directories that are whole or absent, and verified when read."""
 
-from manyface.checkpoint.layout import committed, newest, read_pointer, step_of
+from manyface.checkpoint.background import AsyncSaver, Pause, own_ranks
+from manyface.checkpoint.layout import committed, newest, read_pointer, step_name, step_of
 from manyface.checkpoint.load import Checkpoint, load
 from manyface.checkpoint.lock import run_lock
 from manyface.checkpoint.replicas import check_replicas
@@ -10,7 +11,9 @@ from manyface.checkpoint.tables import RowShard, StoredTable, local_rows
 from manyface.checkpoint.together import by_first, together
 
 __all__ = [
+    "AsyncSaver",
     "Checkpoint",
+    "Pause",
     "RowShard",
     "StoredTable",
     "by_first",
@@ -19,12 +22,14 @@ __all__ = [
     "load",
     "local_rows",
     "newest",
+    "own_ranks",
     "read_pointer",
     "replace_file",
     "retain",
     "run_lock",
     "save",
     "set_aside",
+    "step_name",
     "step_of",
     "sweep",
     "together",
