@@ -14,7 +14,7 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,14 @@ def write_pointer(directory: Path, name: str, checkpoint: Path, **facts: Any) ->
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path`: readers see the old file or the whole new one."""
+    replace_with(path, [content])
+
+
+def replace_with(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """As `replace_file`, from a stream."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
-        write_file(temporary, [content])
+        write_file(temporary, chunks)
         disk.rename(temporary, path)
     except OSError:
         disk.discard(temporary)

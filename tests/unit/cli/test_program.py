@@ -13,7 +13,17 @@ from manyface.cli.program import explain, main
 from manyface.config import parse_config
 
 Outcome = tuple[int, str, str]
-VERBS = ("train", "plan", "demo", "evaluate", "report", "config", "doctor", "bench")
+VERBS = (
+    "train",
+    "plan",
+    "demo",
+    "evaluate",
+    "report",
+    "config",
+    "doctor",
+    "checkpoint",
+    "bench",
+)
 
 
 @pytest.fixture
