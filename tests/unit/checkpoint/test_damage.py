@@ -23,7 +23,7 @@ NUM_RANKS = 3
 
 def write(folder: Path) -> None:
     """Steps 1 and 2, by three ranks, in blocks of 100 bytes."""
-    hashing.BLOCK_BYTES = 100
+    hashing.SMALLEST_BLOCK = 100
     ranks = Ranks()
     shard = Shard.of(11, rank=ranks.rank, size=ranks.size)
     for step in (1, 2):
