@@ -263,7 +263,7 @@ def share_read(path: Path) -> tuple[int, int]:
 
 
 def save_big(folder: Path) -> None:
-    hashing.BLOCK_BYTES = 4096
+    hashing.SMALLEST_BLOCK = 4096
     ranks = Ranks()
     shard = Shard.of(20_011, rank=ranks.rank, size=ranks.size)
     rows = RowShard(torch.rand(len(shard), 16), shard)

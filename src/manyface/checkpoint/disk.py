@@ -48,12 +48,14 @@ class NewFile:
 
 def make_directory(path: Path) -> None:
     """Make a directory that was not there."""
-    path.mkdir()
+    with _naming(path):
+        path.mkdir()
 
 
 def rename(old: Path, new: Path) -> None:
     """Give a file or directory its name; atomic. A file that had it is gone."""
-    old.replace(new)
+    with _naming(old):
+        old.replace(new)
 
 
 def sync_directory(path: Path) -> None:

@@ -12,7 +12,8 @@ import xxhash
 
 from manyface.base.errors import DamagedCheckpointError
 
-BLOCK_BYTES = 1 << 24
+SMALLEST_BLOCK, LARGEST_BLOCK = 1 << 20, 1 << 26
+_BLOCKS = 2048  # about so many in a checkpoint: a part of it begins and ends inside of one
 _CHUNK_BYTES = 1 << 22
 
 
@@ -31,11 +32,17 @@ class FileFacts:
     hashes: tuple[str, ...]
 
 
-class BlockHash:
-    """The hashes of what is passed to `update`."""
+def choose_block(num_bytes: int) -> int:
+    """Bytes of a block, a power of two between the limits, for a checkpoint of `num_bytes`."""
+    wanted = 1 << (num_bytes // _BLOCKS).bit_length()
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, wanted))
 
-    def __init__(self, block_bytes: int | None = None) -> None:
-        self._block_bytes = block_bytes or BLOCK_BYTES
+
+class BlockHash:
+    """The hashes of what is passed to `update`, in blocks of `block_bytes`."""
+
+    def __init__(self, block_bytes: int) -> None:
+        self._block_bytes = block_bytes
         self._num_bytes = 0
         self._hashes: list[str] = []
         self._digest = xxhash.xxh3_128()

@@ -15,7 +15,7 @@ import torch
 import xxhash
 
 from manyface.base.errors import CheckpointError, DamagedCheckpointError
-from manyface.checkpoint.hashing import BLOCK_BYTES, FileFacts
+from manyface.checkpoint.hashing import FileFacts
 from manyface.checkpoint.layout import FORMAT, FORMAT_VERSION, MANIFEST_NAME, is_file_name
 from manyface.checkpoint.stream import DTYPE_NAMES
 
@@ -75,7 +75,7 @@ def render(manifest: Manifest) -> bytes:
         group: {name: vars(facts) for name, facts in members.items()}
         for group, members in manifest.tables.items()
     }
-    block_bytes = {facts.block_bytes for facts in manifest.files.values()} or {BLOCK_BYTES}
+    block_bytes = {facts.block_bytes for facts in manifest.files.values()}  # one for all
     return _spell(
         {
             "format": FORMAT,

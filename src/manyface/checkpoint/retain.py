@@ -1,16 +1,17 @@
 """Which checkpoints stay: the newest few and the best one. The newest is never deleted."""
 
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from manyface.base.errors import CheckpointError
+from manyface.checkpoint import disk
 from manyface.checkpoint.layout import (
     DAMAGED_PREFIX,
     DELETING_PREFIX,
     TEMPORARY_PREFIX,
     committed,
 )
+from manyface.checkpoint.together import describe
 
 
 def retain(directory: Path, *, keep: int, protect: Collection[Path] = ()) -> list[Path]:
@@ -24,10 +25,11 @@ def retain(directory: Path, *, keep: int, protect: Collection[Path] = ()) -> lis
     doomed = [path for path in committed(directory)[:-keep] if path.name not in spared]
     for path in doomed:
         try:
-            condemned = path.rename(path.with_name(DELETING_PREFIX + path.name))
+            condemned = path.with_name(DELETING_PREFIX + path.name)
+            disk.rename(path, condemned)
         except OSError as error:
-            raise CheckpointError(f"cannot delete the old checkpoint {path}: {error}") from error
-        shutil.rmtree(condemned, ignore_errors=True)
+            raise CheckpointError(f"cannot delete an old checkpoint: {describe(error)}") from error
+        disk.discard(condemned)
     return doomed
 
 
@@ -37,7 +39,7 @@ def sweep(directory: Path) -> None:
         return
     for path in directory.iterdir():
         if path.name.startswith((TEMPORARY_PREFIX, DELETING_PREFIX)):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            disk.discard(path)
 
 
 def set_aside(path: Path) -> Path:
@@ -46,6 +48,9 @@ def set_aside(path: Path) -> Path:
     while (aside := path.with_name(f"{DAMAGED_PREFIX}{path.name}-{number}")).exists():
         number += 1
     try:
-        return path.rename(aside)
+        disk.rename(path, aside)
     except OSError as error:
-        raise CheckpointError(f"cannot put the damaged checkpoint {path} aside: {error}") from error
+        raise CheckpointError(
+            f"cannot put a damaged checkpoint aside: {describe(error)}"
+        ) from error
+    return aside

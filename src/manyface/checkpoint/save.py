@@ -14,14 +14,14 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from manyface.base.errors import CheckpointError
 from manyface.checkpoint import disk
-from manyface.checkpoint.hashing import FileFacts
+from manyface.checkpoint.hashing import FileFacts, choose_block
 from manyface.checkpoint.layout import (
     MANIFEST_NAME,
     STATE_NAME,
@@ -72,13 +72,14 @@ def save(
     final = directory / step_name(step)
     check_replicas(tensors, ranks)
     _, plans = together(ranks, "what is saved", lambda: _plan(tensors, ranks), tell=itself)
+    tables = _join_tables([plan["tables"] for plan in plans])
+    num_bytes = sum(plan["bytes"] for plan in plans)
     try:
-        tables = _join_tables([plan["tables"] for plan in plans])
-        num_bytes = sum(plan["bytes"] for plan in plans)
         temporary = _begin(final, num_bytes, step=step, ranks=ranks)
         try:
-            _write(temporary, step=step, tensors=tensors, state=state, tables=tables, ranks=ranks)
-            by_first(ranks, "commit of a checkpoint", lambda: _commit(temporary, final))
+            files = _write(temporary, tensors, state, ranks, block_bytes=choose_block(num_bytes))
+            manifest = Manifest(step, files, ranks.size, tables)
+            by_first(ranks, "commit of a checkpoint", lambda: _commit(temporary, manifest, final))
         except BaseException:
             if ranks.rank == 0:
                 disk.discard(temporary)
@@ -100,9 +101,14 @@ def write_pointer(directory: Path, name: str, checkpoint: Path, **facts: Any) ->
 
 def replace_file(path: Path, content: bytes) -> None:
     """Put `content` at `path`: readers see the old file or the whole new one."""
+    replace_with(path, [content])
+
+
+def replace_with(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """As `replace_file`, from a stream."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
-        write_file(temporary, [content])
+        write_file(temporary, chunks)
         disk.rename(temporary, path)
     except OSError:
         disk.discard(temporary)
@@ -192,53 +198,45 @@ def _begin(final: Path, num_bytes: int, *, step: int, ranks: Ranks) -> Path:
 
 
 def _write(
-    path: Path,
-    *,
-    step: int,
-    tensors: Groups,
-    state: Mapping[str, Any],
-    tables: Tables,
-    ranks: Ranks,
-) -> None:
-    """Each rank writes its files, then rank 0 the manifest of all."""
-
-    def write() -> dict[str, FileFacts]:
-        return _write_mine(path, tensors=tensors, state=state, ranks=ranks)
-
-    _, said = together(ranks, "files of a checkpoint", write, tell=_as_json)
-    files = {
+    path: Path, tensors: Groups, state: Mapping[str, Any], ranks: Ranks, *, block_bytes: int
+) -> dict[str, FileFacts]:
+    """Each rank writes its files; the facts of all."""
+    _, said = together(
+        ranks,
+        "files of a checkpoint",
+        lambda: _write_mine(path, tensors, state, ranks, block_bytes=block_bytes),
+        tell=_as_json,
+    )
+    return {
         name: FileFacts(facts["num_bytes"], facts["block_bytes"], tuple(facts["hashes"]))
         for part in said
         for name, facts in part.items()
     }
-    manifest = Manifest(step, files, ranks.size, tables)
-
-    def finish() -> None:
-        write_file(path / MANIFEST_NAME, [render(manifest)])
-        disk.sync_directory(path)
-
-    by_first(ranks, "manifest of a checkpoint", finish)
 
 
 def _write_mine(
-    path: Path, *, tensors: Groups, state: Mapping[str, Any], ranks: Ranks
+    path: Path, tensors: Groups, state: Mapping[str, Any], ranks: Ranks, *, block_bytes: int
 ) -> dict[str, FileFacts]:
-    files = {}
+    content: dict[str, Iterable[bytes | memoryview]] = {}
     for group, members in tensors.items():
         mine, ours = _divide(members, ranks)
         if ranks.rank == 0:
-            name = group + TENSOR_SUFFIX
-            files[name] = write_file(path / name, safetensors_chunks(ours))
+            content[group + TENSOR_SUFFIX] = safetensors_chunks(ours)
         if mine:
-            name = shard_file(group, rank=ranks.rank, size=ranks.size)
-            files[name] = write_file(path / name, safetensors_chunks(mine))
+            file = shard_file(group, rank=ranks.rank, size=ranks.size)
+            content[file] = safetensors_chunks(mine)
     if ranks.rank == 0:
         text = json.dumps(state, indent=1, allow_nan=False) + "\n"
-        files[STATE_NAME] = write_file(path / STATE_NAME, [text.encode()])
-    return files
+        content[STATE_NAME] = [text.encode()]
+    return {
+        name: write_file(path / name, chunks, block_bytes=block_bytes)
+        for name, chunks in content.items()
+    }
 
 
-def _commit(temporary: Path, final: Path) -> None:
+def _commit(temporary: Path, manifest: Manifest, final: Path) -> None:
+    write_file(temporary / MANIFEST_NAME, [render(manifest)])
+    disk.sync_directory(temporary)
     disk.rename(temporary, final)
     disk.sync_directory(final.parent)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from manyface.checkpoint import disk
-from manyface.checkpoint.hashing import BlockHash, FileFacts
+from manyface.checkpoint.hashing import LARGEST_BLOCK, BlockHash, FileFacts
 from manyface.checkpoint.tables import RowShard, StoredTable
 
 _PIECE_NUMBERS = 1 << 22
@@ -38,9 +38,11 @@ DTYPE_NAMES = {
 Saved = Tensor | RowShard | StoredTable
 
 
-def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> FileFacts:
+def write_file(
+    path: Path, chunks: Iterable[bytes | memoryview], *, block_bytes: int = LARGEST_BLOCK
+) -> FileFacts:
     """Write `chunks` to a new file, force it to the disk; returns its size and hashes."""
-    digest = BlockHash()
+    digest = BlockHash(block_bytes)
     with disk.NewFile(path) as file:
         for chunk in chunks:
             digest.update(chunk)

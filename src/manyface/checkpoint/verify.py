@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 from manyface.base.errors import DamagedCheckpointError
 from manyface.checkpoint.hashing import FileFacts, check_blocks, check_size
-from manyface.checkpoint.layout import MANIFEST_NAME, TENSOR_SUFFIX, step_of
+from manyface.checkpoint.layout import MANIFEST_NAME, TENSOR_SUFFIX, step_name, step_of
 from manyface.checkpoint.manifest import DTYPES, Manifest, TableFacts
 from manyface.parallel import Shard
 
@@ -26,13 +26,7 @@ def verify(path: Path, manifest: Manifest, *, rank: int = 0, size: int = 1) -> N
     Raises DamagedCheckpointError naming the first file that is missing, extra, cut or changed, or
     holds other tensors than the manifest says.
     """
-    if manifest.step != step_of(path):
-        raise DamagedCheckpointError(
-            f"{path / MANIFEST_NAME} is of step {manifest.step}, so of another checkpoint"
-        )
-    _check_names(path, manifest)
-    for name, facts in manifest.files.items():
-        check_size(path / name, facts)
+    check_listing(path, manifest)
     for name, blocks in _share(manifest, rank, size):
         check_blocks(path / name, manifest.files[name], blocks)
     for number, (name, members) in enumerate(sorted(_tables_by_file(manifest).items())):
@@ -40,12 +34,20 @@ def verify(path: Path, manifest: Manifest, *, rank: int = 0, size: int = 1) -> N
             _check_tables(path / name, members)
 
 
-def _check_names(path: Path, manifest: Manifest) -> None:
+def check_listing(path: Path, manifest: Manifest) -> None:
+    """As `verify`, without reading the files: the step, which files there are, their sizes."""
+    if manifest.step != step_of(path):
+        raise DamagedCheckpointError(
+            f"{path / MANIFEST_NAME} is of step {manifest.step}: expected it in a directory "
+            f"{step_name(manifest.step)}, got {path.name}"
+        )
     present = {entry.name for entry in path.iterdir()} - {MANIFEST_NAME}
     if missing := sorted(manifest.files.keys() - present):
         raise DamagedCheckpointError(f"{path / missing[0]} is missing")
     if extra := sorted(present - manifest.files.keys()):
         raise DamagedCheckpointError(f"{path / extra[0]} is not in the manifest")
+    for name, facts in manifest.files.items():
+        check_size(path / name, facts)
 
 
 def _check_tables(path: Path, members: Members) -> None:

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 import manyface
-from manyface.cli import bench, config, demo, doctor, evaluate, import_config, plan, report, train
+from manyface.cli import (
+    bench,
+    checkpoint,
+    config,
+    demo,
+    doctor,
+    evaluate,
+    import_config,
+    plan,
+    report,
+    train,
+)
 
 HELP = """Train face-recognition embeddings with very many identities, and see how good they are.
 
@@ -76,6 +87,11 @@ for verb, function, summary in (
     ("doctor", doctor.doctor, "What this machine has, and what is missing."),
 ):
     app.command(verb, short_help=summary)(function)
+app.add_typer(
+    checkpoint.app,
+    name="checkpoint",
+    short_help="Look at checkpoints, check them, put them into other files.",
+)
 app.add_typer(
     bench.app, name="bench", short_help="Time and memory of heads and trainings on this machine."
 )

@@ -155,6 +155,12 @@ class TrainConfig(Section):
     checkpoint_minutes: NotNegative = Field(
         10.0, description="Minutes between checkpoints; 0 is off. The end always writes one."
     )
+    staging_gib: NotNegative | None = Field(
+        None,
+        description="Memory of each process for a copy of what a checkpoint holds, so that it is "
+        "written beside training; left out, up to 0.4 of what is free. What is larger, and all "
+        "with 0, is written while training waits.",
+    )
     keep: Count = Field(2, description="Newest checkpoints to keep; the best is kept besides.")
     tensorboard: bool = Field(False, description="Write TensorBoard files (extra: tensorboard).")
 

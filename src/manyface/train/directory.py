@@ -39,6 +39,7 @@ _FREE = {
     "train.log_every",
     "train.checkpoint_every",
     "train.checkpoint_minutes",
+    "train.staging_gib",
     "train.keep",
     "train.tensorboard",
 }

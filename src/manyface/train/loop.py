@@ -89,13 +89,17 @@ def run_loop(
                     guard.check()
                     improved = position.take_score(evaluate(position.step))
 
-                due = saver.due(position.step, last=num_steps)
-                received, due = agreed(stop.received, due, ranks)
-                if improved or received or due:
+                received, is_late, is_writing = agreed(stop.received, saver, ranks)
+                if not is_writing:
+                    saver.wait()  # what was written is known, and its error raised, on all ranks
+                if improved or received or saver.due(position.step, last=num_steps, late=is_late):
                     guard.check()
                     recorder.measure(position)
-                    saver.save(method, position, best=improved)
+                    ends = bool(received) or position.step == num_steps
+                    saver.save(method, position, best=improved, at_once=ends)
 
+                if received or position.step == num_steps:
+                    saver.wait()
                 if received:
                     raise Interrupted(received, checkpoint=saver.last)
                 if position.step == num_steps:
@@ -124,14 +128,18 @@ def run_loop(
 
 
 def agreed(
-    received: signal.Signals | None, due: bool, ranks: Ranks
-) -> tuple[signal.Signals | None, bool]:
-    """The signal that any rank has received, and whether rank 0 finds that a save is due.
+    received: signal.Signals | None, saver: Saver, ranks: Ranks
+) -> tuple[signal.Signals | None, bool, bool]:
+    """The signal that any rank has received, whether rank 0 finds it time for a save, and whether
+    any is writing one.
 
     Once before a step, and for all of it: a signal may come between two looks.
     """
-    number, is_due = ranks.agree(received or 0, int(due and ranks.rank == 0), name="stop and save")
-    return signal.Signals(number) if number else None, bool(is_due)
+    is_late = saver.is_late and ranks.rank == 0
+    number, late, writing = ranks.agree(
+        received or 0, int(is_late), int(saver.is_writing), name="stop and save"
+    )
+    return signal.Signals(number) if number else None, bool(late), bool(writing)
 
 
 def batches_of_steps(

@@ -231,6 +231,12 @@ def _prepare(training: Training, *, recorder: Recorder, stop: StopFlag) -> None:
         )
 
 
+def staging_bytes(config: Config) -> int | None:
+    """Memory for copies that are written beside training; None is as the saver chooses."""
+    chosen = config.train.staging_gib
+    return None if chosen is None else int(chosen * 2**30)
+
+
 def _run(
     config: Config, training: Training, start: _Start, *, recorder: Recorder, stop: StopFlag
 ) -> RunResult:
@@ -263,7 +269,7 @@ def _run(
             last=start.checkpoint,
             data=start.data,
             on_save=recorder.saved,
-            ranks=training.ranks,
+            staging_bytes=staging_bytes(config),
         ),
         recorder=recorder,
         stop=stop,

@@ -2,20 +2,34 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from manyface.base.errors import NonFiniteError
-from manyface.checkpoint import read_pointer, retain, step_of, write_pointer
-from manyface.parallel import ALONE, Ranks, all_or_none
+from manyface.checkpoint import (
+    AsyncSaver,
+    Pause,
+    by_first,
+    own_ranks,
+    read_pointer,
+    retain,
+    step_name,
+    step_of,
+    write_pointer,
+)
+from manyface.parallel import Ranks
 from manyface.train.method import Method
-from manyface.train.state import Facts, Position, save_state
+from manyface.train.state import Facts, Position, state_of
 
 OnSave = Callable[[Path], None]
 
 
 class Saver:
-    """Commits checkpoints of a run, keeps the newest few and the best.
+    """Commits checkpoints of a run, keeps the newest few and the best; of every rank one.
+
+    All ranks construct it and call `save` at the same steps. `poll` and `wait` tell of what was
+    written in the background, where `staging_bytes` allow for that.
 
     Args:
         directory: the run's `checkpoints` directory.
@@ -25,7 +39,13 @@ class Saver:
         last: the checkpoint that the run was resumed from.
         data: facts about the data that a resume compares.
         on_save: told of every new checkpoint.
-        ranks: that save together; rank 0 has the clock.
+        staging_bytes: of each rank for copies that are written in the background; 0: `save` returns
+            when all is written; None: a share of the memory that is available.
+        ranks: whose group nobody else talks on; default: all, with a new group.
+
+    Attributes:
+        last: the newest checkpoint that is known to be committed.
+        pause: what the last save took from training.
     """
 
     def __init__(
@@ -38,41 +58,73 @@ class Saver:
         last: Path | None = None,
         data: Facts = MappingProxyType({}),
         on_save: OnSave = lambda path: None,
+        staging_bytes: int | None = 0,
+        ranks: Ranks | None = None,
         clock: Callable[[], float] = time.monotonic,
-        ranks: Ranks = ALONE,
     ) -> None:
-        self.directory, self.last, self.ranks = directory, last, ranks
+        self.directory, self.last = directory, last
+        self.pause = Pause(0.0, in_background=False)
+        self._ranks = ranks or own_ranks()
+        self._writer = AsyncSaver(directory, staging_bytes=staging_bytes, ranks=self._ranks)
+        self._step = None if last is None else step_of(last)  # of the last save that was begun
         self._keep, self._every, self._every_seconds = keep, every, every_seconds
         self._on_save, self._clock, self._data = on_save, clock, data
         self._saved_at = clock()
 
     def due(self, step: int, *, last: int) -> bool:
         """Whether the state after `step` updates is to be saved; `last` always is, once."""
-        if self.last is not None and step_of(self.last) == step:
+        if self._step == step:
             return False
         if step == last or (step > 0 and self._every > 0 and step % self._every == 0):
             return True
         return 0 < self._every_seconds <= self._clock() - self._saved_at
 
-    def save(self, method: Method, position: Position, *, best: bool = False) -> None:
-        """Commit the state; a step that is there already only gets its pointers."""
-        path = self.last
-        if path is None or step_of(path) != position.step:
-            path = self.last = save_state(
-                self.directory, method, position, data=self._data, ranks=self.ranks
+    def save(
+        self, method: Method, position: Position, *, best: bool = False, at_once: bool = False
+    ) -> None:
+        """Commit the state, or begin to unless `at_once`; a step that is there already only gets
+        its pointers.
+
+        Raises what the write before this one raised, on all ranks; see `manyface.checkpoint.save`.
+        """
+        score = position.best_score if best else None
+        point = partial(self._point, step=position.step, score=score)
+        if self._step == position.step:
+            self.wait()
+            kept = self.directory / step_name(position.step)
+            by_first(self._ranks, "pointers to a checkpoint", lambda: point(kept))
+        else:
+            tensors, state = state_of(method, position, data=self._data)
+            self.pause = self._writer.save(
+                step=position.step, tensors=tensors, state=state, after=point, at_once=at_once
             )
-            self._on_save(path)
-        with all_or_none(self.ranks, "retention"):
-            if self.ranks.rank == 0:
-                self._point(path, position, best=best)
+            self._step = position.step
+            self.poll()
         self._saved_at = self._clock()
 
-    def _point(self, path: Path, position: Position, *, best: bool) -> None:
-        write_pointer(self.directory, "last", path, step=position.step)
-        if best:
-            write_pointer(
-                self.directory, "best", path, step=position.step, score=position.best_score
-            )
+    def poll(self) -> None:
+        """Note what was written meanwhile; raises what that write raised. At every step."""
+        self._note(self._writer.poll())
+
+    def wait(self) -> None:
+        """As `poll`, when all is written. Before a run ends."""
+        self._note(self._writer.wait())
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._writer.is_writing
+
+    def _note(self, path: Path | None) -> None:
+        if path is not None:
+            self.last = path
+            self._on_save(path)
+
+    def _point(self, path: Path, *, step: int, score: float | None) -> None:
+        """Pointers and retention; of rank 0. A score makes the checkpoint the best."""
+        write_pointer(self.directory, "last", path, step=step)
+        if score is not None:
+            write_pointer(self.directory, "best", path, step=step, score=score)
         best_path = read_pointer(self.directory, "best")
         retain(self.directory, keep=self._keep, protect=[best_path] if best_path else [])
 

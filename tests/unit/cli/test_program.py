@@ -15,6 +15,7 @@ from manyface.config import parse_config
 Outcome = tuple[int, str, str]
 VERBS = (
     *("train", "plan", "demo", "evaluate", "report", "config", "import-config", "doctor"),
+    "checkpoint",
     "bench",
 )
 
