@@ -1,5 +1,6 @@
 """Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import torch
 from processes import on_ranks
 from torch import nn
 
-from manyface.base.errors import ManyfaceError
-from manyface.checkpoint import load, newest
+from manyface.base.errors import ManyfaceError, ReplicaError
+from manyface.checkpoint import RowShard, load, newest
 from manyface.config import parse_config
 from manyface.data import Augmentation, DualLoader, Loader
 from manyface.data.synthetic import SyntheticFaces
@@ -17,8 +18,9 @@ from manyface.heads import PartialFC
 from manyface.margins import CosFace
 from manyface.observe import read_events
 from manyface.observe.progress import SilentProgress
-from manyface.parallel import ALONE, HERE, Ranks
+from manyface.parallel import ALONE, HERE, Ranks, Shard
 from manyface.train import StopFlag, train
+from manyface.train.compare import compare_copies
 from manyface.train.method import Classification
 from manyface.train.step import FiniteGuard, train_step
 
@@ -148,6 +150,82 @@ def test_steps_are_those_of_one_process(num_ranks: int, accumulation: int) -> No
         assert numbers == pytest.approx(expected, rel=1e-10)
         for mine, theirs in zip(found, weights, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
+def drift(rank_of_flip: int, kind: str) -> str:
+    """Flip the lowest bit of one number on one rank."""
+    ranks = Ranks()
+    tensors: dict[str, Any] = {
+        "net.weight": torch.linspace(-1, 1, 1001),
+        "net.half": torch.ones(7, dtype=torch.bfloat16),
+        "net.mask": torch.ones(5, dtype=torch.bool),
+        "count": torch.tensor(17),
+        "rows": RowShard(
+            torch.full((1, 2), float(ranks.rank)), Shard(ranks.rank, ranks.rank + 1, 3)
+        ),
+    }
+    if ranks.rank == rank_of_flip:
+        if kind == "net.mask":
+            tensors[kind][3] = False
+        else:
+            integers = {4: torch.int32, 2: torch.int16, 8: torch.int64}
+            bits = tensors[kind].view(integers[tensors[kind].element_size()])
+            bits.view(-1)[-1] ^= 1
+    try:
+        compare_copies(tensors, ranks)
+    except ReplicaError as error:
+        return str(error)
+    return "equal"
+
+
+@pytest.mark.parametrize("kind", ["net.weight", "net.half", "net.mask", "count"])
+def test_one_flipped_bit_is_found_and_its_rank_named(kind: str) -> None:
+    assert on_ranks(drift, 3, 5, kind) == ["equal"] * 3
+    for rank in range(3):
+        found = on_ranks(drift, 3, rank, kind)
+        assert len(set(found)) == 1
+        assert found[0].startswith(f"rank {rank} of 3 has another {kind} than the other ranks")
+
+
+def flip_in_training(folder: Path) -> str:
+    config = parse_config(
+        "", [f"run.directory={folder}", *TINY, "train.compare_every=3", "train.checkpoint_every=2"]
+    )
+    stop = _FlipsAfter(4 if Ranks().rank == 1 else 0)
+    try:
+        train(config, progress=lambda name, *, num_steps: SilentProgress(), stop=stop)
+    except ReplicaError as error:
+        return f"{HERE.step}: {error}"
+    return "done"
+
+
+class _FlipsAfter(StopFlag):
+    """Looks like a stop flag, and flips a bit of the net when so many steps are made."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self._flip_step = step
+        HERE.step = 0
+
+    @property  # type: ignore[override]
+    def received(self) -> Any:
+        if self._flip_step and HERE.step >= self._flip_step:
+            self._flip_step = 0
+            found = [each for each in gc.get_objects() if isinstance(each, Classification)]
+            weight = next(found[0].net.parameters())
+            weight.data.view(torch.int32).view(-1)[0] ^= 1 << 20
+        return None
+
+    @received.setter
+    def received(self, value: Any) -> None:
+        pass
+
+
+def test_a_net_that_drifts_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    found = on_ranks(flip_in_training, 3, tmp_path)
+    assert len(set(found)) == 1
+    assert found[0].startswith("6: rank 1 of 3 has another backbone."), found
+    assert newest(tmp_path / "run" / "checkpoints").name == "step-00000004"  # type: ignore[union-attr]
 
 
 # --- runs -----------------------------------------------------------------------------------------

@@ -161,6 +161,11 @@ class TrainConfig(Section):
         "written beside training; left out, up to 0.4 of what is free. What is larger, and all "
         "with 0, is written while training waits.",
     )
+    compare_every: CountOrOff = Field(
+        100,
+        description="Updates after which several ranks compare their copies of the nets and their "
+        "optimizers; one that differs ends the run. 0 is off.",
+    )
     keep: Count = Field(2, description="Newest checkpoints to keep; the best is kept besides.")
     tensorboard: bool = Field(False, description="Write TensorBoard files (extra: tensorboard).")
 

@@ -224,6 +224,7 @@ def build_plan(config: Config, steps_per_epoch: float) -> Plan:
         accumulation=config.optimizer.accumulation,
         log_every=config.train.log_every,
         evaluate_every=evaluate_every,
+        compare_every=config.train.compare_every,
     )
 
 

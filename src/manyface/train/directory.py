@@ -40,6 +40,7 @@ _FREE = {
     "train.checkpoint_every",
     "train.checkpoint_minutes",
     "train.staging_gib",
+    "train.compare_every",
     "train.keep",
     "train.tensorboard",
 }

@@ -17,11 +17,12 @@ from typing import Protocol
 from manyface.base.errors import NonFiniteError
 from manyface.data.loader import Batch
 from manyface.parallel import ALONE, HERE, Ranks
+from manyface.train.compare import compare_copies
 from manyface.train.method import Method
 from manyface.train.recording import Recorder
 from manyface.train.saving import Saver
 from manyface.train.schedule import Schedule
-from manyface.train.state import Position
+from manyface.train.state import Position, tensors_of
 from manyface.train.step import FiniteGuard, train_step
 from manyface.train.stop import Interrupted, StopFlag
 
@@ -42,6 +43,7 @@ class Plan:
     accumulation: int = 1
     log_every: int = 50
     evaluate_every: int = 0
+    compare_every: int = 0
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the net after `step` updates is evaluated.
@@ -52,6 +54,10 @@ class Plan:
         if 0 < last - step < self.evaluate_every / 2:
             return False
         return is_due(step, every=self.evaluate_every, last=last)
+
+    def compares_at(self, step: int) -> bool:
+        """Whether the ranks' copies are compared after the update that ends at `step`."""
+        return self.compare_every > 0 and step % self.compare_every == 0
 
     def logs_at(self, step: int) -> bool:
         """Whether the update that ends at `step` is logged; the first one shows that all works."""
@@ -118,6 +124,8 @@ def run_loop(
                         rank=ranks.rank,
                     )
                     position.step = HERE.step = position.step + 1
+                    if plan.compares_at(position.step):
+                        compare_copies(tensors_of(method), ranks)
                     recorder.throughput.add(sum(batch.num_images for batch in batches))
                     if plan.logs_at(position.step):
                         guard.check()

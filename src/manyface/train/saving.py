@@ -71,13 +71,21 @@ class Saver:
         self._on_save, self._clock, self._data = on_save, clock, data
         self._saved_at = clock()
 
-    def due(self, step: int, *, last: int) -> bool:
-        """Whether the state after `step` updates is to be saved; `last` always is, once."""
+    @property
+    def is_late(self) -> bool:
+        """Whether the last save is `every_seconds` ago, by the clock of this rank."""
+        return 0 < self._every_seconds <= self._clock() - self._saved_at
+
+    def due(self, step: int, *, last: int, late: bool | None = None) -> bool:
+        """Whether the state after `step` updates is to be saved; `last` always is, once.
+
+        Several ranks must agree on `late`; by default it is `is_late`.
+        """
         if self._step == step:
             return False
         if step == last or (step > 0 and self._every > 0 and step % self._every == 0):
             return True
-        return 0 < self._every_seconds <= self._clock() - self._saved_at
+        return self.is_late if late is None else late
 
     def save(
         self, method: Method, position: Position, *, best: bool = False, at_once: bool = False

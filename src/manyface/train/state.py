@@ -89,6 +89,13 @@ def state_of(
     return tensors, {"position": asdict(position), "data": dict(data), "trees": trees}
 
 
+def tensors_of(method: Method) -> dict[str, torch.Tensor | RowShard]:
+    """Every tensor of a method's state by its path, not copied."""
+    tensors: dict[str, torch.Tensor | RowShard] = {}
+    pack(method.state_dict(), tensors)
+    return tensors
+
+
 def resume_state(
     directory: Path,
     method: Method,

@@ -1,0 +1,43 @@
+"""Whether the ranks' copies are still one net: compared every so many steps, on the device.
+
+A copy drifts by a flipped bit in memory or by a step that one rank made otherwise, and nothing else
+would show it: the mean of gradients hides it. A tensor's checksum is the sum of its bits as
+integers, which no single flip leaves as it was and which no order of summation changes. (A
+checkpoint compares by a stronger hash, checkpoint/replicas.py; that would wait for the device.)
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from manyface.base.errors import ReplicaError
+from manyface.checkpoint import RowShard
+from manyface.parallel import Ranks
+
+SUMS = "checksums of copies"
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def compare_copies(tensors: Mapping[str, Tensor | RowShard], ranks: Ranks) -> None:
+    """Raise ReplicaError, on all ranks, naming a tensor and the rank whose copy differs.
+
+    Args:
+        tensors: by name, the same names on all ranks; rows of a table are left out.
+        ranks: all of them call this: an all-gather of 8 bytes for each tensor.
+    """
+    copies = {name: each for name, each in tensors.items() if isinstance(each, Tensor)}
+    if ranks.is_alone or not copies:
+        return
+    mine = torch.stack([checksum(copy).to(ranks.talks_on) for copy in copies.values()])
+    everyone = ranks.gather(mine[None], [1] * ranks.size, SUMS).wait()  # [W, number of tensors]
+    usual = everyone.mode(dim=0).values
+    if bool((different := everyone != usual).any()):
+        rank, number = different.nonzero()[0].tolist()
+        raise ReplicaError(list(copies)[number], rank=rank, size=ranks.size)
+
+
+def checksum(tensor: Tensor) -> Tensor:
+    """Scalar int64 on the tensor's device: the sum of its elements' bits, wrapping."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    return flat.view(_INTEGERS[flat.element_size()]).sum(dtype=torch.int64)
