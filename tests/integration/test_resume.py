@@ -227,10 +227,10 @@ def test_disk_full_stops_the_run_and_the_earlier_checkpoint_carries_on(tmp_path,
     train(whole, progress=silent)
     write_file = stream_module.write_file
 
-    def failing(path, chunks):
+    def failing(path, chunks, **options):
         if ".tmp-6-" in str(path) and path.name == "head.safetensors":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return write_file(path, chunks)
+        return write_file(path, chunks, **options)
 
     monkeypatch.setattr(sys.modules["manyface.checkpoint.save"], "write_file", failing)
     with pytest.raises(CheckpointError, match=r"step-00000006.*errno 28.*step-00000004"):
