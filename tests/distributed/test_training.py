@@ -129,9 +129,7 @@ def _steps(ranks: Ranks, accumulation: int) -> tuple[list[float], list[torch.Ten
     guard = FiniteGuard(method.device)
     for step in range(4):
         batches = [loader.batch(step * accumulation + k) for k in range(accumulation)]
-        done = train_step(
-            method, batches, step=step, factor=1.0, seed=0, guard=guard, rank=ranks.rank
-        )
+        done = train_step(method, batches, step=step, factor=1.0, seed=0, guard=guard, ranks=ranks)
         numbers += [float(done.loss), float(done.grad_norm)]
     return numbers, [p.detach().clone() for p in net.parameters()]
 

@@ -51,7 +51,8 @@ def _run(words: list[str], *, debug: bool) -> int:
 
 
 def _complain(line: str) -> None:
-    rank = f"rank {os.environ['RANK']}: " if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+    is_one_of_many = os.environ.get("WORLD_SIZE", "1") != "1" and not line.startswith("rank ")
+    rank = f"rank {os.environ.get('RANK')}: " if is_one_of_many else ""
     with suppress(OSError):  # the terminal may have been closed; the exit code stays
         typer.echo(f"error: {rank}{line}", err=True)
 

@@ -38,11 +38,13 @@ class Activity:
         step: updates that it has made.
         doing: the collective that it is in, "" between them.
         since: when that began, by the monotonic clock.
+        has_failed: a collective has; the process says why and ends.
     """
 
     step: int = 0
     doing: str = ""
     since: float = 0.0
+    has_failed: bool = False
 
     def begin(self, doing: str) -> None:
         """It is in the collective `doing` from now on."""
@@ -196,17 +198,36 @@ class Ranks:
         self.sent[name] += values.nbytes
 
     @contextmanager
-    def _named(self, name: str) -> Iterator[None]:
+    def working(self, name: str) -> Iterator[None]:
+        """Inside, collectives are made that are not made here (DistributedDataParallel's): one that
+        fails is a PeerError under this name, other errors stay what they are."""
+        with self._named(name, is_failure=_is_of_a_collective):
+            yield
+
+    @contextmanager
+    def _named(
+        self, name: str, is_failure: Callable[[Exception], bool] = lambda error: True
+    ) -> Iterator[None]:
+        before = HERE.doing
         HERE.begin(name)
         try:
             yield
         except RuntimeError as error:
+            if self.is_alone or not is_failure(error):
+                raise
+            HERE.has_failed = True
             raise PeerError(name, rank=self.rank, size=self.size, error=error) from error
-        HERE.begin("")
+        HERE.begin(before)
 
 
 ALONE = Ranks(alone=True)
 _NOTHING = torch.empty(0, dtype=torch.uint8)
+
+
+def _is_of_a_collective(error: Exception) -> bool:
+    """By its words: gloo has no class of its own for them."""
+    words = ("gloo", "NCCL", "c10d", "Connection closed by peer", "Timed out waiting")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
 
 
 def _padded(values: Tensor, length: int) -> Tensor:

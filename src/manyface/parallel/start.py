@@ -8,16 +8,18 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 
 import torch
 import torch.distributed as dist
 
 from manyface.base.errors import ManyfaceError
 from manyface.parallel.heartbeat import Heartbeat
-from manyface.parallel.ranks import Ranks
+from manyface.parallel.ranks import HERE, Ranks
 
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 SECONDS_CPU, SECONDS_GPU = 120.0, 600.0
@@ -68,10 +70,32 @@ def joined(device: torch.device, *, seconds: float = 0.0) -> Iterator[Ranks]:
     _meet(device, seconds)
     try:
         ranks = Ranks()
-        with Heartbeat(ranks):
+        with _patient_when_failing(), Heartbeat(ranks):
             yield ranks
     finally:
         _leave()
+
+
+@contextmanager
+def _patient_when_failing() -> Iterator[None]:
+    """SIGTERM does not interrupt a process that is saying why a collective failed.
+
+    When a rank dies the launcher sends it to the others at once, who know best what happened.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not HERE.has_failed:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def die_with_parent() -> None:

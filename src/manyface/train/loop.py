@@ -121,7 +121,7 @@ def run_loop(
                         factor=factor,
                         seed=plan.seed,
                         guard=guard,
-                        rank=ranks.rank,
+                        ranks=ranks,
                     )
                     position.step = HERE.step = position.step + 1
                     if plan.compares_at(position.step):

@@ -23,6 +23,7 @@ from torch import Tensor
 from manyface.base.errors import NonFiniteError
 from manyface.base.random import stream_seed
 from manyface.data.loader import Batch
+from manyface.parallel import ALONE, Ranks
 from manyface.train.method import Method
 
 
@@ -42,17 +43,18 @@ def train_step(
     factor: float,
     seed: int,
     guard: "FiniteGuard",
-    rank: int = 0,
+    ranks: Ranks = ALONE,
 ) -> StepResult:
     """Make update number `step` (from 0) with the mean loss of `batches`."""
     num_images = sum(batch.num_images for batch in batches)
     losses: list[Tensor] = []
-    with step_randomness(seed, step, device=method.device, rank=rank):
+    with step_randomness(seed, step, device=method.device, rank=ranks.rank):
         method.begin_step()
         for batch in batches:
             with nullcontext() if batch is batches[-1] else method.accumulating():
                 loss = method.loss(batch) * (batch.num_images / num_images)
-                loss.backward()  # type: ignore[no-untyped-call]
+                with ranks.working("gradients of the net"):
+                    loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         total = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         result = StepResult(loss=total, grad_norm=method.clip_gradients())
