@@ -60,7 +60,7 @@ def test_every_head_is_the_same_on_any_number_of_ranks(head: str, counts: tuple[
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("head", ["full", "partial", "partial_all"])
 def test_fewer_classes_than_ranks(num_classes: int, head: str) -> None:
-    for loss in ("cosface", "smoothing", "curricularface"):
+    for loss in ("cosface", "smoothing", "curricularface", "huge_scale"):
         compare(Case((2, 1, 0, 3), num_classes=num_classes, head=head, loss=loss))
 
 

@@ -347,7 +347,7 @@ def _held(head: nn.Module) -> tuple[int, int]:
     """Bytes of rows, and of what goes with them: the optimizer's state, the pool's index."""
     if isinstance(head, F2C):
         index = 4 * head.num_identities + (4 + 1 + 8 + 8 + 13) * head.pool.num_slots
-        return head.pool.rows.nbytes, index
+        return head.pool.slot_rows.nbytes, index
     buffers = dict(head.named_buffers())
     rows = max(buffers.values(), key=lambda tensor: tensor.nbytes).nbytes
     return rows, _bytes(buffers.values()) - rows
