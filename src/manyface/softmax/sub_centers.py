@@ -60,7 +60,7 @@ def nearest_own(
     own, _ = unit_rows(rows.to(unit.dtype))  # [B S, D]
     if sub_centers == 1:
         return targets, own, (unit * own).sum(dim=1)
-    own = own.view(len(unit), sub_centers, -1)
+    own = own.view(len(unit), sub_centers, own.shape[1])
     cosine, which = (unit[:, None] * own).sum(dim=2).max(dim=1)  # [B]
     samples = torch.arange(len(unit), device=unit.device)
     return targets * sub_centers + which, own[samples, which], cosine
