@@ -11,6 +11,7 @@ from torch import Tensor
 import manyface as mf
 from manyface.centers import RowAdamW, RowSGD
 from manyface.heads import CenterHead
+from manyface.heads.hard import HardNegatives
 from manyface.heads.sampling import Strata
 from manyface.margins import AdaFace, CurricularFace
 from manyface.parallel import ALONE, Ranks
@@ -43,6 +44,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "positives": {"sample_rate": 0.0},
     "blocks": {"sample_rate": 0.5, "block": 4},
     "strata": {"sample_rate": 0.5, "sampler": Strata(3)},
+    "hard": {"sample_rate": 0.5},
 }
 OPTIMIZERS: dict[str, Any] = {
     "frozen": lambda: RowSGD(0.9, 5e-4),
@@ -76,6 +78,7 @@ class Trained:
     rows: dict[str, Tensor]
     sent: dict[str, int]
     centers: Tensor
+    lists: Tensor | None
 
 
 def make_head(case: Case, ranks: Ranks) -> CenterHead:
@@ -92,6 +95,13 @@ def make_head(case: Case, ranks: Ranks) -> CenterHead:
         **copy.deepcopy(LOSSES[case.loss]),
         **HEADS[case.head],
     }
+    if case.head == "hard":  # one with lists of its own, all made within the steps
+        options["sampler"] = HardNegatives(
+            case.num_classes,
+            share=0.6,
+            neighbours=min(4, case.num_classes - 1),
+            refresh_steps=STEPS - 1,
+        )
     return mf.FullFC(**options) if case.head == "full" else mf.PartialFC(**options)
 
 
@@ -138,4 +148,5 @@ def _train(case: Case, ranks: Ranks) -> Trained:
         {name: values.clone() for name, values in head.centers.named_buffers()},
         dict(ranks.sent),
         head.class_centers(torch.tensor([0, case.num_classes - 1, case.num_classes // 2])),
+        dict(head.named_buffers()).get("sampler.nearest"),
     )

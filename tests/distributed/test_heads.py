@@ -13,6 +13,9 @@ from processes import on_ranks, outcomes
 from torch import Tensor
 
 import manyface as mf
+from manyface.base.errors import ConfigError
+from manyface.heads.hard import CLASSES, COSINES, ROWS
+from manyface.heads.resize import drop, grow
 from manyface.margins import CosFace
 
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
@@ -29,6 +32,9 @@ def compare(case: Case) -> None:
             **TOLERANCE,
         )
         torch.testing.assert_close(rank.centers, alone.centers, **TOLERANCE)
+        if alone.lists is not None:
+            assert rank.lists is not None
+            assert torch.equal(rank.lists, alone.lists)
     for number, expected in enumerate(alone.gradients):
         parts = [rank.gradients[number] for rank in found]
         torch.testing.assert_close(torch.cat(parts), expected, **TOLERANCE)
@@ -60,7 +66,7 @@ def test_every_head_is_the_same_on_any_number_of_ranks(head: str, counts: tuple[
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("head", ["full", "partial", "partial_all"])
 def test_fewer_classes_than_ranks(num_classes: int, head: str) -> None:
-    for loss in ("cosface", "smoothing", "curricularface"):
+    for loss in ("cosface", "smoothing", "curricularface", "huge_scale"):
         compare(Case((2, 1, 0, 3), num_classes=num_classes, head=head, loss=loss))
 
 
@@ -98,6 +104,29 @@ def test_the_same_number_of_ranks_gives_the_same_bits() -> None:
         assert first.losses == second.losses
         for name, values in first.rows.items():
             assert torch.equal(values, second.rows[name])
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 5, 29])
+def test_nearest_classes_over_all_ranks(num_classes: int) -> None:
+    for loss in ("cosface", "sub_centers"):
+        compare(Case((2, 1, 0, 3), num_classes=num_classes, head="hard", loss=loss))
+    found = on_ranks(train, 3, Case((2, 1, 3), num_classes, head="hard", dtype=torch.bfloat16))
+    assert all(torch.equal(rank.lists, found[0].lists) for rank in found)
+
+
+def test_nearest_classes_of_a_table_of_several_chunks() -> None:
+    compare(Case((6, 5, 4), num_classes=2_600, head="hard"))
+
+
+@pytest.mark.parametrize("loss", ["cosface", "sub_centers"])
+def test_bytes_of_hard_negatives(loss: str) -> None:
+    """29 classes on 10, 10 and 9: after the steps it is the turn of the first 14, 15 others, 14."""
+    centers = 3 if loss == "sub_centers" else 1
+    most = 10 + 9 + 10  # on the rank that has the most of them
+    for rank in on_ranks(train, 3, Case((2, 1, 3), head="hard", loss=loss)):
+        assert rank.sent[ROWS] == 8 * DIM * centers * most
+        assert rank.sent[COSINES] == 8 * 4 * (14 + 15 + 14)
+        assert rank.sent[CLASSES] == 4 * 4 * (14 + 15 + 14)
 
 
 # --- bytes ----------------------------------------------------------------------------------------
@@ -162,6 +191,26 @@ def test_a_nan_on_one_rank_is_the_same_error_on_all(value: float) -> None:
     found = on_ranks(forward_with, 3, {}, {2: {(1, 3): value}})
     assert len(set(found)) == 1
     assert found[0].startswith(f"NonFiniteError: embedding 1 of the batch on rank 2 holds {value}")
+
+
+def grow_and_drop() -> list[str]:
+    def head(num_classes: int) -> mf.FullFC:
+        return mf.FullFC(num_classes=num_classes, dim=4, margin=CosFace(0.4))
+
+    found = []
+    for act in (
+        lambda: grow(head(11), head(9).state_dict(), torch.ones(2, 4)),
+        lambda: drop(head(8), head(9).state_dict(), torch.tensor([3])),
+    ):
+        with pytest.raises(ConfigError) as error:
+            act()
+        found.append(str(error.value))
+    return found
+
+
+def test_growing_and_dropping_on_several_ranks_is_refused() -> None:
+    for texts in on_ranks(grow_and_drop, 2):
+        assert all("grow or drop in one process" in text for text in texts), texts
 
 
 def leave_out_a_step() -> str:

@@ -47,7 +47,10 @@ def test_the_official_preset_equals_the_official_step(
     num_identities = 2 * num_slots
     pool = official_pool(num_slots, margin, dtype)
     oracle = OfficialPool(
-        pool.rows, margin=margin, scale=pool.scale, hard_negatives=pool.hard_negatives
+        pool.slot_rows.transpose(0, 1),
+        margin=margin,
+        scale=pool.scale,
+        hard_negatives=pool.hard_negatives,
     )
     slots = Slots(num_slots, num_identities=num_identities, rule="sequential")
     planner, ledger = PoolPlanner(slots, features=2), SlotLedger(num_slots)
@@ -68,7 +71,8 @@ def test_the_official_preset_equals_the_official_step(
         torch.testing.assert_close(loss, expected, rtol=tolerance, atol=tolerance)
         for found, wanted in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
-        torch.testing.assert_close(pool.rows, oracle.rows, rtol=tolerance, atol=tolerance)
+        rows = oracle.rows.transpose(0, 1)
+        torch.testing.assert_close(pool.slot_rows, rows, rtol=tolerance, atol=tolerance)
         for kept, ahead in zip(
             vars(ledger.state()).values(), vars(slots.state()).values(), strict=True
         ):
@@ -84,7 +88,10 @@ def test_f2c_itself_equals_the_official_step(num_slots: int):
     official = {"rule": "sequential", "reduction": "sum", "warmup": False}
     f2c = F2C(Identity(), pool, num_identities=2 * num_slots, decay=0.99, **official)
     oracle = OfficialPool(
-        pool.rows, margin=pool.margin, scale=pool.scale, hard_negatives=pool.hard_negatives
+        pool.slot_rows.transpose(0, 1),
+        margin=pool.margin,
+        scale=pool.scale,
+        hard_negatives=pool.hard_negatives,
     )
     weight, gallery = f2c.probe_net.weight, f2c.probe_net.weight.detach().clone()
     for _ in range(40):
@@ -101,7 +108,8 @@ def test_f2c_itself_equals_the_official_step(num_slots: int):
         found, wanted = (torch.autograd.grad(each, weight)[0] for each in (loss, expected))
         torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
-        torch.testing.assert_close(pool.rows, oracle.rows, rtol=1e-9, atol=1e-9)
+        rows = oracle.rows.transpose(0, 1)
+        torch.testing.assert_close(pool.slot_rows, rows, rtol=1e-9, atol=1e-9)
         with torch.no_grad():
             weight -= 0.01 * found
 
@@ -156,7 +164,7 @@ def test_y_is_taken_back_and_x_stays():
     state = f2c.get_extra_state()
     assert state["identities"].tolist() == [3, 5]
     unit = batch.images[:2] / batch.images[:2].norm(dim=1, keepdim=True)
-    torch.testing.assert_close(f2c.pool.rows[0, :2], unit)
+    torch.testing.assert_close(f2c.pool.slot_rows[:2, 0], unit)
 
 
 def test_a_step_survives_in_float32_what_breaks_the_official_code():
@@ -274,27 +282,46 @@ def saved_f2c(num_slots: int, num_identities: int) -> F2C:
 @pytest.mark.parametrize(
     ("slots", "identities", "words"),
     [
-        (4, 20, r"another pool: .* are \[1, 8, 8\], here \[1, 4, 8\]; make the pool as it was"),
-        (12, 20, r"are \[1, 8, 8\], here \[1, 12, 8\]"),
+        (4, 20, r"another pool: .* are \[8, 1, 8\], here \[4, 1, 8\]; make the pool as it was"),
+        (12, 20, r"are \[8, 1, 8\], here \[12, 1, 8\]"),
         (8, 9, r"other identities: it holds \d+ to 1\d, expected \[0, 9\)"),
     ],
 )
 def test_the_state_of_another_pool_is_refused_and_nothing_is_loaded(slots, identities, words):
     state = saved_f2c(8, 20).state_dict()
     other = small_f2c(slots, identities)
-    rows, weight = other.pool.rows.clone(), other.probe_net.weight.clone()
+    rows, weight = other.pool.slot_rows.clone(), other.probe_net.weight.clone()
     with pytest.raises(ConfigError, match=words):
         other.load_state_dict(state)
-    assert torch.equal(other.pool.rows, rows)
+    assert torch.equal(other.pool.slot_rows, rows)
     assert torch.equal(other.probe_net.weight, weight)
     assert len(other.get_extra_state()["identities"]) == 0
     assert torch.isfinite(other(random_batch(0, size=3, num_identities=identities)))
 
 
+@pytest.mark.parametrize("features", [1, 2])
+def test_a_state_of_before_slots_came_first_goes_on(features: int):
+    """Two slots, so that shapes cannot tell."""
+
+    def make() -> F2C:
+        pool = DynamicClassPool(2, DIM, margin=CosFace(0.2), features=features, dtype=torch.float64)
+        return F2C(Identity(), pool, num_identities=20, rule="sequential")
+
+    f2c, other = make(), make()
+    for step in range(3):
+        f2c(random_batch(step, size=3, num_identities=20))
+    state = f2c.state_dict()
+    state["pool.rows"] = state.pop("pool.slot_rows").transpose(0, 1).clone()
+    other.load_state_dict(state)
+    assert torch.equal(f2c.pool.slot_rows, other.pool.slot_rows)
+    batch = random_batch(3, size=3, num_identities=20)
+    assert f2c(batch).item() == other(batch).item()
+
+
 def test_the_state_of_two_features_is_refused_by_a_pool_of_one():
     pool = DynamicClassPool(8, DIM, margin=CosFace(0.2), features=2, dtype=torch.float64)
     state = F2C(Identity(), pool, num_identities=20).state_dict()
-    with pytest.raises(ConfigError, match=r"are \[2, 8, 8\], here \[1, 8, 8\]"):
+    with pytest.raises(ConfigError, match=r"are \[8, 2, 8\], here \[8, 1, 8\]"):
         small_f2c(8, 20).load_state_dict(state)
 
 
@@ -308,10 +335,10 @@ def test_a_net_with_batch_norm_refuses_a_batch_of_one_pair():
     """The error is torch's, and nothing has been written."""
     net = nn.Sequential(nn.Linear(DIM, DIM), nn.BatchNorm1d(DIM))
     f2c = F2C(net, DynamicClassPool(5, DIM, margin=CosFace(0.2)), num_identities=20)
-    rows = f2c.pool.rows.clone()
+    rows = f2c.pool.slot_rows.clone()
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         f2c(Dual(torch.randn(2, DIM), torch.tensor([0, 1])))
-    assert torch.equal(f2c.pool.rows, rows)
+    assert torch.equal(f2c.pool.slot_rows, rows)
 
 
 def test_a_batch_of_one_pair():

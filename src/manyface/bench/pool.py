@@ -102,11 +102,11 @@ def pool_rows(shape: Shape) -> int:
 
 
 def pool_needs(shape: Shape) -> Needs:
-    """Features [Q, D], drawn and copied while the pool is made; bookkeeping of the slots."""
+    """Features [Q, D], drawn in place; bookkeeping of the slots."""
     rows = shape.slots * shape.dim * shape.number_bytes
     # Index of 4 bytes an identity; identity, next row, stamp, log and ledger of each slot.
     books = 4 * shape.classes + (4 + 1 + 8 + 8 + 24) * shape.slots
-    return Needs(rows + books, rows, streamed_bytes(shape))
+    return Needs(rows + books, 0, streamed_bytes(shape))
 
 
 def full_pool(num_slots: int, num_identities: int) -> SlotState:

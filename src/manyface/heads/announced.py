@@ -4,12 +4,13 @@ Labels are known before the backbone runs, so they travel meanwhile. A rank whos
 says so with their number: then no rank begins a step that the others would wait in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from manyface.base.errors import LabelError
+from manyface.base.errors import LabelError, ManyfaceError
 from manyface.heads.checks import check_labels
 from manyface.parallel import Pending, Ranks
 
@@ -34,31 +35,66 @@ class Announced:
         return self._everyone.wait()
 
 
+class Announces:
+    """A head that is told labels before it is given embeddings."""
+
+    num_classes: int
+    ranks: Ranks
+    _announced: Announced | None = None
+
+    def announce(self, labels: Tensor) -> None:
+        """Tell all ranks the labels of the next `forward`: before the backbone runs, or not at all.
+
+        `forward` does it if it was not done. All-gathers of 16 bytes, and of 8 bytes a label.
+
+        Raises:
+            LabelError: a label is no integer or out of range; on all ranks, whoever has it.
+        """
+        self._announced = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+
+    def _batch_of(self, labels: Tensor) -> Announced:
+        """As it was announced, or is now."""
+        batch, self._announced = self._announced, None
+        if batch is None or batch.labels is not labels:
+            batch = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+        return batch
+
+
 def announce(labels: Tensor, *, num_classes: int, ranks: Ranks) -> Announced:
     """Check labels, integer [b] in [0, num_classes), and tell all ranks.
 
     Raises:
         LabelError: of this rank's labels, or on others that a rank has refused its own.
     """
-    if ranks.is_alone:
+
+    def measure() -> tuple[int]:
         check_labels(labels, num_classes=num_classes)
-        wide = labels.to(torch.int64)
-        return Announced(labels, [len(labels)], Pending(lambda: wide))
-    error = _problem(labels, num_classes=num_classes)
-    number = 0 if error else len(labels)
-    device = labels.device if isinstance(labels, Tensor) else ranks.talks_on
-    told = ranks.counts(number, int(error is not None), device=device, name=COUNTS)
-    if error is not None:
-        raise error
-    if refused := [rank for rank, (_, is_wrong) in enumerate(told) if is_wrong]:
-        raise LabelError(f"rank {refused[0]} has refused the labels of its batch: see its error")
-    counts = [count for count, _ in told]
+        return (len(labels),)
+
+    counts = [count for (count,) in tell(measure, length=1, ranks=ranks)]
     return Announced(labels, counts, ranks.gather(labels.to(torch.int64), counts, LABELS))
 
 
-def _problem(labels: Tensor, *, num_classes: int) -> LabelError | None:
+def tell(
+    measure: Callable[[], tuple[int, ...]], *, length: int, ranks: Ranks
+) -> list[tuple[int, ...]]:
+    """Every rank's `length` numbers about its part of a batch, once no rank refuses its part.
+
+    An all-gather, `COUNTS`, of 8 bytes for each number and 8 more.
+
+    Raises:
+        ManyfaceError: what `measure` raises; on other ranks a LabelError that names the rank.
+    """
+    if ranks.is_alone:
+        return [measure()]
+    error, numbers = None, (0,) * length
     try:
-        check_labels(labels, num_classes=num_classes)
-    except LabelError as error:
-        return error
-    return None
+        numbers = measure()
+    except ManyfaceError as found:
+        error = found
+    told = ranks.counts(*numbers, int(error is not None), device=ranks.talks_on, name=COUNTS)
+    if error is not None:
+        raise error
+    if refused := [rank for rank, (*_, is_wrong) in enumerate(told) if is_wrong]:
+        raise LabelError(f"rank {refused[0]} has refused the labels of its batch: see its error")
+    return [tuple(each[:length]) for each in told]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
 from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
-from manyface.heads.announced import Announced, announce
+from manyface.heads.announced import Announced, Announces
 from manyface.heads.averages import Averages
 from manyface.heads.checks import (
     check_arguments,
@@ -118,7 +118,7 @@ class _Loss(torch.autograd.Function):
         return gradient.to(ctx.dtype), None, None, None, None
 
 
-class CenterHead(nn.Module, ABC):
+class CenterHead(nn.Module, Announces, ABC):
     """A head with one center per class; subclasses choose which classes take part in a step.
 
     Args:
@@ -207,7 +207,6 @@ class CenterHead(nn.Module, ABC):
         )
         self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
-        self._announced: Announced | None = None
         self._pending: list[Backward] = []
         self._gradients: RowGradients | None = None
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
@@ -236,23 +235,6 @@ class CenterHead(nn.Module, ABC):
         found[here.to(found.device)] = mine.view(-1, self.sub_centers, self.dim)
         found = self.ranks.sum_(found, CENTERS).flatten(0, 1)
         return found if self.sub_centers == 1 else found.view(-1, self.sub_centers, self.dim)
-
-    def announce(self, labels: Tensor) -> None:
-        """Tell all ranks the labels of the next `forward`: before the backbone runs, or not at all.
-
-        `forward` does it if it was not done. All-gathers of 16 bytes, and of 8 bytes a label.
-
-        Raises:
-            LabelError: a label is no integer or out of range; on all ranks, whoever has it.
-        """
-        self._announced = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
-
-    def _batch_of(self, labels: Tensor) -> Announced:
-        """As it was announced, or is now."""
-        batch, self._announced = self._announced, None
-        if batch is None or batch.labels is not labels:
-            batch = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
-        return batch
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, scalar in the working dtype; 0 for an empty batch.

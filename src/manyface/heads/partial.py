@@ -82,7 +82,11 @@ class PartialFC(CenterHead):
         if isinstance(self.sampler, FollowsCenters):
             with torch.no_grad(), self._full_precision():
                 self.sampler.follow(
-                    self.centers, sub_centers=self.sub_centers, step=self.num_steps - 1
+                    self.centers,
+                    sub_centers=self.sub_centers,
+                    step=self.num_steps - 1,
+                    ranks=self.ranks,
+                    shard=self.shard,
                 )
 
     def _sample_of(self, step: int) -> SampleSpec:

@@ -10,34 +10,54 @@ official code survives only under autocast.
              max(c - clip, 0), times `outlier_weight`
 
 Which identity has which slot is not this file's concern (`slots`, `pool_plan`).
+
+*Ranks.* Slots are sharded as class centers are, and each rank holds the rows of its own. A half
+batch is the parts of all ranks, rank by rank, and plans speak of all of it. In a pass the gallery's
+features are all-gathered and every rank writes the slots that it has: no row travels. The probes'
+embeddings are all-gathered and scored as in stage 11 of `softmax/streamed.py`; each rank says the k
+largest cosines of the samples outside with its rows, and the largest of all count. A rank's part of
+the gradient is that of its rows, summed by a reduce-scatter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
-from manyface.base.numeric import unit_rows
+from manyface.base.numeric import tangent_gradient, unit_rows
 from manyface.base.random import torch_generator
-from manyface.heads.checks import check_arguments, check_count, check_embeddings, refuse_margin
+from manyface.heads.base import EMBEDDINGS, GRADIENTS
+from manyface.heads.checks import (
+    check_arguments,
+    check_count,
+    check_finite,
+    check_shape,
+    refuse_margin,
+)
 from manyface.heads.placement import FEATURES
 from manyface.heads.pool_plan import PassPlan, StepPlan
 from manyface.margins import Margin
-from manyface.softmax.function import fixed_rows_softmax
+from manyface.parallel import Ranks, Shard
+from manyface.softmax.function import finished
 from manyface.softmax.rows import Rows, TensorRows, chunk_borders
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, streamed_forward
 
 ROWS = "the pool's rows"  # what they are called in errors
+# What collectives are called, beside those of class centers and of the softmax.
+GALLERY, HARDEST = "gallery features", "hardest cosines"
+_DRAWN_SLOTS = 4096  # by one generator
+_NAME, _OLD_NAME = "slot_rows", "rows"  # in a state; the old one was [features, slots, dim]
 
 
 @dataclass(frozen=True)
 class Overwritten:
-    """What a write has replaced: `values` [W, D] at (`rows`, `slots`) int64 [W]."""
+    """What a write has replaced here: `values` [W, D] at (`slots`, `rows`) int64 [W]."""
 
-    rows: Tensor
     slots: Tensor
+    rows: Tensor
     values: Tensor
 
 
@@ -45,7 +65,7 @@ class DynamicClassPool(nn.Module):
     """Rows of Q slots, and the loss of embeddings against them.
 
     Args:
-        num_slots: Q.
+        num_slots: Q, of all ranks together.
         dim: D, length of an embedding.
         margin: target cosine -> target logit; one without running averages or trained lengths.
         scale: s of the softmax.
@@ -57,10 +77,15 @@ class DynamicClassPool(nn.Module):
         outlier_clip: cosines up to here cost nothing; in [0, 1].
         count_empty: rows that were never written count as negatives, as in the official code: unit
             vectors of draws from [0, 1), all in one quadrant. Else nobody reads them.
-        seed, chunk_size, dtype, device: as in the other heads.
+        seed, chunk_size, dtype, device, ranks: as in the other heads.
+
+    Attributes:
+        slot_rows: [q, F, D], the rows of `shard`'s slots: of the state the only tensor that is a
+            shard, in dimension 0. A load takes a rank's own rows out of a state of all slots.
+        shard: which slots are here.
     """
 
-    rows: Tensor
+    slot_rows: Tensor
 
     def __init__(
         self,
@@ -78,6 +103,7 @@ class DynamicClassPool(nn.Module):
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS)
@@ -92,18 +118,26 @@ class DynamicClassPool(nn.Module):
         self.outlier_weight, self.outlier_clip = outlier_weight, outlier_clip
         self.hard_negatives = hard_negatives or min(max(int(0.0002 * num_slots), 3), 10)
         self.count_empty = count_empty
-        generator = torch_generator(seed, "pool")
-        draw = torch.rand if count_empty else torch.randn
-        first, _ = unit_rows(draw(num_slots, dim, generator=generator, dtype=dtype))
-        self.register_buffer("rows", first.to(device).repeat(features, 1, 1))  # [F, Q, D]
+        self.ranks = ranks or Ranks()
+        self.shard = Shard.of(num_slots, rank=self.ranks.rank, size=self.ranks.size)
+        first = _first_rows(self.shard, dim, seed=seed, positive=count_empty, dtype=dtype)
+        first = first[:, None].expand(-1, features, -1).contiguous()  # [q, F, D]
+        self.register_buffer(_NAME, first.to(device))
+        self.register_load_state_dict_pre_hook(take_own_rows)  # type: ignore[no-untyped-call]
 
-    def losses(self, plan: StepPlan, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def losses(
+        self,
+        plan: StepPlan,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        counts: Sequence[int] | None = None,
+    ) -> list[Tensor]:
         """Losses of a step's passes; what the last one's gallery has written stays.
 
         Args:
-            plan: of the step.
-            batches: of each pass the probe's embeddings and the gallery's features, [n, D] each;
-                asked for one by one.
+            plan: of the step, of the half batches of all ranks.
+            batches: of each pass the probe's embeddings and the gallery's features, [n, D] each,
+                of this rank; asked for one by one.
+            counts: n of each rank; None is this one alone.
 
         An error or interrupt, of `batches` too, leaves the rows as they were.
         """
@@ -112,79 +146,137 @@ class DynamicClassPool(nn.Module):
         try:
             for each, (embeddings, features) in zip(plan.passes, batches, strict=False):
                 self._take_all_back(written)
-                written.append(self.write(each, features))
-                losses.append(self.loss(embeddings, each))
+                written.append(self.write(each, features, counts))
+                losses.append(self.loss(embeddings, each, counts))
         except BaseException:
             self._take_all_back(written)
             raise
         return losses
 
     @torch.no_grad()
-    def write(self, plan: PassPlan, features: Tensor) -> Overwritten:
-        """Put a gallery batch's features [n, D], any length, where the plan says."""
-        check_embeddings(features, dim=self.dim)
-        rows = plan.rows if self.features == FEATURES else torch.zeros_like(plan.rows)
-        rows, slots = rows.to(self.rows.device), plan.slots.to(self.rows.device)
-        before = Overwritten(rows, slots, self.rows[rows, slots])
-        unit, _ = unit_rows(features[plan.kept.to(features.device)].to(self.rows.dtype))
-        self.rows[rows, slots] = unit
+    def write(
+        self, plan: PassPlan, features: Tensor, counts: Sequence[int] | None = None
+    ) -> Overwritten:
+        """Put a gallery batch's features, of this rank [n, D], any length, where the plan says.
+
+        Of several ranks an all-gather, `GALLERY`, of as many features as the fullest has, as they
+        come.
+
+        Raises:
+            NonFiniteError: a feature holds NaN or infinity; on all ranks, whoever has it.
+        """
+        everyone = self._of_all_ranks(features, counts, GALLERY)
+        here = self.shard.holds(plan.slots)
+        kept = everyone[plan.kept[here].to(everyone.device)]
+        rows = plan.rows[here] if self.features == FEATURES else torch.zeros_like(plan.rows[here])
+        slots = (plan.slots[here] - self.shard.start).to(self.slot_rows.device)
+        rows = rows.to(slots.device)
+        before = Overwritten(slots, rows, self.slot_rows[slots, rows])
+        self.slot_rows[slots, rows] = unit_rows(kept.to(self.slot_rows.dtype))[0]
         return before
 
     @torch.no_grad()
     def take_back(self, overwritten: Overwritten) -> None:
         """Undo a write."""
-        self.rows[overwritten.rows, overwritten.slots] = overwritten.values
+        self.slot_rows[overwritten.slots, overwritten.rows] = overwritten.values
 
     def _take_all_back(self, written: list[Overwritten]) -> None:
         for each in written:
             self.take_back(each)
         written.clear()
 
-    def loss(self, embeddings: Tensor, plan: PassPlan) -> Tensor:
-        """Loss of the probe batch's embeddings [n, D], scalar, after the plan's gallery is written.
+    def loss(
+        self, embeddings: Tensor, plan: PassPlan, counts: Sequence[int] | None = None
+    ) -> Tensor:
+        """Loss of the probe batch, scalar, after the plan's gallery is written; the same on all
+        ranks.
+
+        The gradient of a rank's embeddings is times the number of ranks, as that of `CenterHead`.
+
+        Of several ranks, with n on the fullest, of which there are W, I samples inside and O
+        outside: an all-gather of n D embeddings as they come; for each feature that counts the
+        all-reduces of the softmax (stage 11: 2 I numbers) and an all-gather `HARDEST` of O k
+        cosines; a reduce-scatter of W n D gradients, under way until `backward` wants it.
+
+        Args:
+            embeddings: [n, D], of this rank.
+            plan: of the pass.
+            counts: n of each rank; None is this one alone.
 
         Raises:
-            NonFiniteError: an embedding holds NaN or infinity.
+            NonFiniteError: an embedding holds NaN or infinity; on all ranks, whoever has it.
         """
-        check_embeddings(embeddings.detach(), dim=self.dim)
-        count = self.num_slots if self.count_empty else plan.num_filled
-        rows: list[Rows] = [TensorRows(self.rows[0, :count])]
-        if self.features == FEATURES:
-            again = plan.again.to(self.rows.device)
-            rows.append(_Replaced(self.rows[:, :count], again))
-        with torch.autocast(self.rows.device.type, enabled=False):
-            values = embeddings.to(self.rows.dtype)
-            parts = [part for each in rows for part in self._parts(values, each, plan)]
-        return sum(parts, values.sum() * 0.0)
+        everyone = self._of_all_ranks(embeddings, counts, EMBEDDINGS)
+        with torch.autocast(self.slot_rows.device.type, enabled=False), torch.no_grad():
+            loss, gradient = self._scored(everyone.to(self.slot_rows.dtype), plan)
+        if not torch.is_grad_enabled():
+            return loss
+        mine = self.ranks.scatter_sum(gradient, counts or [len(embeddings)], GRADIENTS)
+        return finished(embeddings, loss, mine, factor=self.ranks.size)
 
-    def _parts(self, embeddings: Tensor, rows: Rows, plan: PassPlan) -> list[Tensor]:
-        """The losses of samples inside and outside the pool, each where there are any."""
-        parts = []
+    def _of_all_ranks(self, values: Tensor, counts: Sequence[int] | None, name: str) -> Tensor:
+        """`values` [n, D] of all ranks, checked; no gradient flows."""
+        counts = counts or [len(values)]
+        check_shape(values, batch=counts[self.ranks.rank], dim=self.dim)
+        everyone = self.ranks.gather(values.detach(), counts, name).wait()
+        check_finite(everyone, counts)
+        return everyone
+
+    def _scored(self, embeddings: Tensor, plan: PassPlan) -> tuple[Tensor, Tensor]:
+        """Loss of all ranks' embeddings [n, D], and the part of its gradient of the rows here."""
+        total, gradient = embeddings.new_zeros(()), torch.zeros_like(embeddings)
+        count = self.num_slots if self.count_empty else plan.num_filled
+        for rows in self._counted_rows(count, plan):
+            for samples, loss, part in self._parts(embeddings, rows, plan, count):
+                total += loss
+                gradient.index_add_(0, samples, part)
+        return total, gradient
+
+    def _counted_rows(self, count: int, plan: PassPlan) -> Iterator[Rows]:
+        """What is here of the first `count` slots: a row of each, for every feature."""
+        rows = self.slot_rows[: max(count - self.shard.start, 0)]
+        yield TensorRows(rows[:, 0])
+        if self.features == FEATURES:
+            again = plan.again[self.shard.holds(plan.again)] - self.shard.start
+            yield _Replaced(rows, again.to(rows.device))
+
+    def _parts(
+        self, embeddings: Tensor, rows: Rows, plan: PassPlan, count: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Samples, loss, gradient of those inside and those outside the pool, if there are any."""
         device = embeddings.device
         if len(plan.inside):
-            inside = embeddings[plan.inside.to(device)]
-            parts.append(self._softmax(inside, rows, plan.targets.to(device)))
+            inside = plan.inside.to(device)
+            targets = torch.where(
+                self.shard.holds(plan.targets), plan.targets - self.shard.start, -1
+            )
+            found = streamed_forward(
+                embeddings[inside],
+                rows,
+                targets.to(device),
+                margin=self.margin,
+                scale=self.scale,
+                chunk_size=self.chunk_size,
+                ranks=self.ranks,
+                most_rows=count,
+            )
+            yield inside, found.loss, found.embedding_gradient
         if len(plan.outside) and self.outlier_weight > 0:
-            outside = embeddings[plan.outside.to(device)]
-            parts.append(self.outlier_weight * self._outlier_loss(outside, rows))
-        return parts
+            outside = plan.outside.to(device)
+            loss, gradient = self._outlier_loss(embeddings[outside], rows, count)
+            yield outside, self.outlier_weight * loss, self.outlier_weight * gradient
 
-    def _softmax(self, embeddings: Tensor, rows: Rows, targets: Tensor) -> Tensor:
-        return fixed_rows_softmax(
-            embeddings,
-            rows,
-            targets,
-            margin=self.margin,
-            scale=self.scale,
-            chunk_size=self.chunk_size,
-        )
-
-    def _outlier_loss(self, embeddings: Tensor, rows: Rows) -> Tensor:
-        unit, _ = unit_rows(embeddings)  # [n, D]
-        places = hardest(unit.detach(), rows, k=self.hard_negatives, chunk_size=self.chunk_size)
-        negatives = rows.take(places.flatten()).view(*places.shape, -1)  # [n, k, D], a copy
-        cosines = torch.einsum("nd,nkd->nk", unit, negatives)
-        return (cosines - self.outlier_clip).clamp_min(0).mean()
+    def _outlier_loss(self, embeddings: Tensor, rows: Rows, count: int) -> tuple[Tensor, Tensor]:
+        """Of samples [O, D] against the `count` rows of all ranks."""
+        unit, inverse = unit_rows(embeddings)
+        places = hardest(unit, rows, k=self.hard_negatives, chunk_size=self.chunk_size)
+        near = rows.take(places.flatten()).view(*places.shape, self.dim)  # [O, k here, D]
+        cosines = torch.einsum("nd,nkd->nk", unit, near)
+        k = min(self.hard_negatives, count)
+        largest, is_one = largest_of_all(cosines, k=k, ranks=self.ranks)
+        pull = (is_one & (cosines >= self.outlier_clip)).to(unit.dtype) / largest.numel()
+        gradient = tangent_gradient(torch.einsum("nk,nkd->nd", pull, near), unit, inverse)
+        return (largest - self.outlier_clip).clamp_min(0).mean(), gradient
 
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
@@ -203,12 +295,30 @@ def hardest(unit: Tensor, rows: Rows, *, k: int, chunk_size: int) -> Tensor:
     return places
 
 
+def largest_of_all(cosines: Tensor, *, k: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """The k largest of each sample over all ranks [n, k], and which of these here are: bool [n, m].
+
+    Args:
+        cosines: [n, m], m <= k, the largest ones here.
+        k: at most as many as all ranks have together.
+        ranks: all have the same n samples; an all-gather of n k numbers.
+    """
+    n, m = cosines.shape
+    mine = cosines.new_full((n, k), -torch.inf)
+    mine[:, :m] = cosines
+    everyone = ranks.gather(mine, [n] * ranks.size, HARDEST).wait()
+    largest, places = everyone.view(-1, n, k).transpose(0, 1).flatten(1).topk(k, dim=1)
+    chosen = torch.zeros(n, ranks.size * k, dtype=torch.bool, device=cosines.device)
+    chosen.scatter_(1, places, True)
+    return largest, chosen[:, ranks.rank * k :][:, :m]
+
+
 class _Replaced(TensorRows):
-    """Of `tensor` [2, F, D] the first row of every slot, but the second of `slots`, int64 [A]."""
+    """Of `tensor` [q, 2, D] the first row of every slot, but the second of `slots`, int64 [A]."""
 
     def __init__(self, tensor: Tensor, slots: Tensor) -> None:
-        super().__init__(tensor[0])
-        self._second, self._slots = tensor[1], slots
+        super().__init__(tensor[:, 0])
+        self._second, self._slots = tensor[:, 1], slots
 
     def read(self, start: int, stop: int) -> Tensor:
         chunk = self.tensor[start:stop].clone()
@@ -219,6 +329,35 @@ class _Replaced(TensorRows):
     def take(self, places: Tensor) -> Tensor:
         replaced = torch.isin(places, self._slots)[:, None]
         return torch.where(replaced, self._second[places], self.tensor[places])
+
+
+def _first_rows(shard: Shard, dim: int, *, seed: int, positive: bool, dtype: torch.dtype) -> Tensor:
+    """Unit rows [q, D] of draws that depend on seed and slot alone."""
+    draw = torch.rand if positive else torch.randn
+    rows = torch.empty(len(shard), dim, dtype=dtype)
+    for block in range(shard.start // _DRAWN_SLOTS, -(-shard.stop // _DRAWN_SLOTS)):
+        generator, first = torch_generator(seed, "pool", block), block * _DRAWN_SLOTS
+        drawn, _ = unit_rows(draw(_DRAWN_SLOTS, dim, generator=generator, dtype=dtype))
+        start, stop = max(first, shard.start), min(first + _DRAWN_SLOTS, shard.stop)
+        rows[start - shard.start : stop - shard.start] = drawn[start - first : stop - first]
+    return rows
+
+
+def take_own_rows(module: DynamicClassPool, state: dict[str, Any], prefix: str, *_: object) -> None:
+    """Before a load: bring rows into the shape of this rank's, or refuse those of another pool."""
+    name = f"{prefix}{_NAME}"
+    if (old := state.pop(f"{prefix}{_OLD_NAME}", None)) is not None:
+        state[name] = old.transpose(0, 1)
+    if (rows := state.get(name)) is None:
+        return
+    everyone = [module.num_slots, module.features, module.dim]
+    if list(rows.shape) == everyone:
+        state[name] = rows[module.shard.start : module.shard.stop]
+    elif rows.shape != module.slot_rows.shape:
+        raise ConfigError(
+            "the state is of another pool: its rows [slots, features, dim] are "
+            f"{list(rows.shape)}, here {everyone}; make the pool as it was"
+        )
 
 
 def _check_pool(features: int, outlier_weight: float, outlier_clip: float) -> None:

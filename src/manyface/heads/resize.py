@@ -6,6 +6,8 @@
     new = PartialFC(num_classes=old.num_classes - len(ids), ...)
     renumbered = drop(new, old.state_dict(), ids)                    # int64 [N], -1 where dropped
 
+In one process: checkpoints of any number of ranks load into it, and its own on any number.
+
 The state may be that of a living head, or be read from a checkpoint (`load(path)` in checkpoint/),
 whose tensors are mapped: then one table is in memory. Who stays keeps center and optimizer state
 bit for bit, decay that is still to be made up included, wherever rows lie and however they are
@@ -63,9 +65,10 @@ def grow(head: CenterHead, state: State, means: Tensor) -> None:
         means: [M, D], mean embedding of each new class; only the direction counts.
 
     Raises:
-        ConfigError: the heads do not fit, or a mean has no direction.
+        ConfigError: the heads do not fit, or a mean has no direction; several ranks.
         NonFiniteError: a mean holds NaN or infinity.
     """
+    _check_alone(head)
     old = _rows_of(state)
     if means.ndim != 2 or means.shape[1] != old.shape[1]:
         raise ConfigError(f"means must be [M, {old.shape[1]}], got {list(means.shape)}")
@@ -86,8 +89,9 @@ def drop(head: CenterHead, state: State, ids: Tensor) -> Tensor:
 
     Raises:
         LabelError: an id is no integer or out of range.
-        ConfigError: an id stands twice, or the heads do not fit.
+        ConfigError: an id stands twice, or the heads do not fit; several ranks.
     """
+    _check_alone(head)
     num_classes = len(_rows_of(state))
     check_labels(ids, num_classes=num_classes, batch=len(ids))
     stays = torch.ones(num_classes, dtype=torch.bool)
@@ -168,6 +172,14 @@ def _directions(means: Tensor) -> Tensor:
 
 def _first(found: Tensor) -> int:
     return int(found.nonzero()[0])
+
+
+def _check_alone(head: CenterHead) -> None:
+    if not head.ranks.is_alone:
+        raise ConfigError(
+            f"expected one process, got {head.ranks.size} that share the class centers: grow or "
+            "drop in one process and save; a checkpoint loads on any number of ranks"
+        )
 
 
 def _check_fits(head: CenterHead, state: State, *, expected: int) -> None:

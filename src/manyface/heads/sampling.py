@@ -32,6 +32,7 @@ from manyface.base.permutation import Int64Array, Permutation
 from manyface.base.random import stream_seed
 from manyface.centers import CenterTable, RowBlocks
 from manyface.heads.row_order import RowOrder
+from manyface.parallel import Ranks, Shard
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class RowSampler(Protocol):
 class FollowsCenters(Protocol):
     """A sampler that looks at the centers: a module, its state a part of the head's."""
 
-    def follow(self, centers: CenterTable, *, sub_centers: int, step: int) -> None:
-        """After step number `step` has moved the `centers`, N sub_centers rows."""
+    def follow(
+        self, centers: CenterTable, *, sub_centers: int, step: int, ranks: Ranks, shard: Shard
+    ) -> None:
+        """After step number `step` has moved the `centers`, sub_centers rows for each class of this
+        rank's `shard`; all `ranks` call it, and come to the same."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ once (`DualLoader(identity_share=1)`), and may have at most V identities.
 
 Nothing is trained here: `step` does nothing. From the paper and its published code, in our words:
 rows that were never written do not count as negatives, and unit means stand for their sums.
+
+*Ranks.* Anchors are few and nothing is trained: every rank holds them all, writes those of the
+whole batch, and scores its own samples against them. So no softmax is shared, and no gradient
+travels.
 """
 
 from typing import NamedTuple
@@ -22,21 +26,23 @@ from torch import Tensor, nn
 
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import unit_rows
+from manyface.heads.announced import Announces
+from manyface.heads.base import EMBEDDINGS
 from manyface.heads.checks import (
     check_arguments,
     check_count,
-    check_embeddings,
-    check_labels,
-    check_one_process,
+    check_finite,
+    check_shape,
     check_table,
     refuse_margin,
 )
 from manyface.margins import Margin
-from manyface.parallel import Shard
-from manyface.softmax.function import fixed_rows_softmax
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE
+from manyface.parallel import Pending, Ranks, Shard
+from manyface.softmax.function import finished
+from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, streamed_forward
 
 _ROWS = "anchors"
+LOSS = "loss"  # what its collective is called
 
 
 class Anchors(NamedTuple):
@@ -55,7 +61,7 @@ class Anchors(NamedTuple):
     borrowed: Tensor
 
 
-class VirtualFC(nn.Module):
+class VirtualFC(nn.Module, Announces):
     """Margin softmax over V anchors; swapped with the other heads by one line.
 
     Args:
@@ -63,7 +69,9 @@ class VirtualFC(nn.Module):
         num_anchors: V.
         dim: D, length of an embedding.
         margin: target cosine -> target logit; one without running averages or trained lengths.
-        scale, chunk_size, dtype, device: as in the other heads.
+        scale, chunk_size, dtype, device, ranks: as in the other heads.
+
+    Its state is the same on all ranks.
     """
 
     rows: Tensor
@@ -80,6 +88,7 @@ class VirtualFC(nn.Module):
         chunk_size: int = DEFAULT_CHUNK_SIZE,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
         check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=_ROWS)
@@ -92,36 +101,40 @@ class VirtualFC(nn.Module):
             )
         self.num_classes, self.num_anchors, self.dim = num_classes, num_anchors, dim
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
+        self.ranks = ranks or Ranks()
         self.register_buffer("rows", torch.zeros(num_anchors, dim, dtype=dtype, device=device))
         self.register_buffer("is_filled", torch.zeros(num_anchors, dtype=torch.bool, device=device))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Mean loss of a batch, scalar; writes the anchors of its identities.
 
+        Of several ranks each gives its part; loss and gradients are as in `CenterHead.forward`.
+        Collectives: the labels (`announce`), an all-gather of as many embeddings as the fullest
+        rank has, as they come, and an all-reduce of the loss.
+
         Args:
-            embeddings: [B, dim], any length and floating dtype.
-            labels: integer [B] in [0, num_classes).
+            embeddings: [b, dim], any length and floating dtype.
+            labels: integer [b] in [0, num_classes).
 
         Raises:
             LabelError: a label is no integer or out of range, or there is not one per embedding.
-            NonFiniteError: an embedding holds NaN or infinity.
+            NonFiniteError: an embedding holds NaN or infinity; on all ranks, whoever has it.
             ConfigError: more identities than anchors, or the anchors are not float32 or float64.
         """
-        check_one_process(_ROWS)
         check_table(self.rows, _ROWS)
-        check_labels(labels, num_classes=self.num_classes, batch=embeddings.shape[0])
-        check_embeddings(embeddings.detach(), dim=self.dim)
-        if len(labels) == 0:
+        batch = self._batch_of(labels)
+        check_shape(embeddings, batch=len(labels), dim=self.dim)
+        everyone = self.ranks.gather(embeddings.detach(), batch.counts, EMBEDDINGS).wait()
+        check_finite(everyone, batch.counts)
+        if len(everyone) == 0:
             return embeddings.sum()
-        anchors = assign_anchors(labels, num_anchors=self.num_anchors)
-        with torch.autocast(self.rows.device.type, enabled=False):
-            return self._loss(embeddings.to(self.rows.dtype), anchors)
-
-    def announce(self, labels: Tensor) -> None:
-        """Nothing: one process."""
+        anchors = assign_anchors(batch.all_labels(), num_anchors=self.num_anchors)
+        with torch.autocast(self.rows.device.type, enabled=False), torch.no_grad():
+            loss, gradient = self._scored(everyone.to(self.rows.dtype), anchors, batch.counts)
+        return finished(embeddings, loss, Pending(lambda: gradient), factor=self.ranks.size)
 
     def shards(self) -> dict[str, Shard]:
-        """None: one process."""
+        """The tensors of `state_dict` of which this rank has some rows: none."""
         return {}
 
     def step(self, lr: float) -> None:
@@ -134,21 +147,34 @@ class VirtualFC(nn.Module):
         """Arguments as they would be written."""
         return f"{self.num_classes}, {self.num_anchors}, {self.dim}, margin={self.margin}"
 
-    def _loss(self, embeddings: Tensor, anchors: Anchors) -> Tensor:
+    def _scored(
+        self, embeddings: Tensor, anchors: Anchors, counts: list[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of all ranks' embeddings [B, D], and its gradient in those of this rank."""
         rows, is_filled = self.rows[anchors.distinct], self.is_filled[anchors.distinct]
-        self._write(embeddings.detach(), anchors)
+        self._write(embeddings, anchors)
+        first = sum(counts[: self.ranks.rank])
+        mine = slice(first, first + counts[self.ranks.rank])
+        loss, gradient = self._score(embeddings[mine], anchors.of_sample[mine])
+        back = anchors.distinct[anchors.borrowed]
+        self.rows[back], self.is_filled[back] = rows[anchors.borrowed], is_filled[anchors.borrowed]
+        share = len(gradient) / len(embeddings)
+        return self.ranks.sum_(loss * share, LOSS), gradient * share
+
+    def _score(self, embeddings: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss and gradient of samples [b, D], whose anchors are int64 [b]."""
+        if len(embeddings) == 0:
+            return embeddings.sum(), embeddings
         filled = self.is_filled.nonzero().squeeze(1)  # [F], sorted
-        loss = fixed_rows_softmax(
+        found = streamed_forward(
             embeddings,
             _Gathered(self.rows, filled),
-            torch.searchsorted(filled, anchors.of_sample),
+            torch.searchsorted(filled, anchors),
             margin=self.margin,
             scale=self.scale,
             chunk_size=self.chunk_size,
         )
-        back = anchors.distinct[anchors.borrowed]
-        self.rows[back], self.is_filled[back] = rows[anchors.borrowed], is_filled[anchors.borrowed]
-        return loss
+        return found.loss, found.embedding_gradient
 
     def _write(self, embeddings: Tensor, anchors: Anchors) -> None:
         unit, _ = unit_rows(embeddings)

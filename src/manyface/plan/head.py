@@ -229,7 +229,7 @@ def _head_step(
 def _held(head: nn.Module) -> tuple[int, int]:
     """Bytes of rows, and of what goes with them: the optimizer's state. (Of a pool: `_whole`.)"""
     if isinstance(head, F2C):
-        return head.pool.rows.nbytes, 0
+        return head.pool.slot_rows.nbytes, 0
     buffers = dict(head.named_buffers())
     rows = max(buffers.values(), key=lambda tensor: tensor.nbytes).nbytes
     return rows, bytes_of(buffers.values()) - rows

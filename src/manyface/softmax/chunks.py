@@ -180,7 +180,7 @@ def _divided(chunk: Chunk, exponentials: Tensor, scoring: Scoring) -> Numerators
 
 def largest_logit(scoring: Scoring, rows: Rows) -> Tensor:
     """Each sample's largest logit over s, [B, 1]: one more pass, for unusual scales only."""
-    largest = scoring.target_logit
+    largest = scoring.target_logit.clone()  # not to be overwritten, where there is no chunk
     for _, logits in _logits(scoring, rows, factor=1.0):
         largest = torch.maximum(largest, logits.amax(dim=1, keepdim=True))
     return largest

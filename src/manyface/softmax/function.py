@@ -9,8 +9,9 @@ from torch import Tensor
 from manyface.base.errors import LabelError
 from manyface.base.numeric import refuse_double_backward
 from manyface.margins import Margin, NegativeRule
-from manyface.softmax.rows import Rows, TensorRows
-from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, row_gradients, streamed_forward
+from manyface.parallel import Pending
+from manyface.softmax.rows import TensorRows
+from manyface.softmax.streamed import row_gradients, streamed_forward
 from manyface.softmax.sub_centers import check_sub_centers
 
 
@@ -78,36 +79,23 @@ def streamed_margin_softmax(
 
 class _Finished(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, embeddings: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
+    def forward(
+        ctx: Any, embeddings: Tensor, loss: Tensor, gradient: Pending, factor: float
+    ) -> Tensor:
+        ctx.gradient, ctx.factor, ctx.dtype = gradient, factor, embeddings.dtype
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
-        (gradient,) = ctx.saved_tensors
-        return upstream[0] * gradient, None, None
+        gradient = ctx.gradient.wait() * (upstream[0] * ctx.factor)
+        return gradient.to(ctx.dtype), None, None, None
 
 
-def fixed_rows_softmax(
-    embeddings: Tensor,
-    rows: Rows,
-    targets: Tensor,
-    *,
-    margin: Margin,
-    scale: float,
-    chunk_size: int = DEFAULT_CHUNK_SIZE,
-) -> Tensor:
-    """Mean margin-softmax loss against rows that get no gradient.
-
-    The gradient of the embeddings is finished here: the rows may be overwritten before `backward`.
-    Arguments as in `streamed_forward`.
-    """
-    with torch.no_grad():
-        found = streamed_forward(
-            embeddings.detach(), rows, targets, margin=margin, scale=scale, chunk_size=chunk_size
-        )
-    loss: Tensor = _Finished.apply(  # type: ignore[no-untyped-call]
-        embeddings, found.loss, found.embedding_gradient
+def finished(embeddings: Tensor, loss: Tensor, gradient: Pending, *, factor: float) -> Tensor:
+    """`loss`, scalar, with `factor` times `gradient`, [B, D] when it is there, as its gradient in
+    `embeddings`: rows it was computed from may be overwritten before `backward`."""
+    attached: Tensor = _Finished.apply(  # type: ignore[no-untyped-call]
+        embeddings, loss, gradient, factor
     )
-    return loss
+    return attached

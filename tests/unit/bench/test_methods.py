@@ -41,11 +41,11 @@ def test_eager_and_full_make_the_same_step() -> None:
 
 def test_the_pool_scores_each_image_once_in_two_passes() -> None:
     run = PoolRun(Shape(classes=300, batch=8, dim=16, pool_ratio=0.1))
-    before = run._pool.rows.clone()
+    before = run._pool.slot_rows.clone()
     run.plan(torch.arange(100, 108))
     run.step(torch.arange(100, 108))
     assert all(probe.grad is not None for probe in run._probes)
-    changed = (run._pool.rows != before).any(dim=2).sum()
+    changed = (run._pool.slot_rows != before).any(dim=2).sum()
     assert int(changed) == 4  # the second pass's gallery stays, the first one's was taken back
     found = run.figures()
     assert (found["passes"], found["probes_per_pass"]) == (2, 4)

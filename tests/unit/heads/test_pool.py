@@ -31,7 +31,7 @@ def loss_of(*, probes: list[int], **options: object) -> float:
 
 def test_weight_and_clip_of_the_outliers():
     pool, _, embeddings = written(probes=[10, 11, 12], hard_negatives=2)
-    cosines = nn.functional.normalize(embeddings, dim=1) @ pool.rows[0, :5].T
+    cosines = nn.functional.normalize(embeddings, dim=1) @ pool.slot_rows[:5, 0].T
     hardest = cosines.topk(2, dim=1).values
     for weight, clip in ((1, 0), (8, 0), (1, 0.2), (3, 0.4)):
         options = {"outlier_weight": weight, "outlier_clip": clip, "hard_negatives": 2}
@@ -63,10 +63,10 @@ def test_the_loss_is_full_precision_under_autocast():
 
 
 def test_rows_that_count_though_nobody_has_them_are_in_one_quadrant():
-    rows = DynamicClassPool(300, 64, margin=CosFace(), features=2, count_empty=True).rows
-    torch.testing.assert_close(rows.norm(dim=2), torch.ones(2, 300))
+    rows = DynamicClassPool(300, 64, margin=CosFace(), features=2, count_empty=True).slot_rows
+    torch.testing.assert_close(rows.norm(dim=2), torch.ones(300, 2))
     assert rows.min() >= 0
-    cosines = (rows[0] @ rows[0].T)[~torch.eye(300, dtype=torch.bool)]
+    cosines = (rows[:, 0] @ rows[:, 0].T)[~torch.eye(300, dtype=torch.bool)]
     assert float(cosines.mean()) == pytest.approx(0.75, abs=0.02)
 
 

@@ -57,8 +57,8 @@ def test_the_pool_is_full_of_gallery_embeddings_in_the_order_they_came(gallery_n
     assert state["num_updates"] == 0
     f2c.gallery_net.train(gallery_norm == "batch")
     expected = torch.cat([f2c.gallery_net(images_of(part)) for part in labels.split(5)])
-    torch.testing.assert_close(f2c.pool.rows[0], nn.functional.normalize(expected, dim=1))
-    torch.testing.assert_close(f2c.pool.rows.norm(dim=2), torch.ones(features, 9))
+    torch.testing.assert_close(f2c.pool.slot_rows[:, 0], nn.functional.normalize(expected, dim=1))
+    torch.testing.assert_close(f2c.pool.slot_rows.norm(dim=2), torch.ones(9, features))
     for name, value in f2c.gallery_net.named_parameters():
         assert torch.equal(value, before[name])
     assert all(p.grad is None for p in f2c.parameters())
@@ -123,7 +123,7 @@ def test_a_wrong_batch_is_refused_and_changes_no_slot(labels, images, error, wor
         f2c.prefill(torch.randn(len(labels), DIM) if images is None else images, wrong)
     for step in range(4):  # the planner has not moved either
         assert f2c(random_batch(step)).item() == same(random_batch(step)).item()
-    assert torch.equal(f2c.pool.rows, same.pool.rows)
+    assert torch.equal(f2c.pool.slot_rows, same.pool.slot_rows)
 
 
 def test_in_ones_own_loop():

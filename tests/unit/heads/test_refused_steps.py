@@ -120,7 +120,7 @@ def test_a_twin_that_never_met_the_batch_goes_on_alike(num_passes: int, what: st
         assert step_of(f2c, batch_of(step)) == step_of(twin, batch_of(step))
     with pytest.raises(error):
         act(f2c)
-    assert torch.equal(f2c.pool.rows, twin.pool.rows)
+    assert torch.equal(f2c.pool.slot_rows, twin.pool.slot_rows)
     for step in range(4, 8):
         assert step_of(f2c, batch_of(step)) == step_of(twin, batch_of(step))
         assert_same(state_of(f2c), state_of(twin))
@@ -138,7 +138,7 @@ def test_a_state_saved_after_a_refusal_goes_on_as_the_one_before_it(what: str):
     with pytest.raises(REFUSED[what][0]):
         REFUSED[what][1](f2c)
     after = state_of(f2c)
-    for name in ("pool.rows", "identities", "order", "next_rows", "num_changes"):
+    for name in ("pool.slot_rows", "identities", "order", "next_rows", "num_changes"):
         assert torch.equal(after[name], before[name]), name
     resumed.load_state_dict(f2c.state_dict())
     for step in range(2, 4):
@@ -160,7 +160,7 @@ def test_a_pair_that_batch_norm_refuses():
         batch = batch_of(step)
         small = Dual(batch.images.float(), batch.labels)
         assert f2c(small).item() == twin(small).item()
-        assert torch.equal(f2c.pool.rows, twin.pool.rows)
+        assert torch.equal(f2c.pool.slot_rows, twin.pool.slot_rows)
         assert_same(f2c.get_extra_state(), twin.get_extra_state())
     make().load_state_dict(f2c.state_dict())
 
@@ -386,10 +386,3 @@ def test_counts_that_are_none(count: object):
             DynamicClassPool(**arguments, margin=CosFace())
     with pytest.raises(ConfigError, match="num_identities must be a whole number"):
         small_f2c(SLOTS, count)
-
-
-def test_several_processes_in_the_words_of_a_head_without_centers(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match=r"the pool's rows live in one process .* there are 2"):
-        small_f2c(SLOTS, IDENTITIES)(batch_of(0))
