@@ -7,6 +7,7 @@ import resource
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,18 +39,24 @@ def check_ranks(
     """Check and print, on the first rank; exit 1 where something has failed.
 
     Raises:
-        ManyfaceError: there is no launcher, or the ranks cannot meet.
+        ManyfaceError: there is no launcher, or on other ranks what the first one prints as failed.
     """
-    from manyface.parallel.selftest import joined
+    from manyface.parallel.selftest import FAILED, Check, joined
 
     if "RANK" not in os.environ:
         raise ManyfaceError(f"--distributed asks all ranks; start it on every machine as: {_START}")
     if not 0 < seconds < 86_400:
         raise ManyfaceError(f"expected --timeout above 0 and below a day, got {seconds:g}")
-    with joined(seconds=seconds) as ranks:
-        is_right = _run(ranks, recipe, overrides, folder, seconds)
-    if not is_right:
-        raise typer.Exit(1)
+    with ExitStack() as stack:
+        try:
+            ranks = stack.enter_context(joined(seconds=seconds))
+        except ManyfaceError as error:
+            if os.environ["RANK"] != "0":
+                raise
+            typer.echo(_line(Check("rendezvous", FAILED, str(error))))
+            raise typer.Exit(1) from error
+        if not _run(ranks, recipe, overrides, folder, seconds):
+            raise typer.Exit(1)
 
 
 def _run(

@@ -128,7 +128,12 @@ def test_a_rendezvous_without_an_address(
     for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     assert main(["doctor", "--distributed"]) == 1
-    assert "the ranks cannot meet" in capsys.readouterr().err
+    assert capsys.readouterr().out.startswith("FAILED   rendezvous: the ranks cannot meet")
+    monkeypatch.setenv("RANK", "1")
+    assert main(["doctor", "--distributed"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "the ranks cannot meet" in err
 
 
 def test_the_recipe_names_the_folder(tmp_path: Path) -> None:
