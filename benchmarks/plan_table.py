@@ -21,8 +21,8 @@ GB = 10**9
 RECIPE = {
     "head": {"sample_rate": 0.1, "dtype": "bfloat16"},
     "backbone": {"name": "r50"},
-    "train": {"batch_size": 128},
 }
+IMAGES = 128  # of a GPU
 # What Partial FC's authors printed (insightface: speed_benchmark.md, partial_fc's README,
 # pfc_exp.png): GPUs, our data sheet of them if there is one, how many, identities, batch of all,
 # megabytes a GPU, images a second. docs/plan.md says what they leave open.
@@ -49,7 +49,8 @@ def main() -> None:
 
 def cell(identities: int, gpus: int) -> dict[str, Any]:
     """One plan, and what to change where it does not fit."""
-    config, cluster = Config.model_validate(RECIPE), Cluster("h100", gpus)
+    train = {"batch_size": IMAGES * gpus}
+    config, cluster = Config.model_validate({**RECIPE, "train": train}), Cluster("h100", gpus)
     found = plan_for_gpus(config, identities=identities, cluster=cluster)
     replan = partial(plan_for_gpus, identities=identities, cluster=cluster)
     fewest = partial(fewest_gpus, identities=identities, cluster=cluster)
@@ -88,7 +89,7 @@ def beside(
             "run": {"precision": "bf16"},  # float16 there: as many bytes, the same rate
             "head": {"sample_rate": 0.1},
             "backbone": {"name": "r50"},
-            "train": {"batch_size": batch // gpus},
+            "train": {"batch_size": batch},
         }
     )
     cluster = replace(Cluster(gpu or "v100", gpus), network_gbit=100.0)

@@ -9,8 +9,9 @@ from small_recipe import recipe
 
 from manyface.heads import CenterHead
 from manyface.plan.gpus import Cluster
-from manyface.plan.traffic import BACKBONE_GRADIENTS, collectives
+from manyface.plan.traffic import BACKBONE_GRADIENTS, STOP_AND_SAVE, collectives
 from manyface.train.build_model import build_head
+from manyface.train.copies import STATISTICS
 
 IDENTITIES, BATCH, DIM = 300, 8, 16  # as the small recipe has them
 
@@ -46,10 +47,12 @@ def test_planned_bytes_are_counted_bytes(head: dict[str, Any], size: int) -> Non
         Cluster("h100", size),
         active=IDENTITIES,
         gradients=0,
+        statistics=0,
         net_seconds=0.0,
         head_seconds=0.0,
     )
     by_name = {each.name: each.passed * each.calls for each in planned}
-    by_name.pop(BACKBONE_GRADIENTS, None)  # DDP's
+    for of_the_trainer in (BACKBONE_GRADIENTS, STATISTICS, STOP_AND_SAVE):
+        by_name.pop(of_the_trainer, None)
     for counted in on_ranks(sent, size, head):
         assert counted == by_name

@@ -25,7 +25,7 @@ from manyface.checkpoint.together import by_first
 from manyface.observe.available import available_bytes
 from manyface.parallel import Ranks, is_distributed
 
-_SHARE = 0.4  # of the memory that is available, for the copies of all ranks of a machine
+SHARE_OF_FREE = 0.4  # of the memory that is available, for the copies of all ranks of a machine
 # A rank waits for others to write their rows, which may be a hundred gigabytes. One that dies
 # closes its connections, one that hangs is found by the collectives of training.
 _PATIENCE = timedelta(hours=2)
@@ -127,7 +127,7 @@ class AsyncSaver:
         wanted = bytes_to_stage(tensors)
         if self._budget is None:
             neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", self._ranks.size))
-            self._budget = int(available_bytes() * _SHARE / neighbours)
+            self._budget = int(available_bytes() * SHARE_OF_FREE / neighbours)
         too_big = torch.tensor(int(wanted > self._budget), device=self._ranks.talks_on)
         return not self._ranks.max_(too_big, "whether a copy fits").item()
 

@@ -5,18 +5,53 @@ import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.table import Table
 
 import manyface
+from manyface.base.errors import ConfigError
 from manyface.cli.console import format_bytes, make_console
+from manyface.cli.options import Overrides
 
 REQUIRED = ("torch", "numpy", "simplejpeg", "pillow", "safetensors", "xxhash", "pydantic")
 OPTIONAL = {"tensorboard": "tensorboard", "triton": "triton"}
 
 
-def doctor() -> None:
-    """Show versions, devices, memory and disk, and which optional parts are missing."""
+def doctor(
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Check the ranks of torchrun, which has to start this."),
+    ] = False,
+    recipe: Annotated[
+        Path | None, typer.Option(help="With --distributed: a recipe that all must read alike.")
+    ] = None,
+    overrides: Overrides = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="With --distributed: a folder that all must share; the recipe's runs."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="With --distributed: seconds that ranks wait for each other.")
+    ] = 60.0,
+) -> None:
+    """Show versions, devices, memory and disk, and which optional parts are missing.
+
+    With --distributed: whether the ranks can train together. It ends with 1 if not.
+
+    \b
+    Examples:
+      manyface doctor
+      torchrun --nproc-per-node 8 -m manyface doctor --distributed --recipe recipe.toml
+    """
+    if distributed:
+        from manyface.cli.distributed_check import check_ranks
+
+        check_ranks(recipe, overrides or [], folder, seconds=timeout)
+        return
+    if recipe or overrides or folder:
+        raise ConfigError("--recipe, --set and --folder are for --distributed; add it")
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

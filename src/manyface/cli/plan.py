@@ -46,12 +46,6 @@ def plan(
         float | None,
         typer.Option(help="With --gpus: host memory for each GPU; default: usual with its kind."),
     ] = None,
-    staging_gib: Annotated[
-        float | None,
-        typer.Option(
-            help="With --gpus: of that, what a checkpoint may take; default: half of what is free."
-        ),
-    ] = None,
     disk_gb: Annotated[
         float, typer.Option(help="With --gpus: GB/s at which a machine writes checkpoints.")
     ] = 1.0,
@@ -64,12 +58,12 @@ def plan(
     Without --gpus: for this machine. Small copies of net and head run for some seconds; bytes and
     seconds of the recipe follow from them. With --gpus: bytes are counted the same way, seconds
     are computed from the GPU's data sheet, with the collectives of a step, what a checkpoint takes
-    and all assumptions. train.batch_size is that of one GPU.
+    and all assumptions. train.batch_size is that of all GPUs.
 
     \b
     Examples:
       manyface plan recipes/lfw.toml --set head.sample_rate=0.1
-      manyface plan recipe.toml --identities 100000000 --gpus 64 --gpu h100
+      manyface plan recipe.toml --identities 100000000 --gpus 64 --set train.batch_size=8192
     """
     from manyface.plan import Cluster, advice, fewest_gpus
     from manyface.train.directory import load_recipe
@@ -81,7 +75,7 @@ def plan(
         raise ConfigError(f"expected --gpus, how many of --gpu {gpu}, got none; add --gpus 1")
     cluster, fewest = None, None
     if gpus is not None:
-        cluster = Cluster(gpu or _GPU, gpus, network_gbit, host_gib, staging_gib, disk_gb)
+        cluster = Cluster(gpu or _GPU, gpus, network_gbit, host_gib, disk_gb)
         identities = count = identities or _count_identities(config)
         fewest = partial(fewest_gpus, identities=count, cluster=cluster)
     if file is not None:

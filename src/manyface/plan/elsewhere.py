@@ -6,10 +6,13 @@ of it was measured: take the seconds as what to hope for, the bytes as what to e
 
 from dataclasses import replace
 from functools import cache
+from math import ceil
 
 import torch
 
 from manyface.backbones import backbone_cost
+from manyface.base.errors import ConfigError
+from manyface.checkpoint.background import SHARE_OF_FREE
 from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS, HeadConfig
 from manyface.observe.memory import resident_bytes
@@ -28,6 +31,8 @@ from manyface.plan.traffic import (
     Collective,
     collectives,
 )
+from manyface.train.checks import check_ranks
+from manyface.train.run import staging_bytes
 
 _HERE = torch.device("cpu")
 _CONTEXT = 700 * 2**20  # of a process on a GPU: CUDA's context and libraries
@@ -40,9 +45,11 @@ _MOST_TRIED = 4096  # GPUs
 def plan_for_gpus(config: Config, *, identities: int, cluster: Cluster) -> Prediction:
     """What `config` takes on `cluster`, class centers sharded over its GPUs.
 
-    `train.batch_size` is that of one GPU.
+    Raises:
+        ConfigError: the batch, which is that of all GPUs, is too small for so many; or the method
+            does not train on several.
     """
-    config = _with_precision(config, cluster)
+    batch_size, config = config.train.batch_size, _of_a_rank(config, cluster)
     net, head = _parts(config, identities, cluster)
     on_device, in_host = _bytes(config, net, head, cluster)
     seconds, everyone = _seconds(config, identities, net, head, cluster)
@@ -52,7 +59,7 @@ def plan_for_gpus(config: Config, *, identities: int, cluster: Cluster) -> Predi
         method=config.head.method,
         identities=identities,
         active=head.active,
-        batch_size=config.train.batch_size,
+        batch_size=batch_size,
         ranks=cluster.gpus,
         bytes=on_device,
         seconds=seconds,
@@ -67,6 +74,7 @@ def plan_for_gpus(config: Config, *, identities: int, cluster: Cluster) -> Predi
             rows=head.rows + head.state,
             replicated=net.held,
             host_free=cluster.host_memory - in_host.peak,
+            staging=staging_bytes(config),
             step_seconds=seconds.step,
         ),
         assumptions=_assumptions(config, cluster),
@@ -76,24 +84,28 @@ def plan_for_gpus(config: Config, *, identities: int, cluster: Cluster) -> Predi
 
 
 def fewest_gpus(config: Config, *, identities: int, cluster: Cluster) -> int | None:
-    """The smallest number of GPUs of this kind on which `config` fits; None up to 4,096."""
-    config = _with_precision(config, cluster)
-    return next(
-        (
-            gpus
-            for gpus in range(1, _MOST_TRIED + 1)
-            if _fits(config, identities, replace(cluster, gpus=gpus))
-        ),
-        None,
-    )
+    """The smallest number of GPUs of this kind on which `config` fits; None up to 4,096, or up to
+    where the batch is too small to be shared out."""
+    for gpus in range(1, _MOST_TRIED + 1):
+        there = replace(cluster, gpus=gpus)
+        try:
+            of_a_rank = _of_a_rank(config, there)
+        except ConfigError:
+            return None
+        on_device, in_host = _bytes(of_a_rank, *_parts(of_a_rank, identities, there), there)
+        if on_device.peak <= there.sheet.memory and in_host.peak <= there.host_memory:
+            return gpus
+    return None
 
 
-def _fits(config: Config, identities: int, cluster: Cluster) -> bool:
-    on_device, in_host = _bytes(config, *_parts(config, identities, cluster), cluster)
-    return on_device.peak <= cluster.sheet.memory and in_host.peak <= cluster.host_memory
-
-
-def _with_precision(config: Config, cluster: Cluster) -> Config:
+def _of_a_rank(config: Config, cluster: Cluster) -> Config:
+    """The recipe with the batch of the fullest rank, and with the precision that it takes there."""
+    batch_size = config.train.batch_size
+    check_ranks(batch_size, cluster.gpus, method=config.head.method)
+    shared = ceil(batch_size / cluster.gpus)
+    if config.head.method == "f2c":
+        shared = 2 * ceil(batch_size // 2 / cluster.gpus)
+    config = changed(config, "train", batch_size=shared)
     if config.run.precision != "auto":
         return config
     return changed(config, "run", precision="fp32" if cluster.gpu == "v100" else "bf16")
@@ -174,6 +186,7 @@ def _collectives(
         cluster,
         active=head.active * cluster.gpus,
         gradients=net.gradients,
+        statistics=net.statistics,
         net_seconds=_net_seconds(config, net, gpu),
         head_seconds=_head_seconds(config, head, gpu, images=images),
     )
@@ -246,7 +259,7 @@ def _assumptions(config: Config, cluster: Cluster) -> tuple[str, ...]:
     return (
         *found,
         f"host memory: {cluster.host_memory / 2**30:.0f} GiB for each GPU (--host-gib); a "
-        f"checkpoint may take {_staging(cluster)} while it is written",
+        f"checkpoint may take {_staging(config)} while it is written",
         f"a machine writes checkpoints at {cluster.disk_gb:g} GB/s (--disk-gb)",
     )
 
@@ -267,7 +280,7 @@ def _assumptions_of_ranks(cluster: Cluster) -> list[str]:
     ]
 
 
-def _staging(cluster: Cluster) -> str:
-    if cluster.staging_gib is None:
-        return "half of what training leaves (--staging-gib)"
-    return f"{cluster.staging_gib:g} GiB of it (--staging-gib)"
+def _staging(config: Config) -> str:
+    if config.train.staging_gib is None:
+        return f"{SHARE_OF_FREE:g} of what training leaves (train.staging_gib)"
+    return f"{config.train.staging_gib:g} GiB of it (train.staging_gib)"

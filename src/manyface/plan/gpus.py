@@ -42,8 +42,6 @@ class Cluster:
         gpus: of all machines.
         network_gbit: Gbit/s from one GPU to other machines, one way.
         host_gib: GiB of host memory for each GPU; None: as `Gpu.host` says.
-        staging_gib: GiB of it for each GPU that a checkpoint may take while it is written; None:
-            half of what training leaves.
         disk_gb: 10^9 bytes a second that one machine writes where checkpoints lie.
     """
 
@@ -51,7 +49,6 @@ class Cluster:
     gpus: int
     network_gbit: float = 400.0
     host_gib: float | None = None
-    staging_gib: float | None = None
     disk_gb: float = 1.0
 
     def __post_init__(self) -> None:
@@ -64,8 +61,6 @@ class Cluster:
             if value is not None and not 0 < value < float("inf"):
                 name = option.replace("_", "-")
                 raise ConfigError(f"expected --{name} above 0, got {value:g}")
-        if self.staging_gib is not None and not 0 <= self.staging_gib < float("inf"):
-            raise ConfigError(f"expected --staging-gib of 0 or more, got {self.staging_gib:g}")
 
     @property
     def sheet(self) -> Gpu:

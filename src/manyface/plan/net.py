@@ -37,6 +37,7 @@ class NetCosts:
         seconds: of a step here; None where only bytes were asked for.
         held: weights, optimizer state, gallery net, averaged net.
         gradients: of the weights that learn.
+        statistics: of batch norms, which ranks average.
         exposed: seconds of an image by which a step with the loader is longer; None without data
             or seconds.
     """
@@ -45,6 +46,7 @@ class NetCosts:
     seconds: Line | None
     held: int
     gradients: int
+    statistics: int
     exposed: float | None
 
 
@@ -72,7 +74,13 @@ def net_costs(
     copies = 1 + (method.averaged is not None) + isinstance(method, PoolTraining)
     held = copies * weights + _state_bytes(method.optimizer)
     gradients = bytes_of(each for each in method.net.parameters() if each.requires_grad)
-    return NetCosts(activations, seconds, held, gradients, exposed)
+    statistics = bytes_of(
+        values
+        for module in method.copied_modules()
+        for name, values in module.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    )
+    return NetCosts(activations, seconds, held, gradients, statistics, exposed)
 
 
 def _affordable(config: Config, few: Callable[[], None]) -> int:

@@ -125,7 +125,7 @@ class Prediction:
         method: head.method.
         identities: number of classes.
         active: classes that a step scores on one rank.
-        batch_size: images of one rank.
+        batch_size: images of all ranks.
         ranks: that share the rows.
         bytes: of one rank, on the device that computes.
         seconds: of one step.
@@ -181,7 +181,7 @@ class Prediction:
     @property
     def images_per_second(self) -> float:
         """Distinct training images of all ranks."""
-        return self.accumulation * self.batch_size * self.ranks / self.seconds.step
+        return self.accumulation * self.batch_size / self.seconds.step
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

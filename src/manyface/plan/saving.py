@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
+from manyface.checkpoint.background import SHARE_OF_FREE
 from manyface.plan.gpus import Cluster
 from manyface.plan.traffic import OF_LINK
 
@@ -34,7 +35,13 @@ class Saving:
 
 
 def saving(
-    cluster: Cluster, *, rows: int, replicated: int, host_free: int, step_seconds: float
+    cluster: Cluster,
+    *,
+    rows: int,
+    replicated: int,
+    host_free: int,
+    step_seconds: float,
+    staging: int | None = None,
 ) -> Saving:
     """What saving takes.
 
@@ -44,10 +51,10 @@ def saving(
         replicated: bytes that all ranks have alike.
         host_free: bytes of host memory for each rank that training leaves.
         step_seconds: of an update, at whose end a stop is noticed.
+        staging: bytes of it that a rank's copy may take; None: the share that the saver takes.
     """
     of_rank, of_all = rows + replicated, rows * cluster.gpus + replicated
-    half = max(0, host_free) // 2
-    budget = half if cluster.staging_gib is None else int(cluster.staging_gib * 2**30)
+    budget = int(SHARE_OF_FREE * max(0, host_free)) if staging is None else staging
     of_machine = rows * cluster.gpus_of_a_machine + replicated
     seconds = of_machine / (cluster.disk_gb * 1e9)
     copied = of_rank / (OF_LINK * cluster.sheet.pcie)

@@ -1,7 +1,7 @@
 """What ranks say to each other in an update: bytes that one passes in, and seconds of the wire.
 
-With W ranks, B images of each, dimension D: no logits travel and no center's gradient, so nothing
-grows with the number of classes.
+With W ranks, B images of the fullest one, dimension D: no logits travel and no center's gradient,
+so nothing grows with the number of classes.
 
     counts                 all-gather      16           a batch's size, and whether labels are right
     labels                 all-gather      8 B          before the backbone runs
@@ -14,6 +14,8 @@ grows with the number of classes.
                                                         has 8 W B more
     embedding gradients    reduce-scatter  4 W B D
     backbone gradients     all-reduce      4 P          P parameters; once in an update (DDP)
+    batch norm statistics  all-reduce      4 S          S running means and variances; once
+    stop and save          all-reduce      24           once, before the step
 
 A ring of W sends W - 1 times what an all-gather is passed, (W - 1) / W of what a reduce-scatter is,
 and 2 (W - 1) / W of what an all-reduce is.
@@ -32,6 +34,7 @@ from manyface.plan.gpus import Cluster
 from manyface.softmax.streamed import needs_shift
 from manyface.softmax.sub_centers import Unchanged
 from manyface.train.build_model import build_margin, build_negatives
+from manyface.train.copies import STATISTICS
 
 GATHER, REDUCE, SCATTER = "all-gather", "all-reduce", "reduce-scatter"
 EMBEDDING = 4  # bytes of a component: 2 where embeddings travel as autocast makes them
@@ -69,16 +72,18 @@ def collectives(
     *,
     active: int,
     gradients: int,
+    statistics: int,
     net_seconds: float,
     head_seconds: float,
 ) -> tuple[Collective, ...]:
     """Those of an update of `config`; none where a rank is alone.
 
     Args:
-        config: the recipe; its batch is that of a rank.
+        config: the recipe, with the batch of a rank.
         cluster: whose wires they take.
         active: classes that a step scores on all ranks.
         gradients: bytes of the backbone's.
+        statistics: bytes of the batch norms'.
         net_seconds: of a batch, whose backward half hides the backbone's gradients.
         head_seconds: of a batch, whose half that moves the rows hides the embeddings' gradients.
     """
@@ -88,11 +93,14 @@ def collectives(
     found = (
         *_of_the_head(config, cluster.gpus, active),
         Collective(BACKBONE_GRADIENTS, REDUCE, gradients),
+        Collective(STATISTICS, REDUCE, statistics),
+        Collective(STOP_AND_SAVE, REDUCE, 24),
     )
     return tuple(_timed(each, cluster, hidden=under.get(each.name, 0.0)) for each in found)
 
 
 EMBEDDING_GRADIENTS, BACKBONE_GRADIENTS = "embedding gradients", "backbone gradients"
+STOP_AND_SAVE = "stop and save"
 
 
 def _of_the_head(config: Config, ranks: int, active: int) -> Iterator[Collective]:

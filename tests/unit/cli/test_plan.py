@@ -49,7 +49,9 @@ def test_narrow_terminal(run: Callable[..., Outcome], monkeypatch: pytest.Monkey
 
 def test_many_gpus(run: Callable[..., Outcome], tmp_path: Path) -> None:
     file = tmp_path / "plan.json"
-    code, out, _ = run("--gpus", 512, "--identities", 10**9, "--json", file)
+    code, out, _ = run(
+        *("--gpus", 512, "--identities", 10**9, "--set", "train.batch_size=4096", "--json", file)
+    )
     assert code == 0
     for said in (
         "512 x h100 in 64 machines",
@@ -77,6 +79,7 @@ def test_what_does_not_fit(run: Callable[..., Outcome]) -> None:
     ("words", "said"),
     [
         (["--gpus", "0"], "expected --gpus from 1 to 65,536, got 0"),
+        (["--gpus", "8"], "train.batch_size is 8 images of all 8 ranks"),
         (["--gpus", "8", "--network-gbit", "0"], "expected --network-gbit above 0, got 0"),
         (["--gpus", "8", "--disk-gb", "nan"], "--disk-gb"),
         (["--gpu", "b200"], "expected --gpus, how many of --gpu b200"),

@@ -10,12 +10,20 @@ from manyface.config import Config
 from manyface.plan import Cluster, Prediction, fewest_gpus, plan_for_gpus
 from manyface.plan.measuring import changed
 from manyface.plan.saving import saving
-from manyface.plan.traffic import LATENCY, LATENCY_OF_DOUBLING, collectives
+from manyface.plan.traffic import (
+    BACKBONE_GRADIENTS,
+    EMBEDDING_GRADIENTS,
+    LATENCY,
+    LATENCY_OF_DOUBLING,
+    collectives,
+)
 
 H100 = Cluster("h100", 8)
 
 
 def plan(config: Config, gpus: int, identities: int = 10_000, **other: object) -> Prediction:
+    """With as many images on each GPU as the recipe has in all."""
+    config = changed(config, "train", batch_size=config.train.batch_size * gpus)
     cluster = replace(H100, gpus=gpus, **other)  # type: ignore[arg-type]
     return plan_for_gpus(config, identities=identities, cluster=cluster)
 
@@ -24,7 +32,13 @@ def passed(config: Config, gpus: int = 4) -> dict[str, tuple[str, int, int]]:
     """name -> kind, bytes of a call, calls; with 1000 parameters."""
     cluster = replace(H100, gpus=gpus)
     found = collectives(
-        config, cluster, active=300, gradients=4000, net_seconds=0.0, head_seconds=0.0
+        config,
+        cluster,
+        active=300,
+        gradients=4000,
+        statistics=400,
+        net_seconds=0.0,
+        head_seconds=0.0,
     )
     return {each.name: (each.kind, each.passed, each.calls) for each in found}
 
@@ -37,6 +51,8 @@ CENTERS = {
     "sums": ("all-reduce", 2 * 4 * 4 * 8, 1),
     "embedding gradients": ("reduce-scatter", 4 * 4 * 8 * 16, 1),
     "backbone gradients": ("all-reduce", 4 * 1000, 1),
+    "batch norm statistics": ("all-reduce", 4 * 100, 1),
+    "stop and save": ("all-reduce", 24, 1),
 }
 
 
@@ -58,7 +74,6 @@ def test_bytes_of_each_collective() -> None:
         ),
         ({"label_smoothing": 0.1}, {"sums": 4}),
         ({"label_smoothing": 0.1, "sub_centers": 2}, {"target logits": 1, "sums": 3}),
-        ({"method": "virtual"}, {}),
     ],
 )
 def test_bytes_of_what_a_loss_needs_besides(
@@ -115,8 +130,11 @@ def test_latency_grows_with_machines() -> None:
 def test_what_arithmetic_hides() -> None:
     def gradients(**seconds: float) -> tuple[float, float, float]:
         parts = {"net_seconds": 0.0, "head_seconds": 0.0, **seconds}
-        found = collectives(recipe(), H100, active=300, gradients=200 * 2**20, **parts)
-        of_embeddings, of_net = found[-2:]
+        found = collectives(
+            recipe(), H100, active=300, gradients=200 * 2**20, statistics=0, **parts
+        )
+        by_name = {each.name: each for each in found}
+        of_embeddings, of_net = by_name[EMBEDDING_GRADIENTS], by_name[BACKBONE_GRADIENTS]
         return of_embeddings.waited, of_net.waited, of_net.seconds
 
     embeddings, net, seconds = gradients()
@@ -187,17 +205,34 @@ def test_batches_of_an_update_are_counted() -> None:
     ],
 )
 def test_the_smallest_number_that_fits(head: dict[str, object]) -> None:
-    config, identities = recipe(**head), 20_000_000_000
+    config, identities = changed(recipe(**head), "train", batch_size=4096), 20_000_000_000
     gpus = fewest_gpus(config, identities=identities, cluster=H100)
     assert gpus is not None
     assert gpus > 1
-    assert plan(config, gpus, identities).fits
-    assert not plan(config, gpus - 1, identities).fits
+    for count, fits in ((gpus, True), (gpus - 1, False)):
+        cluster = replace(H100, gpus=count)
+        assert plan_for_gpus(config, identities=identities, cluster=cluster).fits is fits
 
 
-def test_what_more_gpus_do_not_mend() -> None:
-    config = changed(recipe(), "train", batch_size=20_000_000)
-    assert fewest_gpus(config, identities=1000, cluster=H100) is None
+def test_more_gpus_than_a_batch_can_be_shared_out_to() -> None:
+    with pytest.raises(ConfigError, match="batch_size is 8 images of all 8 ranks"):
+        plan_for_gpus(recipe(), identities=1000, cluster=H100)
+    assert fewest_gpus(recipe(), identities=20_000_000_000, cluster=H100) is None  # 4 at most
+
+
+def test_the_batch_is_that_of_all() -> None:
+    config = changed(recipe(), "train", batch_size=100)
+    one, eight = (
+        plan_for_gpus(config, identities=1000, cluster=replace(H100, gpus=n)) for n in (1, 8)
+    )
+    assert one.batch_size == eight.batch_size == 100
+    assert eight.images_per_second == pytest.approx(100 / eight.seconds.step)
+    sizes = {each.name: each.passed for each in eight.collectives}
+    assert sizes["labels"] == 8 * 13  # of the fullest rank
+    assert eight.bytes.activations < one.bytes.activations / 4
+    pool = changed(recipe(method="f2c"), "train", batch_size=100)
+    of_pool = plan_for_gpus(pool, identities=1000, cluster=H100).collectives
+    assert {each.name: each.passed for each in of_pool}["embeddings"] == 4 * 7 * 16
 
 
 def test_a_small_table_fits_one() -> None:
@@ -209,7 +244,7 @@ def test_bytes_of_a_checkpoint() -> None:
     found = saving(cluster, rows=10**9, replicated=10**8, host_free=10**10, step_seconds=1.0)
     assert found.of_rank == 11 * 10**8
     assert found.of_all == 161 * 10**8
-    assert found.budget == 5 * 10**9
+    assert found.budget == 4 * 10**9
     assert found.is_staged
     assert found.seconds == pytest.approx(8.1 / 2)  # eight ranks of the first machine, 2 GB/s
     assert found.pause == pytest.approx(1.1e9 / (0.7 * 64e9))
@@ -217,8 +252,9 @@ def test_bytes_of_a_checkpoint() -> None:
 
 
 def test_a_checkpoint_that_host_memory_cannot_hold() -> None:
-    small = replace(H100, staging_gib=0.5)
-    found = saving(small, rows=10**10, replicated=0, host_free=10**12, step_seconds=0.5)
+    found = saving(
+        H100, rows=10**10, replicated=0, host_free=10**12, step_seconds=0.5, staging=10**9
+    )
     assert not found.is_staged
     assert found.pause == found.seconds == pytest.approx(80)
     assert found.shutdown == 170  # 0.5 + 2 * 80 + 5
@@ -251,7 +287,6 @@ def _gradients(found: Prediction) -> int:
         ({"network_gbit": 0.0}, "expected --network-gbit above 0, got 0"),
         ({"host_gib": float("nan")}, "--host-gib"),
         ({"disk_gb": -1.0}, "--disk-gb"),
-        ({"staging_gib": -1.0}, "--staging-gib of 0 or more"),
     ],
 )
 def test_clusters_that_are_none(options: dict[str, object], said: str) -> None:

@@ -201,7 +201,7 @@ def test_a_global_batch_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(*size, **options)
 
     monkeypatch.setattr(torch, "randn", noted)
-    config = changed(recipe(), "train", batch_size=1024)
+    config = changed(recipe(), "train", batch_size=8 * 1024)
     found = plan_for_gpus(config, identities=300, cluster=Cluster("h100", 8))
     assert found.bytes.head > 8 * 1024 * 16 * 4  # the embeddings' gradients alone
     assert max(drawn) <= 512
