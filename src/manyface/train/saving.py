@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -71,13 +72,21 @@ class Saver:
         self._on_save, self._clock, self._data = on_save, clock, data
         self._saved_at = clock()
 
-    def due(self, step: int, *, last: int) -> bool:
-        """Whether the state after `step` updates is to be saved; `last` always is, once."""
+    @property
+    def is_late(self) -> bool:
+        """Whether the last save is `every_seconds` ago, by the clock of this rank."""
+        return 0 < self._every_seconds <= self._clock() - self._saved_at
+
+    def due(self, step: int, *, last: int, late: bool | None = None) -> bool:
+        """Whether the state after `step` updates is to be saved; `last` always is, once.
+
+        Several ranks must agree on `late`; by default it is `is_late`.
+        """
         if self._step == step:
             return False
         if step == last or (step > 0 and self._every > 0 and step % self._every == 0):
             return True
-        return 0 < self._every_seconds <= self._clock() - self._saved_at
+        return self.is_late if late is None else late
 
     def save(
         self, method: Method, position: Position, *, best: bool = False, at_once: bool = False
@@ -89,33 +98,40 @@ class Saver:
         """
         score = position.best_score if best else None
         point = partial(self._point, step=position.step, score=score)
+        started = time.perf_counter()
+        self.wait()
         if self._step == position.step:
-            self.wait()
             kept = self.directory / step_name(position.step)
             by_first(self._ranks, "pointers to a checkpoint", lambda: point(kept))
         else:
             tensors, state = state_of(method, position, data=self._data)
-            self.pause = self._writer.save(
+            pause = self._writer.save(
                 step=position.step, tensors=tensors, state=state, after=point, at_once=at_once
             )
             self._step = position.step
+            self.pause = replace(pause, seconds=time.perf_counter() - started)
             self.poll()
         self._saved_at = self._clock()
 
     def poll(self) -> None:
         """Note what was written meanwhile; raises what that write raised. At every step."""
-        self._note(self._writer.poll())
+        self._note(self._writer.poll)
 
     def wait(self) -> None:
         """As `poll`, when all is written. Before a run ends."""
-        self._note(self._writer.wait())
+        self._note(self._writer.wait)
 
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is being written in the background."""
         return self._writer.is_writing
 
-    def _note(self, path: Path | None) -> None:
+    def _note(self, ask: Callable[[], Path | None]) -> None:
+        try:
+            path = ask()
+        except BaseException:
+            self._step = None if self.last is None else step_of(self.last)
+            raise
         if path is not None:
             self.last = path
             self._on_save(path)
