@@ -110,7 +110,8 @@ class Saver:
             )
             self._step = position.step
             self.pause = replace(pause, seconds=time.perf_counter() - started)
-            self.poll()
+            if not pause.in_background:  # else all ranks are told at the same step, later
+                self.wait()
         self._saved_at = self._clock()
 
     def poll(self) -> None:
