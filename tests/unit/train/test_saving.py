@@ -74,6 +74,7 @@ def test_the_explanation_names_step_and_checkpoint(tmp_path, saved):
 def test_in_the_background_every_checkpoint_is_told_of_once(tmp_path):
     said = []
     saver = Saver(tmp_path, keep=2, on_save=said.append, staging_bytes=None)
+    saver.reserve(Net())
     for step in range(1, 6):
         saver.save(Net(), Position(step=step, best_score=0.5), best=step == 2)
         assert saver.pause.in_background
