@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -71,6 +72,10 @@ class Saver:
         self._on_save, self._clock, self._data = on_save, clock, data
         self._saved_at = clock()
 
+    def reserve(self, method: Method) -> None:
+        """Make room for the copies of saves in the background: else the first is longer."""
+        self._writer.reserve(state_of(method, Position())[0])
+
     @property
     def is_late(self) -> bool:
         """Whether the last save is `every_seconds` ago, by the clock of this rank."""
@@ -97,33 +102,41 @@ class Saver:
         """
         score = position.best_score if best else None
         point = partial(self._point, step=position.step, score=score)
+        started = time.perf_counter()
+        self.wait()
         if self._step == position.step:
-            self.wait()
             kept = self.directory / step_name(position.step)
             by_first(self._ranks, "pointers to a checkpoint", lambda: point(kept))
         else:
             tensors, state = state_of(method, position, data=self._data)
-            self.pause = self._writer.save(
+            pause = self._writer.save(
                 step=position.step, tensors=tensors, state=state, after=point, at_once=at_once
             )
             self._step = position.step
-            self.poll()
+            self.pause = replace(pause, seconds=time.perf_counter() - started)
+            if not pause.in_background:  # else all ranks are told at the same step, later
+                self.wait()
         self._saved_at = self._clock()
 
     def poll(self) -> None:
         """Note what was written meanwhile; raises what that write raised. At every step."""
-        self._note(self._writer.poll())
+        self._note(self._writer.poll)
 
     def wait(self) -> None:
         """As `poll`, when all is written. Before a run ends."""
-        self._note(self._writer.wait())
+        self._note(self._writer.wait)
 
     @property
     def is_writing(self) -> bool:
         """Whether a checkpoint is being written in the background."""
         return self._writer.is_writing
 
-    def _note(self, path: Path | None) -> None:
+    def _note(self, ask: Callable[[], Path | None]) -> None:
+        try:
+            path = ask()
+        except BaseException:
+            self._step = None if self.last is None else step_of(self.last)
+            raise
         if path is not None:
             self.last = path
             self._on_save(path)
