@@ -53,6 +53,13 @@ FLAVOURS = {
     "adamw": ["head.sample_rate=0.4", "head.optimizer=adamw", "optimizer.accumulation=2"],
     "watching": ["head.margin=adaface", "head.negatives=curricular", "head.sub_centers=2"],
     "averaged": ["train.ema=0.9", "head.sample_rate=0.5", "head.label_smoothing=0.1"],
+    "hard": ["head.sample_rate=0.6", "head.sampler=hard", "head.hard_refresh_steps=3"],
+    "f2c": ["head.method=f2c", "pool.ratio=0.4", "train.batch_size=16"],
+    "f2c-prefilled": [
+        *("head.method=f2c", "pool.slots=13", "pool.prefill=true"),
+        *("pool.features=2", "backbone.dropout=0.3"),
+    ],
+    "virtual": ["head.method=virtual", "pool.ratio=0.5", "pool.identity_share=1.0"],
     "balanced": ["head.sample_rate=0.6", "head.sampler=balanced", "data.synthetic.long_tail=1"],
 }
 FACES: dict[str, Any] = {
@@ -300,7 +307,7 @@ def resume_or_start(folder: Path, overrides: list[str], stop_after: int = 0) -> 
     return run(folder, overrides, stop_after, resume="if-there")
 
 
-@pytest.mark.parametrize("flavour", ["full", "lazy", "adamw"])
+@pytest.mark.parametrize("flavour", ["lazy", "adamw", "hard", "f2c"])
 def test_a_run_goes_on_with_other_numbers_of_ranks(tmp_path: Path, flavour: str) -> None:
     overrides = FLAVOURS[flavour]
     for size, stop in ((3, 2), (1, 4), (4, 6), (2, 0)):
@@ -331,10 +338,10 @@ def rows_after_loading(folder: Path, overrides: list[str]) -> dict[str, torch.Te
 
 
 def test_more_ranks_than_images_and_other_mistakes_are_said_on_all(tmp_path: Path) -> None:
+    found = on_ranks(run, 3, tmp_path, ["head.method=f2c", "train.batch_size=10"])
+    assert all("set it to 12 or more" in text for text in found)
     found = on_ranks(run, 3, tmp_path, ["train.batch_size=5"])
     assert all("train.batch_size is 5 images of all 3 ranks together" in text for text in found)
-    found = on_ranks(run, 2, tmp_path, ["head.method=virtual", "pool.ratio=0.5"])
-    assert all("trains in one process" in text for text in found)
     assert not (tmp_path / "run" / "config.toml").exists()
     assert on_ranks(run, 2, tmp_path, ["schedule.steps=2"]) == ["done"] * 2
     found = on_ranks(run, 2, tmp_path, ["schedule.steps=2"])

@@ -22,15 +22,13 @@ def check_batch_size(batch_size: int, source: ImageSource) -> None:
 
 def check_ranks(batch_size: int, num_ranks: int, *, method: str) -> None:
     """Refuse more ranks than a batch can be shared out to: each rank's net wants images."""
-    smallest = (batch_size // 2 // num_ranks) * 2 if method == "f2c" else batch_size // num_ranks
-    if num_ranks > 1 and smallest < 2:  # batch norm needs company
-        least = (4 if method == "f2c" else 2) * num_ranks
+    at_once = batch_size // 2 if method == "f2c" else batch_size  # images that a net is shown
+    if num_ranks > 1 and at_once // num_ranks < 2:  # batch norm needs company
+        least = 2 * num_ranks * batch_size // at_once
         raise ConfigError(
             f"train.batch_size is {batch_size} images of all {num_ranks} ranks together, which "
-            f"leaves some with less than 2; set it to {least} or more, or start fewer ranks"
+            f"gives some less than 2 at a time; set it to {least} or more, or start fewer ranks"
         )
-    if num_ranks > 1 and method == "virtual":
-        raise ConfigError("head.method 'virtual' trains in one process; start it without torchrun")
 
 
 def check_half_batch(batch_size: int) -> None:
