@@ -16,6 +16,9 @@ step. Here the rows are a `CenterHead`'s, and `weight` is a parameter on the sam
    when they are next read (`RowSGD(mode="lazy-exact")`): what SGD makes of the whole matrix.
 4. Momentum lies in the optimizer's state, so `state_dict` of both is theirs, in both directions.
 
+Under torch.distributed `weight` is the rank's own classes, sharded as theirs, and each rank's
+optimizer has them, as in theirs; what travels is what the heads send.
+
 An optimizer other than plain `torch.optim.SGD` (AdamW; SGD with nesterov, dampening, maximize or
 fused) gets the dense gradient [N, D] instead of the mark and moves the rows itself, at their cost.
 """
@@ -34,12 +37,13 @@ from manyface.centers import RowSGD
 from manyface.centers.sgd import SGDMode
 from manyface.heads import CenterHead, FullFC, PartialFC
 from manyface.heads.base import HeadOptions
-from manyface.heads.checks import check_one_process, refuse_margin
+from manyface.heads.checks import refuse_margin
 from manyface.heads.row_order import RowOrder
 from manyface.margins import CosFace, InterclassFilter, Margin
 from manyface.margins.angular import straight_through
 from manyface.margins.base import GradientKind
 from manyface.margins.checks import check_radians
+from manyface.parallel import Ranks
 
 _NAME = "PartialFC_V2"
 
@@ -85,14 +89,17 @@ class PartialFC_V2(nn.Module):  # noqa: N801  their name
         sample_rate: share of the classes that take part in a step.
         fp16: matrix products of bfloat16 factors. (Theirs are float16, which cannot hold exp(64).)
         scale: of all logits, where `margin_loss` has none.
-        seed: of first values and draws; None is torch's, as `torch.manual_seed` set it.
+        seed: of first values and draws; None is torch's, as `torch.manual_seed` set it. Of several
+            ranks that of the first.
 
     Attributes:
-        weight: [N, D], class c in row c, in torch's default dtype. Rows that have missed steps are
-            brought up to date by `flush` and by `state_dict`.
+        weight: [N, D], class c in row c, in torch's default dtype; of several ranks [num_local, D],
+            from class `class_start` on. Rows that have missed steps are brought up to date by
+            `flush` and by `state_dict`.
+        num_local, class_start: the classes here, as theirs.
 
     Raises:
-        ConfigError: a margin that it has no counterpart for; more than one process.
+        ConfigError: a margin that it has no counterpart for; fewer classes than ranks.
     """
 
     weight: nn.Parameter
@@ -109,18 +116,24 @@ class PartialFC_V2(nn.Module):  # noqa: N801  their name
         seed: SupportsInt | None = None,
     ) -> None:
         super().__init__()
-        check_one_process()
+        ranks = Ranks()
+        if num_classes < ranks.size:
+            raise ConfigError(
+                f"{_NAME} of {num_classes} classes cannot be shared by {ranks.size} ranks"
+            )
         margin, scale, negatives = translated(margin_loss, scale=scale)
         self.embedding_size, self.sample_rate, self.fp16 = embedding_size, sample_rate, fp16
         options: HeadOptions = {
             "scale": scale,
             "negatives": negatives,
             "optimizer": RowSGD(0.0, 0.0),  # until there is one to follow
-            "seed": torch.initial_seed() if seed is None else int(seed),
+            "seed": _seed(seed, ranks),
             "dtype": torch.get_default_dtype(),
             "operands": torch.bfloat16 if fp16 else None,
+            "ranks": ranks,
         }
         head = _make_head(num_classes, embedding_size, margin, sample_rate, options)
+        self.num_local, self.class_start = len(head.shard), head.shard.start
         self._holder = (head,)  # not a submodule: `weight` is all there is to move and to save
         self._optimizer: weakref.ref[Optimizer] | None = None
         self._is_marked = False
@@ -145,7 +158,7 @@ class PartialFC_V2(nn.Module):  # noqa: N801  their name
         """Mean loss of a batch, scalar.
 
         Args:
-            local_embeddings: [B, D], any floating dtype.
+            local_embeddings: [B, D], any floating dtype; of several ranks this one's part.
             local_labels: integer [B] or [B, 1], in [0, N).
         """
         labels = local_labels.reshape(-1).to(local_embeddings.device)
@@ -263,6 +276,12 @@ def _margin(theirs: object) -> Margin:
         f"or CosFace, got {type(theirs).__name__} with {found}; a margin of manyface works too, "
         "such as CombinedMargin"
     )
+
+
+def _seed(seed: SupportsInt | None, ranks: Ranks) -> int:
+    """The same for all ranks: that of the first, by an all-gather of its digits."""
+    mine = torch.initial_seed() if seed is None else int(seed)
+    return int(ranks.say(str(mine), "seed")[0])
 
 
 def _make_head(

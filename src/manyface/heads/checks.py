@@ -148,15 +148,6 @@ def check_table(rows: Tensor, what: str = _CENTERS, *, dtype: torch.dtype | None
         )
 
 
-def check_one_process(what: str = _CENTERS) -> None:
-    """Rows are not sharded yet; each process would train a table of its own."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        raise ConfigError(
-            f"{what} live in one process so far, and there are {dist.get_world_size()}: "
-            "start training without torchrun"
-        )
-
-
 def _check_dtype(dtype: torch.dtype, what: str) -> None:
     possible = (torch.float32, torch.float64, *((torch.bfloat16,) if what == _CENTERS else ()))
     if dtype in possible:

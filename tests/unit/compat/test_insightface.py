@@ -334,9 +334,3 @@ def test_a_group_of_one_process(group_of_one: None) -> None:
     head = make()
     train(head, sgd(head), range(2))
     assert not torch.equal(head.weight, make().weight)
-
-
-def test_more_processes_are_refused(group_of_one: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="live in one process so far, and there are 2"):
-        make()
