@@ -102,6 +102,7 @@ def loading(folder: Path, num_rows: int, repeats: int) -> dict[str, Any]:
             for name, like in tensors.items():
                 like.values.copy_(local_rows(group[name], like))
             placed.append(time.perf_counter() - started)
+            del group  # pages that are mapped stay
         num_bytes = sum(each.values.nbytes for each in tensors.values())
         found[where] = {
             "verify_seconds": figures(verified),
