@@ -19,11 +19,13 @@ from manyface.bench.training import (
     shares,
     training_source,
 )
+from manyface.checkpoint import RowShard
 from manyface.config import Config, parse_config
 from manyface.data import DualLoader, Loader
 from manyface.train.build import build_loader
 from manyface.train.build_model import build_method
 from manyface.train.method import Classification, PoolTraining
+from manyface.train.state import tensors_of
 from manyface.train.step import FiniteGuard, train_step
 
 CPU = torch.device("cpu")
@@ -132,7 +134,8 @@ def steps_of(config: Config, watch: Stopwatch | None, count: int = 2) -> dict[st
         watch.start("loader")
         with watched(method, watch):
             run()
-    return method.state_dict()
+    found = tensors_of(method)
+    return {n: each.values if isinstance(each, RowShard) else each for n, each in found.items()}
 
 
 FORWARD_BACKWARD = ["loader", "backbone", "head", "backbone"]
