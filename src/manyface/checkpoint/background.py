@@ -158,4 +158,4 @@ def own_ranks() -> Ranks:
     """All ranks, over a group of their own that carries tensors of the CPU; all call this."""
     if not is_distributed():
         return Ranks()
-    return Ranks(dist.new_group(backend="gloo", timeout=_PATIENCE))
+    return Ranks(dist.new_group(backend="gloo", timeout=_PATIENCE), in_background=True)

@@ -76,6 +76,7 @@ class Ranks:
     Args:
         group: None is all processes.
         alone: this process and no other, whatever there is.
+        in_background: they talk in a thread of their own, beside what `HERE` tells of.
 
     Attributes:
         rank: of this process, from 0.
@@ -83,8 +84,15 @@ class Ranks:
         sent: bytes passed to each collective by this rank, by name.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        group: dist.ProcessGroup | None = None,
+        *,
+        alone: bool = False,
+        in_background: bool = False,
+    ) -> None:
         self._group = group
+        self._activity = Activity() if in_background else HERE
         together = is_distributed() and not alone
         self.rank = dist.get_rank(group) if together else 0
         self.size = dist.get_world_size(group) if together else 1
@@ -208,8 +216,8 @@ class Ranks:
     def _named(
         self, name: str, is_failure: Callable[[Exception], bool] = lambda error: True
     ) -> Iterator[None]:
-        before = HERE.doing
-        HERE.begin(name)
+        before = self._activity.doing
+        self._activity.begin(name)
         try:
             yield
         except RuntimeError as error:
@@ -217,7 +225,7 @@ class Ranks:
                 raise
             HERE.has_failed = True
             raise PeerError(name, rank=self.rank, size=self.size, error=error) from error
-        HERE.begin(before)
+        self._activity.begin(before)
 
 
 ALONE = Ranks(alone=True)

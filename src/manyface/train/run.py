@@ -255,22 +255,25 @@ def _run(
         stop=stop,
         ranks=training.ranks,
     )
+    saver = Saver(
+        directory / places.CHECKPOINTS,
+        keep=config.train.keep,
+        every=config.train.checkpoint_every,
+        every_seconds=60 * config.train.checkpoint_minutes,
+        last=start.checkpoint,
+        data=start.data,
+        on_save=recorder.saved,
+        staging_bytes=staging_bytes(config),
+    )
+    if not training.ranks.is_alone or training.device.type == "cuda":
+        saver.reserve(training.method)  # one process on a CPU may never need it
     run_loop(
         training.method,
         training.loader,
         plan=training.plan,
         position=position,
         evaluate=validation,
-        saver=Saver(
-            directory / places.CHECKPOINTS,
-            keep=config.train.keep,
-            every=config.train.checkpoint_every,
-            every_seconds=60 * config.train.checkpoint_minutes,
-            last=start.checkpoint,
-            data=start.data,
-            on_save=recorder.saved,
-            staging_bytes=staging_bytes(config),
-        ),
+        saver=saver,
         recorder=recorder,
         stop=stop,
         ranks=training.ranks,
