@@ -3,11 +3,11 @@
     python benchmarks/head_ranks.py [--ranks 1 2 4 --classes 200000 --rate 0.1 --batch 128]
 
 Every rank is a process of one thread with `--classes` class centers (bfloat16, d = 512, momentum),
-and gives `--batch` images, so W ranks score W times the images against W times the classes. A rank's
-products then grow by W: the time to compare is that of one rank with the whole batch of W ranks and
-its own classes, measured in the same run ("alone, batch x W"). What is above it is the price of
-talking, and of ranks that share cores and memory: this is the figure of interest up to as many
-ranks as there are cores. The seconds in collectives are measured by themselves.
+and gives `--batch` images, so W ranks score W times the images against W times the classes. The
+products of a rank then grow by W: the time to compare is that of one rank with the whole batch of W
+ranks and its own classes, measured in the same run ("alone"). What is above it is the price of
+talking, and of ranks that share cores and memory: of interest up to as many ranks as there are
+cores. The seconds in collectives are measured by themselves.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from provenance import write_result
 from torch import Tensor
+from torch.distributed import distributed_c10d
 
 from manyface.heads import PartialFC
 from manyface.margins import CosFace
@@ -114,7 +115,7 @@ def _rank(rank: int, size: int, store: str, options: dict[str, Any], batch: int,
     if size > 1:
         dist.init_process_group(
             "gloo",
-            store=dist.FileStore(store, size),
+            store=distributed_c10d.FileStore(store, size),
             rank=rank,
             world_size=size,
             timeout=timedelta(minutes=10),
