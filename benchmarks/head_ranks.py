@@ -25,7 +25,6 @@ import torch
 import torch.distributed as dist
 from provenance import write_result
 from torch import Tensor
-from torch.distributed import distributed_c10d
 
 from manyface.heads import PartialFC
 from manyface.margins import CosFace
@@ -115,7 +114,7 @@ def _rank(rank: int, size: int, store: str, options: dict[str, Any], batch: int,
     if size > 1:
         dist.init_process_group(
             "gloo",
-            store=distributed_c10d.FileStore(store, size),
+            store=dist.FileStore(store, size),  # type: ignore[attr-defined]
             rank=rank,
             world_size=size,
             timeout=timedelta(minutes=10),
