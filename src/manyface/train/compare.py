@@ -16,6 +16,7 @@ from manyface.checkpoint import RowShard
 from manyface.parallel import Ranks
 
 SUMS = "checksums of copies"
+_PIECE_NUMBERS = 1 << 22
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -40,4 +41,7 @@ def compare_copies(tensors: Mapping[str, Tensor | RowShard], ranks: Ranks) -> No
 def checksum(tensor: Tensor) -> Tensor:
     """Scalar int64 on the tensor's device: the sum of its elements' bits, wrapping."""
     flat = tensor.detach().contiguous().reshape(-1)
-    return flat.view(_INTEGERS[flat.element_size()]).sum(dtype=torch.int64)
+    integers = flat.view(_INTEGERS[flat.element_size()])
+    # In pieces: a sum in int64 makes a copy in int64 first.
+    sums = [piece.sum(dtype=torch.int64) for piece in torch.split(integers, _PIECE_NUMBERS)]
+    return torch.stack(sums).sum()
