@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo test test-slow soak check format bench clean
 
 help:
 	@echo "make demo       train on synthetic faces, compare the methods; runs/demo/report.html"
 	@echo "make test       the tests that take seconds each"
 	@echo "make test-slow  the tests that train"
+	@echo "make soak       hours of kills, stops and faults; SOAK_MINUTES=60 of the mixed one"
 	@echo "make check      lint, formatting and types"
 	@echo "make format     mend lint and formatting"
 	@echo "make bench      the benchmarks; writes benchmarks/results"
@@ -21,10 +22,13 @@ demo: $(VENV)/.installed
 	$(BIN)/manyface demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not soak"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not soak"
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m soak tests/reliability
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -29,6 +29,8 @@ PRELOADED = [
     "manyface",
     "manyface.heads",
     "manyface.train",
+    "manyface.cli.train",
+    "torch.distributed.launcher.api",
 ]
 SECONDS = 60.0
 

@@ -1,0 +1,39 @@
+"""R1: kill -9 at any moment, to anybody: nothing committed is lost, and the run ends bit-equal."""
+
+from pathlib import Path
+
+import pytest
+from killing import Campaign, Tally
+
+
+def assert_nothing_was_lost(tally: Tally) -> None:
+    assert not tally.problems, "\n".join(tally.problems)
+    found = (tally.lost, tally.orphans, tally.lost_too_much, tally.unequal)
+    assert found == (0, 0, 0, 0)
+
+
+def test_a_few_kills(tmp_path: Path) -> None:
+    tally = Campaign(tmp_path, kills=2, steps=12, seed=3, share_aimed=1).run()
+    assert tally.total >= 2
+    assert_nothing_was_lost(tally)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_forty_kills(tmp_path: Path) -> None:
+    """Most of forked attempts, some of the program torchrun, some with other numbers of ranks."""
+    tally = Campaign(tmp_path / "same", kills=30, steps=60, seed=1).run()
+    assert_nothing_was_lost(tally)
+    assert tally.in_save >= 10
+    assert len(tally.by_phase) >= 5
+    assert_nothing_was_lost(Campaign(tmp_path / "exec", kills=3, steps=25, forked=False).run())
+    assert_nothing_was_lost(Campaign(tmp_path / "ranks", kills=8, steps=40, ranks=(1, 2, 3)).run())
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(6 * 3600)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_thousand_kills(tmp_path: Path, seed: int) -> None:
+    tally = Campaign(tmp_path, kills=250, seed=100 + seed).run()
+    assert tally.total >= 250
+    assert_nothing_was_lost(tally)
