@@ -1,6 +1,7 @@
 """Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
 
 import gc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from manyface.checkpoint import RowShard, load, newest
 from manyface.config import parse_config
 from manyface.data import Augmentation, DualLoader, Loader
 from manyface.data.synthetic import SyntheticFaces
-from manyface.heads import PartialFC
+from manyface.heads import F2C, DynamicClassPool, PartialFC
 from manyface.margins import CosFace
 from manyface.observe import read_events
 from manyface.observe.progress import SilentProgress
 from manyface.parallel import ALONE, HERE, Ranks, Shard
 from manyface.train import StopFlag, train
 from manyface.train.compare import compare_copies
-from manyface.train.method import Classification
+from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
 
 TINY = [
@@ -231,6 +232,58 @@ def test_a_net_that_drifts_ends_the_run_before_it_is_saved(tmp_path: Path) -> No
     assert len(set(found)) == 1
     assert found[0].startswith("6: rank 1 of 3 has another backbone."), found
     assert newest(tmp_path / "run" / "checkpoints").name == "step-00000004"  # type: ignore[union-attr]
+
+
+def pool_steps() -> tuple[list[float], list[torch.Tensor]]:
+    return _pool_steps(Ranks())
+
+
+def _pool_steps(ranks: Ranks) -> tuple[list[float], list[torch.Tensor]]:
+    """F2C by DDP and the dual loader: losses and gradient norms, probe and gallery net."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 8), nn.Tanh(), nn.Linear(8, 6))
+    pool = DynamicClassPool(
+        9, 6, margin=CosFace(0.3), scale=8.0, features=2, dtype=torch.float64, ranks=ranks
+    )
+    f2c = F2C(net.double(), pool, num_identities=20, decay=0.8)
+    method = _PoolInDoubles(
+        f2c,
+        torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9),
+        learning_rate=0.1,
+        device=torch.device("cpu"),
+        clip_norm=0.5,
+        ranks=ranks,
+    )
+    loader = DualLoader(
+        SyntheticFaces(**FACES),
+        batch_size=14,
+        seed=3,
+        augmentation=Augmentation(shift=2),
+        identity_share=0.6,
+        make_planner=f2c.planner,
+        rank=ranks.rank,
+        num_ranks=ranks.size,
+    )
+    numbers, guard = [], FiniteGuard(method.device)
+    for step, batch in enumerate(loader.batches(0, 4)):
+        done = train_step(method, [batch], step=step, factor=1.0, seed=0, guard=guard, ranks=ranks)
+        numbers += [float(done.loss), float(done.grad_norm)]
+    nets = [*net.parameters(), *f2c.gallery_net.parameters()]
+    return numbers, [p.detach().clone() for p in nets]
+
+
+class _PoolInDoubles(PoolTraining):
+    def loss(self, batch: Any) -> torch.Tensor:
+        return super().loss(replace(batch, images=batch.images.double()))
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+def test_steps_of_f2c_are_those_of_one_process(num_ranks: int) -> None:
+    expected, weights = _pool_steps(ALONE)
+    for numbers, found in on_ranks(pool_steps, num_ranks):
+        assert numbers == pytest.approx(expected, rel=1e-10)
+        for mine, theirs in zip(found, weights, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
 # --- runs -----------------------------------------------------------------------------------------
