@@ -89,8 +89,14 @@ def _tensors(path: Path) -> dict[str, TensorFacts]:
     with safe_open(path, "pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     return {
-        name: _facts(each.get_dtype(), tuple(each.get_shape())) for name, each in slices.items()
+        name: _facts(slices[name].get_dtype(), tuple(slices[name].get_shape()))
+        for name in sorted(slices, key=_by_number)
     }
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """So that state.10 comes after state.9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
 def _tables(manifest: Manifest, group: str) -> dict[str, TensorFacts]:
