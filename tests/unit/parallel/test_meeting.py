@@ -1,4 +1,4 @@
-"""Ranks of a new round meet each other, and nobody of a round before, in a store that is not new."""
+"""Ranks of a round meet each other, and nobody of the round before, in a store that is not new."""
 
 from concurrent.futures import ThreadPoolExecutor
 
