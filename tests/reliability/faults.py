@@ -1,10 +1,12 @@
 """Faults that a test arms in a rank, by replacing functions of manyface there; none are in src.
 
-A fault strikes one rank, once, at a phase of a save (`at`) or at a step. It leaves the file
-`struck` in the attempt's folder when it does.
+A fault strikes one rank, once, at a phase of a save or of a run (`at`), or at a step. It leaves the
+file `struck` in the attempt's folder when it does.
 """
 
+import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,7 @@ PHASES = (
     "retention",
     "deleting",
 )
+MOMENTS = ("building", "step", "evaluation")
 
 
 def arm(folder: Path, *, kind: str, rank: int, once: bool = True, **options: Any) -> None:
@@ -31,8 +34,64 @@ def arm(folder: Path, *, kind: str, rank: int, once: bool = True, **options: Any
         return
     if kind == "hold":
         _arm_hold(struck, folder / "release", **options)
+    elif kind in ("skip", "mismatch"):
+        _arm_out_of_step(struck, other=kind == "mismatch", **options)
     else:
-        raise ValueError(f"no fault {kind!r}")
+        _arm_at_step(struck, ACTS[kind], **options)
+
+
+def _arm_at_step(struck: Path, act: Callable[[], object], *, step: int) -> None:
+    """Do `act` before update number `step`, from 0."""
+    from manyface.train import loop
+
+    make_step = loop.train_step
+
+    def new_step(*arguments: Any, **settings: Any) -> Any:
+        if settings["step"] == step:
+            struck.touch()
+            act()
+        return make_step(*arguments, **settings)
+
+    loop.train_step = new_step
+
+
+def _arm_out_of_step(struck: Path, *, step: int, other: bool) -> None:
+    """Before update number `step` leave out what the ranks agree on, or make another collective."""
+    from manyface.parallel import HERE
+    from manyface.train import loop
+
+    agree = loop.agreed
+
+    def new_agreed(received: Any, saver: Any, ranks: Any) -> Any:
+        if HERE.step != step or struck.exists():
+            return agree(received, saver, ranks)
+        struck.touch()
+        if other:
+            ranks.counts(*range(64), device=ranks.talks_on, name="another collective")
+        return None, False, False
+
+    loop.agreed = new_agreed
+
+
+def _raise() -> None:
+    raise RuntimeError("a defect that a test made")
+
+
+def _hold_interpreter() -> None:
+    """In C, with the interpreter's lock, as a defect of an extension does."""
+    ctypes.PyDLL(None).sleep(3600)
+
+
+ACTS: dict[str, Callable[[], object]] = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "abort": os.abort,
+    "exception": _raise,
+    "exit 0": lambda: os._exit(0),
+    "sleep": lambda: time.sleep(3600),
+    "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "interpreter held": _hold_interpreter,
+}
 
 
 def _arm_hold(struck: Path, release: Path, *, at: str, visit: int) -> None:
@@ -51,6 +110,29 @@ def _arm_hold(struck: Path, release: Path, *, at: str, visit: int) -> None:
                 time.sleep(0.005)
 
     watch_saves(reached)
+    watch_run(reached)
+
+
+def watch_run(reached: Callable[[str], None]) -> None:
+    """Call `reached(phase)` as parts of a run begin: "building", "step", "evaluation"."""
+    from manyface.train import loop, run
+
+    build, make_step, evaluate = run.build_training, loop.train_step, run.Validation.__call__
+
+    def new_build(*arguments: Any, **settings: Any) -> Any:
+        reached("building")
+        return build(*arguments, **settings)
+
+    def new_step(*arguments: Any, **settings: Any) -> Any:
+        reached("step")
+        return make_step(*arguments, **settings)
+
+    def new_evaluate(self: Any, step: int) -> Any:
+        reached("evaluation")
+        return evaluate(self, step)
+
+    run.build_training, loop.train_step = new_build, new_step
+    run.Validation.__call__ = new_evaluate  # type: ignore[method-assign]
 
 
 def watch_saves(reached: Callable[[str], None]) -> None:

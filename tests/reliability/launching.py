@@ -25,6 +25,7 @@ from rank import FAULTS, FOLDER, main
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[1] / "src"
+SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 MARK = "MANYFACE_TEST_ATTEMPT"
 
 
@@ -37,6 +38,7 @@ class Attempt:
         folder: for process ids, the log, and what faults leave; a new one for each attempt.
         ranks: processes.
         restarts: by the launcher, when a rank fails.
+        patience: seconds that the launcher waits for ranks that it has told to end.
         faults: records for `faults.arm`.
         forked: see above.
         options: more for the program torchrun.
@@ -47,6 +49,7 @@ class Attempt:
     folder: Path
     ranks: int = 2
     restarts: int = 0
+    patience: int = 30
     faults: Sequence[dict[str, Any]] = ()
     forked: bool = True
     options: Sequence[str] = ("--standalone",)
@@ -150,7 +153,12 @@ class Attempt:
     def _fork(self, variables: dict[str, str]) -> Any:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        arguments = (list(self.words), self.ranks, self.restarts, self.folder / "log", variables)
+        settings = {
+            "nproc_per_node": self.ranks,
+            "max_restarts": self.restarts,
+            "shutdown_timeout": self.patience,
+        }
+        arguments = (list(self.words), self.folder / "log", variables, settings)
         process = context.Process(target=agent, args=arguments)
         process.start()
         return process
@@ -158,7 +166,8 @@ class Attempt:
     def _execute(self, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
         words = [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(self.ranks)),
-            *("--max-restarts", str(self.restarts), *self.options, str(HERE / "rank.py")),
+            *("--max-restarts", str(self.restarts), "--shutdown-timeout", str(self.patience)),
+            *("--signals-to-handle", SIGNALS, *self.options, str(HERE / "rank.py")),
         ]
         environment = {**os.environ, "PYTHONPATH": str(SOURCE), **variables}
         with (self.folder / "log").open("ab") as log:
@@ -184,9 +193,7 @@ class Attempt:
         return False
 
 
-def agent(
-    words: list[str], ranks: int, restarts: int, log: Path, variables: dict[str, str]
-) -> None:
+def agent(words: list[str], log: Path, variables: dict[str, str], settings: dict[str, int]) -> None:
     """torchrun, in a process that has torch already: its ranks are forks of it."""
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -198,12 +205,12 @@ def agent(
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=ranks,
         run_id=variables[MARK],
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
-        max_restarts=restarts,
         monitor_interval=0.05,
         start_method="fork",
+        signals_to_handle=SIGNALS,
+        **settings,
     )
     elastic_launch(config, main)(words)

@@ -3,10 +3,15 @@
 A collective that fails says little: a connection was closed, or nobody came for two minutes. So
 every rank writes a line into the store of the group, from a thread of its own: a number that grows,
 the step, and the collective it is in. Whose number stands still is dead, stopped, or has its
-interpreter held; who is in no collective, or in another one, is late or out of step.
+interpreter held; who is in no collective, or in another one, is late or out of step. Who has said
+that it failed is not silent. A rank that hangs while others have failed ends itself: its launcher
+would wait for it.
 """
 
 import json
+import math
+import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -14,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from torch.distributed import distributed_c10d
 
@@ -22,6 +27,8 @@ from manyface.base.errors import PeerError
 from manyface.parallel.ranks import HERE, Ranks
 
 _INTERVAL, _PATIENCE = 1.0, 2.5  # seconds between two lines; seconds in which a living rank wrote
+_FAILED = "failed"  # key of what the first rank that failed has said
+_GRACE = 5.0  # seconds that a rank has to find out by itself what others have found
 
 
 @dataclass(frozen=True)
@@ -31,19 +38,19 @@ class Word:
     Attributes:
         number: grows with every line.
         step: updates that it had made.
-        doing: the collective that it was in, "" for none.
-        seconds: for how long.
+        doing: the collectives that its threads were in, and for how many seconds.
+        has_failed: it has found another one at fault.
     """
 
     number: int
     step: int
-    doing: str
-    seconds: float
+    doing: dict[str, float]
+    has_failed: bool
 
     def describe(self) -> str:
         """In words."""
-        place = f"in {self.doing!r}" if self.doing else "in no collective"
-        return f"{place} for {self.seconds:.0f} s, after step {self.step}"
+        places = [f"in {name!r} for {seconds:.0f} s" for name, seconds in self.doing.items()]
+        return f"{' and '.join(places) or 'in no collective'}, after step {self.step}"
 
 
 class Heartbeat:
@@ -76,6 +83,7 @@ class Heartbeat:
         try:
             if isinstance(error, PeerError) and not error.is_explained:
                 error.explain(self.suspects(error.collective))
+                self._tell(_FAILED, str(error))
         finally:
             self._over.set()
             self._thread.join()
@@ -92,13 +100,32 @@ class Heartbeat:
         return "; ".join(_judge(others, before, after, collective)) or "all ranks answer"
 
     def _write(self) -> None:
-        number = 0
+        number, failed_at = 0, math.inf
         while not self._over.is_set():
             number += 1
-            line = {"number": number, **HERE.as_dict()}
-            with suppress(RuntimeError):  # the store is gone: whoever reads will say so
-                self._store.set(str(self._ranks.rank), json.dumps(line))
+            self._tell(str(self._ranks.rank), json.dumps({"number": number, **HERE.as_dict()}))
+            if failed_at == math.inf and self._others_failed():
+                failed_at = time.monotonic()
+            if time.monotonic() - failed_at > _GRACE and not HERE.has_failed:
+                self._end()
             self._over.wait(self._interval)
+
+    def _tell(self, key: str, text: str) -> None:
+        with suppress(RuntimeError):  # the store is gone: whoever reads will say so
+            self._store.set(key, text)
+
+    def _others_failed(self) -> bool:
+        with suppress(RuntimeError):
+            return bool(self._store.check([_FAILED]))
+        return False
+
+    def _end(self) -> NoReturn:
+        """This process, from this thread: the one that trains does not come back."""
+        reason = self._store.get(_FAILED).decode()
+        text = f"error: rank {self._ranks.rank} hangs after step {HERE.step} and ends: {reason}\n"
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), text.encode())
+        os._exit(PeerError.exit_code)
 
     def _read(self, rank: int) -> Word | None:
         if not self._store.check([str(rank)]):
@@ -113,13 +140,15 @@ def _judge(
     after: Sequence[Word | None],
     collective: str,
 ) -> list[str]:
-    """A phrase for each of `ranks` that is silent, or not in `collective`."""
+    """A phrase for each of `ranks` that is silent, or not in `collective`; else for all who failed
+    before this one: it came too late."""
     found = []
     for rank, old, new in zip(ranks, before, after, strict=True):
         if new is None:
             found.append(f"rank {rank} was never heard of")
-        elif old is not None and old.number == new.number:
+        elif old is not None and old.number == new.number and not new.has_failed:
             found.append(f"rank {rank} does not answer any more (last {new.describe()})")
-        elif new.doing != collective:
+        elif collective not in new.doing:
             found.append(f"rank {rank} is {new.describe()}")
-    return found
+    early = [rank for rank, old in zip(ranks, before, strict=True) if old and old.has_failed]
+    return found or [f"rank {rank} had failed in it before" for rank in early]

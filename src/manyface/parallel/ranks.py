@@ -7,12 +7,14 @@ A collective that fails, because a rank died, hangs or does something else, rais
 its name and the rank; `HERE` is what this process is at, for the others to read (`heartbeat`).
 """
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -36,24 +38,27 @@ class Activity:
 
     Attributes:
         step: updates that it has made.
-        doing: the collective that it is in, "" between them.
-        since: when that began, by the monotonic clock.
         has_failed: a collective has; the process says why and ends.
     """
 
     step: int = 0
-    doing: str = ""
-    since: float = 0.0
     has_failed: bool = False
+    _places: dict[int, tuple[str, float]] = field(default_factory=dict)  # thread -> name, since
 
-    def begin(self, doing: str) -> None:
-        """It is in the collective `doing` from now on."""
-        self.doing, self.since = doing, time.monotonic()
+    def begin(self, doing: str) -> str:
+        """This thread is in the collective `doing` from now on, "" for none; returns the last."""
+        before, _ = self._places.get(threading.get_ident(), ("", 0.0))
+        if doing:
+            self._places[threading.get_ident()] = (doing, time.monotonic())
+        else:
+            self._places.pop(threading.get_ident(), None)
+        return before
 
-    def as_dict(self) -> dict[str, str | int | float]:
-        """For others: seconds instead of a time on the clock of this machine."""
-        seconds = time.monotonic() - self.since
-        return {"step": self.step, "doing": self.doing, "seconds": seconds}
+    def as_dict(self) -> dict[str, Any]:
+        """For others: seconds in each collective instead of a time on the clock of this machine."""
+        now = time.monotonic()
+        doing = {name: now - since for name, since in list(self._places.values())}
+        return {"step": self.step, "doing": doing, "has_failed": self.has_failed}
 
 
 HERE = Activity()
@@ -216,8 +221,7 @@ class Ranks:
     def _named(
         self, name: str, is_failure: Callable[[Exception], bool] = lambda error: True
     ) -> Iterator[None]:
-        before = self._activity.doing
-        self._activity.begin(name)
+        before = self._activity.begin(name)
         try:
             yield
         except RuntimeError as error:

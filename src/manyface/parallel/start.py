@@ -16,9 +16,11 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from manyface.base.errors import ManyfaceError
 from manyface.parallel.heartbeat import Heartbeat
+from manyface.parallel.meeting import round_store
 from manyface.parallel.ranks import HERE, Ranks
 
 _SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
@@ -113,15 +115,21 @@ def _meet(device: torch.device, seconds: float) -> None:
     if on_gpu:
         torch.cuda.set_device(device)
     seconds = seconds or (SECONDS_GPU if on_gpu else SECONDS_CPU)
+    timeout = timedelta(seconds=seconds)
     try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout))
+        store.set_timeout(timeout)
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(seconds=seconds)
+            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            store=round_store(store, rank=rank, size=size, seconds=seconds),
+            rank=rank,
+            world_size=size,
+            timeout=timeout,
         )
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
         raise ManyfaceError(
-            f"rank {rank} of {size} cannot meet the others at {place}: "
+            f"rank {os.environ['RANK']} of {launched_ranks()} cannot meet the others at {place}: "
             f"{str(error).strip().partition(chr(10))[0]}"
         ) from error
 

@@ -40,11 +40,30 @@ class Copies:
         if not ranks.is_alone and any(p.requires_grad for p in net.parameters()):
             # Statistics are averaged here; DDP would take those of rank 0.
             self._parallel = DistributedDataParallel(net, **_NO_BUFFERS)
+            self._settle(self._parallel)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embeddings; backward averages the gradients of all ranks."""
         embeddings: Tensor = (self._parallel or self._net)(images)
         return embeddings
+
+    def _settle(self, parallel: DistributedDataParallel) -> None:
+        """One backward of nothing, for the sake of a resume.
+
+        After its first backward DDP lays gradients out anew, in the order in which they came; how a
+        sum over three or more ranks is rounded depends on that. So the first step of a resumed run
+        would round otherwise than the same step of one that went on. Here gradients come in the
+        order that DDP begins with, the reverse of the parameters'.
+        """
+        trained = [p for p in self._net.parameters() if p.requires_grad]
+        self._net.forward = lambda: torch.stack([p.sum() * 0 for p in trained]).sum()
+        try:
+            with torch.enable_grad(), self.ranks.working("gradients of the net"):
+                parallel().backward()
+        finally:
+            del self._net.forward  # what hides the method of its class
+        for parameter in trained:
+            parameter.grad = None
 
     def apart(self) -> AbstractContextManager[None]:
         """Backwards inside keep their gradients to themselves, for a later one to average."""
