@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Tests run side by side, each on one core.
+WORKERS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.installed
 	$(BIN)/manyface demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow and not soak"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not soak"
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not soak"

@@ -195,7 +195,10 @@ def test_a_filled_pool_has_everybody_from_the_first_step_on(tmp_path):
 
 
 def test_a_run_thrown_back_by_a_kill_and_a_damaged_checkpoint(tmp_path):
-    whole, killed = make(tmp_path, "run.name=whole"), make(tmp_path, "run.name=killed")
+    # A save beside training would go on here after its process is dead.
+    at_once = "train.staging_gib=0"
+    whole = make(tmp_path, "run.name=whole")
+    killed = make(tmp_path, "run.name=killed", at_once)
     train(whole, progress=silent)
 
     class Killed(Exception):

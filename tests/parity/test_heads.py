@@ -66,6 +66,7 @@ def train(head: CenterHead, data: list[Tensor], *, lr: float = 0.1) -> list[Tens
 
 @pytest.mark.parametrize("margin", MARGINS.values(), ids=MARGINS.keys())
 def test_full_fc_trains_as_dense_softmax_with_torch_sgd(margin: mf.Margin) -> None:
+    margin = copy.deepcopy(margin)  # which takes in batches
     head = full(margin=margin)
     rows = nn.Parameter(head.centers.weight.clone())
     optimizer = torch.optim.SGD([rows], lr=0.1, momentum=0.9, weight_decay=5e-4)
