@@ -74,10 +74,10 @@ FACES: dict[str, Any] = {
 # --- data -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("kind", [Loader, DualLoader])
 def test_ranks_make_one_batch_together(kind: type, num_ranks: int) -> None:
-    options = {"batch_size": 14, "seed": 3, "augmentation": Augmentation(shift=2)}
+    options = {"batch_size": 18, "seed": 3, "augmentation": Augmentation(shift=2)}
     whole = kind(SyntheticFaces(**FACES), **options)
     parts = [
         kind(SyntheticFaces(**FACES), rank=rank, num_ranks=num_ranks, **options)
@@ -91,7 +91,7 @@ def test_ranks_make_one_batch_together(kind: type, num_ranks: int) -> None:
             cut = [getattr(batch, name).chunk(halves) for batch in batches]
             together = torch.cat([torch.cat(side) for side in zip(*cut, strict=True)])
             assert torch.equal(together, getattr(expected, name))
-        assert all(batch.num_images == 14 for batch in batches)
+        assert all(batch.num_images == 18 for batch in batches)
 
 
 # --- steps ----------------------------------------------------------------------------------------
@@ -353,6 +353,22 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, flavour: str, size: i
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_stop_after_any_step_changes_nothing(tmp_path: Path, size: int) -> None:
+    whole = tmp_path / "whole"
+    assert on_ranks(run, size, whole, FLAVOURS["lazy"]) == ["done"] * size
+    one = end(whole)
+    for step in range(1, 8):
+        parts = tmp_path / f"after-{step}"
+        stopped = on_ranks(run, size, parts, FLAVOURS["lazy"], step)
+        assert all("stopped by SIGTERM: saved" in text for text in stopped), stopped
+        assert on_ranks(resume, size, parts, FLAVOURS["lazy"]) == ["done"] * size
+        assert losses(whole) == losses(parts)
+        other = end(parts)
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def resume(folder: Path, overrides: list[str]) -> str:

@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from manyface.base.errors import NonFiniteError
+from manyface.base.errors import ManyfaceError, NonFiniteError
 from manyface.checkpoint import (
     AsyncSaver,
     Pause,
@@ -150,7 +151,12 @@ class Saver:
         retain(self.directory, keep=self._keep, protect=[best_path] if best_path else [])
 
     def explain(self, error: NonFiniteError, *, step: int) -> NonFiniteError:
-        """The same error with the step and the last checkpoint, in the words of a user."""
+        """The same error with the step and the last checkpoint, in the words of a user.
+
+        The end of what is being written is awaited: it is good, and would be cut off.
+        """
+        with suppress(ManyfaceError):
+            self.wait()
         kept = f"the last checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
         where = "" if "at step" in str(error) else f" at step {step + 1}"
         return NonFiniteError(
