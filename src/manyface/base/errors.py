@@ -62,7 +62,7 @@ class PeerError(ManyfaceError):
 
     def __init__(self, collective: str, *, rank: int, size: int, error: Exception) -> None:
         self.collective, self.is_explained = collective, False
-        self._cause = str(error).strip().partition("\n")[0]
+        self._cause = str(error).strip().partition("\n")[0].partition(" This is typically")[0]
         self._where = f"rank {rank} of {size} could not finish {collective!r}"
         super().__init__(
             f"{self._where}: another rank died, hangs or is out of step ({self._cause})"

@@ -9,6 +9,7 @@ from manyface.checkpoint.replicas import check_replicas
 from manyface.checkpoint.retain import retain, set_aside, sweep
 from manyface.checkpoint.rewrite import export_weights, merge
 from manyface.checkpoint.save import replace_file, save, write_pointer
+from manyface.checkpoint.staging import bytes_to_stage
 from manyface.checkpoint.tables import RowShard, StoredTable, local_rows
 from manyface.checkpoint.together import by_first, together
 
@@ -20,6 +21,7 @@ __all__ = [
     "RowShard",
     "StoredTable",
     "by_first",
+    "bytes_to_stage",
     "check_replicas",
     "committed",
     "export_weights",

@@ -26,9 +26,8 @@ from manyface.observe.available import available_bytes
 from manyface.parallel import Ranks, is_distributed
 
 SHARE_OF_FREE = 0.4  # of the memory that is available, for the copies of all ranks of a machine
-# A rank waits for others to write their rows, which may be a hundred gigabytes. One that dies
-# closes its connections, one that hangs is found by the collectives of training.
-_PATIENCE = timedelta(hours=2)
+# A rank waits for others to write their rows, which may be a hundred gigabytes.
+_PATIENCE = 7200.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,14 @@ class AsyncSaver:
             raise error
 
 
-def own_ranks() -> Ranks:
-    """All ranks, over a group of their own that carries tensors of the CPU; all call this."""
+def own_ranks(patience: float = _PATIENCE) -> Ranks:
+    """All ranks, over a group of their own that carries tensors of the CPU; all call this.
+
+    Args:
+        patience: seconds that a rank waits for another.
+    """
     if not is_distributed():
         return Ranks()
-    return Ranks(dist.new_group(backend="gloo", timeout=_PATIENCE), in_background=True)
+    return Ranks(
+        dist.new_group(backend="gloo", timeout=timedelta(seconds=patience)), in_background=True
+    )

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from manyface.base.errors import CheckpointError
+from manyface.checkpoint.layout import MANIFEST_NAME
 from manyface.checkpoint.load import load
 from manyface.checkpoint.save import replace_with, save
 from manyface.checkpoint.stream import safetensors_chunks
@@ -31,6 +32,11 @@ def export_weights(path: Path, output: Path) -> str:
     Those of the averaged net where there is one. Returns the name of the group they were in. A file
     that is there already is replaced, in one go. Raises CheckpointError; OSError naming the file.
     """
+    if (output.parent / MANIFEST_NAME).exists():
+        raise CheckpointError(
+            f"{output} would lie in the checkpoint {output.parent}, which would be refused then: "
+            "choose another place"
+        )
     checkpoint = load(path, groups=("averaged", "backbone"))
     group = next((name for name in ("averaged", "backbone") if name in checkpoint.tensors), None)
     if group is None:

@@ -21,6 +21,10 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `arguments` (default: the process's, which then ends) and return the exit code."""
+    if arguments is None and "TORCHELASTIC_RUN_ID" in os.environ:
+        from manyface.base.orphans import die_with_launcher
+
+        die_with_launcher()
     before = signal.getsignal(signal.SIGINT)
     ours = before is signal.default_int_handler  # not where a shell has it ignored
     if ours:

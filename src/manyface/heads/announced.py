@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from manyface.base.errors import LabelError, ManyfaceError
+from manyface.base.errors import ConfigError, LabelError, ManyfaceError
 from manyface.heads.checks import check_labels
 from manyface.parallel import Pending, Ranks
 
-COUNTS, LABELS = "counts", "labels"
+COUNTS, LABELS, ARGUMENTS = "counts", "labels", "arguments"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Announces:
     num_classes: int
     ranks: Ranks
     _announced: Announced | None = None
+    _is_compared = False
 
     def announce(self, labels: Tensor) -> None:
         """Tell all ranks the labels of the next `forward`: before the backbone runs, or not at all.
@@ -50,13 +51,39 @@ class Announces:
         Raises:
             LabelError: a label is no integer or out of range; on all ranks, whoever has it.
         """
+        self._compare_arguments()
         self._announced = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+
+    def arguments(self) -> str:
+        """What must be the same on all ranks."""
+        return repr(self)
+
+    def _compare_arguments(self) -> None:
+        """Once: heads that differ would train wrongly, or wait for each other.
+
+        Raises:
+            ConfigError: they do; on all ranks.
+        """
+        if self._is_compared or self.ranks.is_alone:
+            return
+        self._is_compared = True
+        texts = self.ranks.say(self.arguments(), ARGUMENTS)
+        del self.ranks.sent[ARGUMENTS]  # no part of a step
+        for rank, text in enumerate(texts):
+            if text != texts[0]:
+                raise ConfigError(
+                    f"the head of rank {rank} is another than that of rank 0: {text} is not "
+                    f"{texts[0]}; make all with the same arguments"
+                )
 
     def _batch_of(self, labels: Tensor) -> Announced:
         """As it was announced, or is now."""
         batch, self._announced = self._announced, None
-        if batch is None or batch.labels is not labels:
-            batch = announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+        if batch is None:
+            self._compare_arguments()
+            return announce(labels, num_classes=self.num_classes, ranks=self.ranks)
+        if batch.labels is not labels and not torch.equal(batch.labels, labels.to(batch.labels)):
+            raise LabelError("other labels were announced than are given now; announce these")
         return batch
 
 
@@ -66,6 +93,8 @@ def announce(labels: Tensor, *, num_classes: int, ranks: Ranks) -> Announced:
     Raises:
         LabelError: of this rank's labels, or on others that a rank has refused its own.
     """
+
+    ranks.check_current()
 
     def measure() -> tuple[int]:
         check_labels(labels, num_classes=num_classes)

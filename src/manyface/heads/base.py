@@ -323,6 +323,13 @@ class CenterHead(nn.Module, Announces, ABC):
         self._pending.clear()
         self._gradients = None
 
+    def arguments(self) -> str:
+        """What must be the same on all ranks."""
+        optimizer = vars(self.centers.optimizer).items()
+        numbers = {k: v for k, v in optimizer if isinstance(v, float | str) and k[0] != "_"}
+        centers = f"seed={self.seed}, dtype={self.centers.dtype}, {numbers}"
+        return f"{type(self).__name__}({self.extra_repr()}, {centers})"
+
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
         text = f"{self.num_classes}, {self.dim}, margin={self.margin}, scale={self.scale:g}"

@@ -7,8 +7,9 @@ from manyface.parallel.start import (
     joined,
     launched_ranks,
     local_rank,
+    most_restarts,
+    patience,
     ranks_here,
-    times_restarted,
 )
 from manyface.parallel.together import all_or_none
 
@@ -25,5 +26,6 @@ __all__ = [
     "launched_ranks",
     "local_rank",
     "ranks_here",
-    "times_restarted",
+    "most_restarts",
+    "patience",
 ]

@@ -82,6 +82,7 @@ class Heartbeat:
     ) -> None:
         try:
             if isinstance(error, PeerError) and not error.is_explained:
+                HERE.has_failed = True  # in a thread that saves, perhaps
                 error.explain(self.suspects(error.collective))
                 self._tell(_FAILED, str(error))
         finally:

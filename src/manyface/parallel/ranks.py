@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from manyface.base.errors import PeerError
+from manyface.base.errors import ConfigError, PeerError
 
 # torch 2.13 gave them new names; the floor is 2.10.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
@@ -96,7 +96,7 @@ class Ranks:
         alone: bool = False,
         in_background: bool = False,
     ) -> None:
-        self._group = group
+        self._group, self._is_asked_alone = group, alone
         self._activity = Activity() if in_background else HERE
         together = is_distributed() and not alone
         self.rank = dist.get_rank(group) if together else 0
@@ -108,6 +108,14 @@ class Ranks:
 
     def __reduce__(self) -> tuple[type["Ranks"], tuple[()]]:
         return Ranks, ()
+
+    def check_current(self) -> None:
+        """Raise ConfigError if torch.distributed came to be after this was made."""
+        if self.is_alone and not self._is_asked_alone and is_distributed():
+            raise ConfigError(
+                "this was made before torch.distributed was initialised, so its class centers are "
+                "not shared: call init_process_group first, or give it ranks=ALONE to keep them so"
+            )
 
     @property
     def is_alone(self) -> bool:
@@ -227,7 +235,7 @@ class Ranks:
         except RuntimeError as error:
             if self.is_alone or not is_failure(error):
                 raise
-            HERE.has_failed = True
+            self._activity.has_failed = True
             raise PeerError(name, rank=self.rank, size=self.size, error=error) from error
         self._activity.begin(before)
 

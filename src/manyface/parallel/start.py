@@ -4,10 +4,8 @@ A launcher (torchrun, or whatever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_
 process for each GPU. Tensors of the CPU travel by gloo and tensors of a GPU by NCCL, in one group.
 """
 
-import ctypes
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +17,11 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from manyface.base.errors import ManyfaceError
+from manyface.base.orphans import die_with_launcher
 from manyface.parallel.heartbeat import Heartbeat
 from manyface.parallel.meeting import round_store
 from manyface.parallel.ranks import HERE, Ranks
 
-_SET_PARENT_DEATH_SIGNAL = 1  # prctl(2)
 SECONDS_CPU, SECONDS_GPU = 120.0, 600.0
 
 
@@ -47,9 +45,9 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0")) if launched_ranks() > 1 else 0
 
 
-def times_restarted() -> int:
-    """How often torchrun has begun this machine's processes anew; machines may differ."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+def most_restarts() -> int:
+    """How often torchrun may begin the processes anew."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
 
 
 @contextmanager
@@ -64,11 +62,10 @@ def joined(device: torch.device, *, seconds: float = 0.0) -> Iterator[Ranks]:
         ManyfaceError: the others cannot be met.
         PeerError: a collective failed; it says which rank is silent or elsewhere.
     """
+    die_with_launcher()
     if launched_ranks() == 1 or dist.is_initialized():
         yield Ranks()
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
     _meet(device, seconds)
     try:
         ranks = Ranks()
@@ -100,21 +97,16 @@ def _patient_when_failing() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def die_with_parent() -> None:
-    """Be killed when the launcher dies: an orphan would go on writing beside its successor."""
-    if not sys.platform.startswith("linux"):
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died in between
-        os.kill(os.getpid(), signal.SIGKILL)
+def patience(device: torch.device, seconds: float) -> float:
+    """Seconds that a rank waits for another one; 0 is the usual number of its kind of device."""
+    return seconds or (SECONDS_GPU if device.type == "cuda" else SECONDS_CPU)
 
 
 def _meet(device: torch.device, seconds: float) -> None:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(device)
-    seconds = seconds or (SECONDS_GPU if on_gpu else SECONDS_CPU)
+    seconds = patience(device, seconds)
     timeout = timedelta(seconds=seconds)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))

@@ -1,5 +1,6 @@
 """Config -> what learns: backbone, head or pool, optimizer, precision (build.py has the rest)."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -194,8 +195,15 @@ def build_place(config: Config) -> Place | None:
 
 
 def folder_of_rank(folder: str, ranks: Ranks) -> Path:
-    """Of several ranks each has its own, since they may see one disk."""
-    return Path(folder) if ranks.is_alone else Path(folder) / f"{ranks.rank}-of-{ranks.size}"
+    """Of several ranks each has its own, since they may see one disk; those of other numbers of
+    ranks go."""
+    own = Path(folder) if ranks.is_alone else Path(folder) / f"{ranks.rank}-of-{ranks.size}"
+    for other in Path(folder).glob("*-of-*"):
+        count = other.name.partition("-of-")[2]
+        names = {path.name for path in other.iterdir()} if other.is_dir() else {"a file"}
+        if count != str(ranks.size) and all(n.endswith((".rows", ".lock")) for n in names):
+            shutil.rmtree(other, ignore_errors=True)  # other ranks may be at it
+    return own
 
 
 def build_f2c(

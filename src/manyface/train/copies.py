@@ -37,15 +37,26 @@ class Copies:
         self.ranks = ranks
         self._net: nn.Module = net
         self._parallel: DistributedDataParallel | None = None
-        if not ranks.is_alone and any(p.requires_grad for p in net.parameters()):
-            # Statistics are averaged here; DDP would take those of rank 0.
-            self._parallel = DistributedDataParallel(net, **_NO_BUFFERS)
-            self._settle(self._parallel)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Embeddings; backward averages the gradients of all ranks."""
+        self.connect()
         embeddings: Tensor = (self._parallel or self._net)(images)
         return embeddings
+
+    def connect(self) -> None:
+        """Meet the copies of the other ranks; all call it, or it is done when first needed.
+
+        Not when a copy is made: nothing that is built talks, so that what cannot be built on one
+        rank can be said on all.
+        """
+        learns = any(p.requires_grad for p in self._net.parameters())
+        if self._parallel is not None or self.ranks.is_alone or not learns:
+            return
+        with self.ranks.working("copies of the net"):
+            # Statistics are averaged here; DDP would take those of rank 0.
+            self._parallel = DistributedDataParallel(self._net, **_NO_BUFFERS)
+        self._settle(self._parallel)
 
     def _settle(self, parallel: DistributedDataParallel) -> None:
         """One backward of nothing, for the sake of a resume.
@@ -58,7 +69,11 @@ class Copies:
         trained = [p for p in self._net.parameters() if p.requires_grad]
         self._net.forward = lambda: torch.stack([p.sum() * 0 for p in trained]).sum()
         try:
-            with torch.enable_grad(), self.ranks.working("gradients of the net"):
+            with (
+                torch.enable_grad(),
+                torch.compiler.set_stance("force_eager"),
+                self.ranks.working("gradients of the net"),
+            ):
                 parallel().backward()
         finally:
             del self._net.forward  # what hides the method of its class
@@ -67,6 +82,7 @@ class Copies:
 
     def apart(self) -> AbstractContextManager[None]:
         """Backwards inside keep their gradients to themselves, for a later one to average."""
+        self.connect()
         return nullcontext() if self._parallel is None else self._parallel.no_sync()
 
     @torch.no_grad()

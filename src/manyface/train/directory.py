@@ -3,6 +3,7 @@
 Specification: docs/formats/run.md.
 """
 
+import json
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
 from manyface.checkpoint import newest, replace_file
 from manyface.config import Config, load_config, toml_value
+from manyface.parallel import Ranks
 from manyface.train.devices import auto_precision, choose_device
 
 CONFIG, EVENTS, RESULT = "config.toml", "events.jsonl", "result.json"
@@ -43,6 +45,17 @@ _FREE = {
     "train.compare_every",
     "train.keep",
     "train.tensorboard",
+}
+
+
+# What may differ between the machines of one run.
+_OF_A_RANK = {
+    "run.device",
+    "run.threads",
+    "data.path",
+    "data.threads",
+    "evaluation.path",
+    "head.placement_folder",
 }
 
 
@@ -78,6 +91,25 @@ def with_precision(config: Config, *, resume: bool) -> Config:
         precision = auto_precision(choose_device(config.run.device))
     run = config.run.model_copy(update={"precision": precision})
     return config.model_copy(update={"run": run})
+
+
+def check_same_recipe(config: Config, ranks: Ranks) -> None:
+    """Refuse ranks that were given different recipes, but for where things are on their machines.
+
+    All ranks call this, and all are told.
+    """
+    mine = {
+        key: value for key, value in _flat(config.model_dump()).items() if key not in _OF_A_RANK
+    }
+    texts = ranks.say(json.dumps(mine, sort_keys=True, default=str), "recipe")
+    for rank, text in enumerate(texts):
+        if text != texts[0]:
+            first, other = json.loads(texts[0]), json.loads(text)
+            keys = sorted(key for key in first if first[key] != other.get(key))
+            raise ConfigError(
+                f"rank {rank} has another recipe than rank 0: {keys[0]} is "
+                f"{other.get(keys[0])!r}, not {first[keys[0]]!r}; start all with the same one"
+            )
 
 
 def check_start(directory: Path, config: Config, *, resume: bool, force: bool) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from manyface.checkpoint import run_lock, sweep
+from manyface.base.errors import ConfigError
+from manyface.checkpoint import bytes_to_stage, run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
 from manyface.kernels import choose
@@ -14,7 +15,7 @@ from manyface.observe import EventLog, MemoryMeter, Throughput
 from manyface.observe.progress import Progress, SilentProgress, make_progress
 from manyface.observe.provenance import versions
 from manyface.observe.tensorboard import TensorBoardLog
-from manyface.parallel import Ranks, all_or_none, joined, times_restarted
+from manyface.parallel import Ranks, all_or_none, joined, most_restarts, patience
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
 from manyface.train.devices import choose_device, cpu_threads, describe_device, threads_here
@@ -23,9 +24,11 @@ from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder
 from manyface.train.result import make_result, render_result
 from manyface.train.saving import Saver
-from manyface.train.state import Position, identities_fingerprint, resume_state
+from manyface.train.state import Position, identities_fingerprint, resume_state, state_of
 from manyface.train.stop import Interrupted, StopFlag
 from manyface.train.validation import Validation
+
+_SLOWEST_DISK = 20e6  # bytes a second
 
 Resume = bool | Literal["if-there"]
 
@@ -69,7 +72,7 @@ def train(
     Args:
         resume: go on from the newest good checkpoint of the run that is there; "if-there": if
             there is a run.
-        force: overwrite a run that is there; not one that a launcher has begun and begins again.
+        force: overwrite a run that is there; not under a launcher that restarts.
         progress: makes the display; `observe.progress.SilentProgress` shows nothing.
         stop: ends the run early, after saving; by default one that signals set (stop.py).
 
@@ -78,6 +81,7 @@ def train(
     with joined(choose_device(config.run.device), seconds=config.run.timeout_seconds) as ranks:
         resume, force = _agreed_start(config.run_directory, resume, force, ranks)
         config = places.with_precision(config, resume=resume)
+        places.check_same_recipe(config, ranks)
         with (
             places.naming_kept(config.run_directory),
             _lock(config.run_directory, ranks),
@@ -109,6 +113,7 @@ def _locked(
     with all_or_none(ranks, "begin"):
         places.check_start(directory, config, resume=resume, force=force)
         training = build_training(config, warn=notices)
+    training.method.copies.connect()
     start = _start(config, training, resume=resume, notices=notices)
     with all_or_none(ranks, "run directory"):
         if ranks.rank == 0:
@@ -130,12 +135,15 @@ def _locked(
 
 def _agreed_start(directory: Path, resume: Resume, force: bool, ranks: Ranks) -> tuple[bool, bool]:
     """Whether to resume, and to force, the same on all ranks; before anything is written."""
+    if force and most_restarts() > 0:
+        raise ConfigError(
+            f"--force would delete the run again at each of torchrun's {most_restarts()} restarts; "
+            "delete it yourself, and use --resume-or-start"
+        )
     is_there = (directory / places.CONFIG).exists()
-    # A launcher that begins anew means to go on: an earlier attempt has forced already.
-    again = resume == "if-there" or (force and times_restarted() > 0)
-    wants = resume is True or (again and is_there)
+    wants = resume is True or (resume == "if-there" and is_there)
     goes_on = bool(ranks.agree(int(wants and ranks.rank == 0), name="resume")[0])
-    return goes_on, force and not goes_on
+    return goes_on, force
 
 
 @contextmanager
@@ -231,6 +239,12 @@ def _prepare(training: Training, *, recorder: Recorder, stop: StopFlag) -> None:
         )
 
 
+def ranks_patience(config: Config, training: Training) -> float:
+    """Seconds that a rank waits for another one's rows to be written, at 20 MB a second."""
+    usual = patience(training.device, config.run.timeout_seconds)
+    return usual + bytes_to_stage(state_of(training.method, Position())[0]) / _SLOWEST_DISK
+
+
 def staging_bytes(config: Config) -> int | None:
     """Memory for copies that are written beside training; None is as the saver chooses."""
     chosen = config.train.staging_gib
@@ -264,6 +278,7 @@ def _run(
         data=start.data,
         on_save=recorder.saved,
         staging_bytes=staging_bytes(config),
+        patience=ranks_patience(config, training),
     )
     if not training.ranks.is_alone or training.device.type == "cuda":
         saver.reserve(training.method)  # one process on a CPU may never need it

@@ -44,6 +44,7 @@ class Saver:
         staging_bytes: of each rank for copies that are written in the background; 0: `save` returns
             when all is written; None: a share of the memory that is available.
         ranks: whose group nobody else talks on; default: all, with a new group.
+        patience: seconds that a rank waits in it for what another one writes.
 
     Attributes:
         last: the newest checkpoint that is known to be committed.
@@ -62,11 +63,12 @@ class Saver:
         on_save: OnSave = lambda path: None,
         staging_bytes: int | None = 0,
         ranks: Ranks | None = None,
+        patience: float = 7200.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.directory, self.last = directory, last
         self.pause = Pause(0.0, in_background=False)
-        self._ranks = ranks or own_ranks()
+        self._ranks = ranks or own_ranks(patience)
         self._writer = AsyncSaver(directory, staging_bytes=staging_bytes, ranks=self._ranks)
         self._step = None if last is None else step_of(last)  # of the last save that was begun
         self._keep, self._every, self._every_seconds = keep, every, every_seconds
