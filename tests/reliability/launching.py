@@ -43,6 +43,7 @@ class Attempt:
         forked: see above.
         options: more for the program torchrun.
         environment: more variables.
+        prefix: words before those of torchrun.
     """
 
     words: Sequence[str]
@@ -54,6 +55,7 @@ class Attempt:
     forked: bool = True
     options: Sequence[str] = ("--standalone",)
     environment: dict[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
@@ -165,6 +167,7 @@ class Attempt:
 
     def _execute(self, variables: dict[str, str]) -> "subprocess.Popen[bytes]":
         words = [
+            *self.prefix,
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(self.ranks)),
             *("--max-restarts", str(self.restarts), "--shutdown-timeout", str(self.patience)),
             *("--signals-to-handle", SIGNALS, *self.options, str(HERE / "rank.py")),

@@ -90,6 +90,8 @@ def stop(
     if attempt.ended(40) is None:
         tally.problems.append(f"{what}: has not ended: {attempt.log[-1500:]}")
     tally.seconds.append(time.monotonic() - sent)
+    if tally.seconds[-1] > 12:
+        tally.problems.append(f"{what}: took {tally.seconds[-1]:.0f} s: {attempt.log[-3000:]}")
     tally.moments[moment] += 1
     problems = [*tiny.check(), *(f"orphan {pid}" for pid in attempt.orphans())]
     trained, saved = max(tiny.last_step(), 0), max(tiny.newest, 0)

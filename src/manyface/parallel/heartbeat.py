@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -84,20 +84,29 @@ class Heartbeat:
             if isinstance(error, PeerError) and not error.is_explained:
                 HERE.has_failed = True  # in a thread that saves, perhaps
                 error.explain(self.suspects(error.collective))
-                self._tell(_FAILED, str(error))
+                _in_time(lambda: self._tell(_FAILED, str(error)), 1)
         finally:
             self._over.set()
-            self._thread.join()
+            self._thread.join(1)
 
     def suspects(self, collective: str) -> str:
         """Who is not where this rank is, in words; waits until the living must have written."""
+        found: list[str] = []
+        _in_time(lambda: found.append(self._compare(collective)), 1.5 * _PATIENCE)
+        if found:
+            return found[0]
+        return (
+            "the store of the group does not answer: rank 0, its machine or the way to it is gone"
+        )
+
+    def _compare(self, collective: str) -> str:
         others = [rank for rank in range(self._ranks.size) if rank != self._ranks.rank]
         try:
             before = [self._read(rank) for rank in others]
             time.sleep(_PATIENCE * self._interval)
             after = [self._read(rank) for rank in others]
         except RuntimeError:
-            return "the store of the group does not answer, so rank 0 or its machine is gone"
+            return "the store of the group is closed: rank 0 or its machine is gone"
         return "; ".join(_judge(others, before, after, collective)) or "all ranks answer"
 
     def _write(self) -> None:
@@ -133,6 +142,13 @@ class Heartbeat:
             return None
         found: dict[str, Any] = json.loads(self._store.get(str(rank)))
         return Word(**found)
+
+
+def _in_time(action: Callable[[], object], seconds: float) -> None:
+    """Do it, or give it up: where a cable is cut the store is silent for a quarter of an hour."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _judge(
