@@ -225,4 +225,4 @@ def test_a_rank_that_leaves_a_step_out_is_an_error_that_names_the_collective() -
     assert found[1] == (True, "done")
     is_right, text = found[0]
     assert not is_right
-    assert "PeerError: rank 0 of 2 could not finish 'counts'" in text
+    assert "PeerError: rank 0 of 2 could not finish 'arguments'" in text

@@ -326,7 +326,7 @@ class CenterHead(nn.Module, Announces, ABC):
     def arguments(self) -> str:
         """What must be the same on all ranks."""
         optimizer = vars(self.centers.optimizer).items()
-        numbers = {k: v for k, v in optimizer if isinstance(v, float | str) and k[0] != "_"}
+        numbers = {k: v for k, v in optimizer if isinstance(v, float | int | str) and k[0] != "_"}
         centers = f"seed={self.seed}, dtype={self.centers.dtype}, {numbers}"
         return f"{type(self).__name__}({self.extra_repr()}, {centers})"
 
