@@ -27,7 +27,7 @@ def complaints(attempt: Attempt) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(bool(REASON), reason=REASON)
 def test_a_cut_cable_ends_both_sides_and_the_run_goes_on_when_it_is_back(tmp_path: Path) -> None:
-    tiny = Tiny(tmp_path / "tiny", steps=400, more=(f"run.timeout_seconds={TIMEOUT}",))
+    tiny = Tiny(tmp_path / "tiny", steps=150, more=(f"run.timeout_seconds={TIMEOUT}",))
     with Hosts() as hosts:
         with ExitStack() as stack:
             attempts = both(tiny, hosts, tmp_path / "cut", stack)
@@ -49,19 +49,19 @@ def test_a_cut_cable_ends_both_sides_and_the_run_goes_on_when_it_is_back(tmp_pat
         assert not tiny.check()
         before = tiny.newest
         hosts.mend()
-        shorter = Tiny(tiny.folder, steps=400, more=tiny.more)
+        shorter = Tiny(tiny.folder, steps=150, more=tiny.more)
         with ExitStack() as stack:
             attempts = both(shorter, hosts, tmp_path / "back", stack)
             assert attempts[0].ended(200) == 0, attempts[0].log
             assert attempts[1].ended(30) == 0, attempts[1].log
-        assert tiny.newest == 400 > before
-        assert [step for step, _ in tiny.losses()] == list(range(1, 401))
+        assert tiny.newest == 150 > before
+        assert [step for step, _ in tiny.losses()] == list(range(1, 151))
 
 
 @pytest.mark.slow
 def test_a_lost_node_is_replaced(tmp_path: Path) -> None:
     """The launcher that survives waits for another one, and both begin from the checkpoint."""
-    tiny = Tiny(tmp_path / "tiny", steps=400)
+    tiny = Tiny(tmp_path / "tiny", steps=150)
     nodes = {"options": ("--nnodes", "2"), "restarts": 3}
     with ExitStack() as stack:
         first, second = (
@@ -77,5 +77,5 @@ def test_a_lost_node_is_replaced(tmp_path: Path) -> None:
         assert time.monotonic() - lost < 60
         assert first.ended(200) == 0, first.log
         assert third.ended(60) == 0, third.log
-    assert [step for step, _ in tiny.losses()] == list(range(1, 401))
+    assert [step for step, _ in tiny.losses()] == list(range(1, 151))
     assert not tiny.check()

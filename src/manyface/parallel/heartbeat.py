@@ -28,7 +28,7 @@ from manyface.parallel.ranks import HERE, Ranks
 
 _INTERVAL, _PATIENCE = 1.0, 2.5  # seconds between two lines; seconds in which a living rank wrote
 _FAILED = "failed"  # key of what the first rank that failed has said
-_GRACE = 5.0  # seconds that a rank has to find out by itself what others have found
+_GRACE = 4.0  # seconds that a rank has to find out by itself what others have found
 
 
 @dataclass(frozen=True)
