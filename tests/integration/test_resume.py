@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_recipe import TINY
 
 from manyface.base.errors import CheckpointError, ConfigError, NonFiniteError
 from manyface.checkpoint import load, newest
@@ -23,26 +24,6 @@ from manyface.observe.progress import SilentProgress
 from manyface.train import Interrupted, StopFlag, evaluate_run, train
 from manyface.train.state import read_position
 
-TINY = [
-    "data.image_size=32",
-    "data.synthetic.num_identities=24",
-    "data.synthetic.images_per_identity=3",
-    "backbone.name=tiny",
-    "backbone.embedding_size=16",
-    "head.scale=16",
-    "optimizer.learning_rate=0.05",
-    "schedule.steps=8",
-    "schedule.warmup_steps=2",
-    "augmentation.shift=2",
-    "augmentation.brightness=0.2",
-    "train.batch_size=6",
-    "train.log_every=1",
-    "train.checkpoint_every=3",
-    "evaluation.every_steps=4",
-    "evaluation.num_pairs=40",
-    "evaluation.num_identities=30",
-    "evaluation.folds=2",
-]
 FLAVOURS = {
     "full": [],
     "partial": ["head.sample_rate=0.4"],

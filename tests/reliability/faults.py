@@ -67,7 +67,7 @@ def _arm_out_of_step(struck: Path, *, step: int, other: bool) -> None:
             return agree(received, saver, ranks)
         struck.touch()
         if other:
-            ranks.counts(*range(64), device=ranks.talks_on, name="another collective")
+            ranks.counts(*range(64), name="another collective")
         return None, False, False
 
     loop.agreed = new_agreed

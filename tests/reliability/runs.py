@@ -147,5 +147,6 @@ class Tiny:
             for name, value in sorted(checkpoint.group(group).items()):
                 whole = value if isinstance(value, Tensor) else value.rows(0, value.shape[0])
                 total.update(f"{group} {name} {whole.dtype} {tuple(whole.shape)}".encode())
-                total.update(raw_bytes(whole.contiguous().view(-1)))
+                for piece in raw_bytes(whole):
+                    total.update(piece)
         return total.hexdigest()

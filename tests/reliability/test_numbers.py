@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from processes import on_ranks
-from test_training import TINY, end, losses
+from test_training import SETTINGS, end, losses
 from torch import Tensor
 
 from manyface.base.errors import ManyfaceError
@@ -68,7 +68,7 @@ def sick_run(folder: Path, place: str, bad: float, precision: str) -> str:
 
 
 def quiet_run(folder: Path, *more: str) -> str:
-    config = parse_config("", [f"run.directory={folder}", *TINY, *more])
+    config = parse_config("", [f"run.directory={folder}", *SETTINGS, *more])
     try:
         train(config, progress=lambda name, *, num_steps: SilentProgress())
     except ManyfaceError as error:

@@ -15,8 +15,6 @@ from manyface.base.errors import ReplicaError
 from manyface.checkpoint.stream import Saved, raw_bytes
 from manyface.parallel import Ranks
 
-_PIECE_NUMBERS = 1 << 22
-
 
 def check_replicas(tensors: Mapping[str, Mapping[str, Saved]], ranks: Ranks | None = None) -> None:
     """Raise ReplicaError, on all ranks, naming a tensor and the rank whose copy differs.
@@ -49,6 +47,6 @@ def _explain(found: list[dict[str, str]]) -> None:
 
 def _hash(tensor: torch.Tensor) -> str:
     digest = xxhash.xxh3_64(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    for piece in torch.split(tensor.detach().contiguous().reshape(-1), _PIECE_NUMBERS):
-        digest.update(raw_bytes(piece))
+    for piece in raw_bytes(tensor):
+        digest.update(piece)
     return digest.hexdigest()

@@ -58,7 +58,7 @@ def safetensors_chunks(tensors: Mapping[str, Saved]) -> Iterable[bytes | memoryv
     yield _header(ordered)
     for _, tensor in ordered:
         for part in _parts(tensor):
-            yield from _raw(part)
+            yield from raw_bytes(part)
 
 
 def num_bytes_of(tensors: Mapping[str, Saved]) -> int:
@@ -100,13 +100,8 @@ def _parts(tensor: Saved) -> Iterable[Tensor]:
     return [tensor.values if isinstance(tensor, RowShard) else tensor]
 
 
-def _raw(tensor: Tensor) -> Iterator[memoryview]:
+def raw_bytes(tensor: Tensor) -> Iterator[memoryview]:
     """The bytes of a tensor, some at a time: one that lies on a GPU is copied in pieces."""
     for piece in torch.split(tensor.detach().contiguous().reshape(-1), _PIECE_NUMBERS):
-        yield raw_bytes(piece)
-
-
-def raw_bytes(tensor: Tensor) -> memoryview:
-    """The bytes of a flat tensor, as they lie in memory."""
-    found: npt.NDArray[np.uint8] = tensor.cpu().view(torch.uint8).numpy()
-    return found.data
+        found: npt.NDArray[np.uint8] = piece.cpu().view(torch.uint8).numpy()
+        yield found.data

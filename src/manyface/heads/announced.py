@@ -121,7 +121,7 @@ def tell(
         numbers = measure()
     except ManyfaceError as found:
         error = found
-    told = ranks.counts(*numbers, int(error is not None), device=ranks.talks_on, name=COUNTS)
+    told = ranks.counts(*numbers, int(error is not None), name=COUNTS)
     if error is not None:
         raise error
     if refused := [rank for rank, (*_, is_wrong) in enumerate(told) if is_wrong]:

@@ -130,9 +130,9 @@ class Ranks:
         """The largest over ranks, in place: an all-reduce of their bytes."""
         return self._reduce_(values, name, dist.ReduceOp.MAX)
 
-    def counts(self, *numbers: int, device: torch.device, name: str) -> list[list[int]]:
+    def counts(self, *numbers: int, name: str) -> list[list[int]]:
         """Every rank's `numbers`: an all-gather of 8 bytes each."""
-        mine = torch.tensor(numbers, device=device)
+        mine = torch.tensor(numbers, device=self.talks_on)
         everyone = self._gather_equal(mine, name).wait()
         found: list[list[int]] = everyone.view(self.size, -1).tolist()
         return found
@@ -177,7 +177,7 @@ class Ranks:
             return [text]
         said = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else _NOTHING
         said = said.to(self.talks_on)
-        counts = [row[0] for row in self.counts(len(said), device=said.device, name=name)]
+        counts = [row[0] for row in self.counts(len(said), name=name)]
         everything = self.gather(said, counts, name).wait().cpu().numpy().tobytes()
         ends = torch.tensor([0, *counts]).cumsum(0).tolist()
         return [everything[start:stop].decode() for start, stop in pairwise(ends)]
@@ -185,7 +185,7 @@ class Ranks:
     def wait_for_all(self, name: str) -> None:
         """Go on when every rank has come here."""
         if not self.is_alone:
-            self.counts(0, device=self.talks_on, name=name)
+            self.counts(0, name=name)
 
     @property
     def talks_on(self) -> torch.device:

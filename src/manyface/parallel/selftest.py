@@ -260,7 +260,7 @@ def _is_gone(path: Path, patience: float) -> bool:
 
 def _who(ranks: Ranks, is_so: bool) -> list[int]:
     """Ranks of which it is so."""
-    told = ranks.counts(int(is_so), device=ranks.talks_on, name="answers")
+    told = ranks.counts(int(is_so), name="answers")
     return [rank for rank, (answer,) in enumerate(told) if answer]
 
 

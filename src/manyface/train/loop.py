@@ -124,7 +124,7 @@ def run_loop(
                         ranks=ranks,
                     )
                     position.step = HERE.step = position.step + 1
-                    if plan.compares_at(position.step):
+                    if plan.compares_at(position.step) and not ranks.is_alone:
                         compare_copies(tensors_of(method), ranks)
                     recorder.throughput.add(sum(batch.num_images for batch in batches))
                     if plan.logs_at(position.step):
