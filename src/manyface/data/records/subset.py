@@ -14,6 +14,7 @@ import numpy.typing as npt
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Int64Array, Records
 from manyface.data.records.naming import person_name
+from manyface.data.records.table import ChosenStrings
 
 
 class SubsetRecords(GroupedRecords):
@@ -23,7 +24,7 @@ class SubsetRecords(GroupedRecords):
         starts = full.first_images
         super().__init__(
             full.path,
-            identity_names=[full.identity_names[person] for person in kept.tolist()],
+            identity_names=ChosenStrings(full.identity_names, kept),
             images_per_identity=(starts[kept + 1] - starts[kept]).tolist(),
         )
         self._full = full

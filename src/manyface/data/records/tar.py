@@ -182,7 +182,9 @@ class _Draft:
         self._ends.append(len(self._names))
 
     def file_names(self) -> StringTable:
-        return StringTable.from_parts(bytes(self._names), np.array(self._ends, dtype=np.int64))
+        return StringTable.from_parts(
+            np.frombuffer(self._names, np.uint8), np.array(self._ends, dtype=np.int64)
+        )
 
 
 def _parts(name: str) -> list[str]:

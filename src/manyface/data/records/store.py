@@ -1,0 +1,124 @@
+"""A store: records as a format keeps them, in its own order and with labels of its own kind.
+
+A reader of a format says four things: which files it is made of, what lies where (`scan`, once, the
+answer is kept in an index), the bytes at a place, and how to name a place to people. Grouping by
+person, dense labels, checksums and caching are the index's (index.py) and the same for all formats.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.data.records.base import read_text_file
+
+Int64Array = npt.NDArray[np.int64]
+UInt32Array = npt.NDArray[np.uint32]
+UInt64Array = npt.NDArray[np.uint64]
+
+LARGEST_IMAGE = 1 << 31  # bytes of one encoded image; whatever claims to be larger is damaged
+_NUM_KEPT = 1000
+
+# Called now and then with the records done so far and how many there are (None: not known).
+ScanProgress = Callable[[int, int | None], None]
+
+
+def no_progress(done: int, total: int | None) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Some records, in the order of the store.
+
+    Attributes:
+        places: uint64 [n], where each lies, in the store's own terms.
+        sizes: uint32 [n], bytes of each encoded image.
+        people: whose it is: int64 [n], or n names.
+        names: of the n records, where they have any.
+    """
+
+    places: UInt64Array
+    sizes: UInt32Array
+    people: Int64Array | Sequence[str]
+    names: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass
+class Faults:
+    """What a scan had to leave out: all counted, the first thousand kept."""
+
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def add(self, what: str) -> None:
+        self.count += 1
+        if len(self.first) < _NUM_KEPT:
+            self.first.append(what)
+
+
+class RecordStore(ABC):
+    """Records of one format.
+
+    Attributes:
+        path: what the user named.
+        kind: of the format, one word.
+    """
+
+    kind: str
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, path: Path, head: bytes) -> "RecordStore | None":
+        """The store of `path` if that is of this format: a file (`head`: its first 512 bytes) or a
+        folder that holds the format's files (`head`: empty)."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes when the data does: names, sizes and times of its files."""
+
+    @abstractmethod
+    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+        """Every record once, a few thousand at a time; `faults` gets what cannot be one."""
+
+    @abstractmethod
+    def read(self, place: int, size: int) -> bytes:
+        """The encoded image; OSError if it cannot be read. Safe from many threads."""
+
+    @abstractmethod
+    def describe(self, place: int) -> str:
+        """Where a record lies, for messages."""
+
+    def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
+        """Names of the people that `scan` gave as `numbers` [P]; None where they have none."""
+        return None
+
+    def bind(self, names: Sequence[str]) -> None:  # noqa: B027
+        """The names that `scan` gave, for stores that read by them: place i is the i-th."""
+
+    def read_text(self, name: str) -> str:
+        """A text file that came with the data; DataError if absent."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return read_text_file(folder / name)
+
+    def notes(self) -> dict[str, str]:
+        """What else the scan learned, to be kept in the index."""
+        return {}
+
+
+def fingerprint_of(paths: Sequence[Path]) -> str:
+    """Names, sizes and times of modification of files, as text."""
+    facts = []
+    for path in paths:
+        status = path.stat()
+        facts.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+    return "; ".join(facts)
