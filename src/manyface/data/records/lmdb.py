@@ -15,6 +15,7 @@ Written are FFC's: keys "0000000000", "0000000001", ... in the order of the reco
 """
 
 import os
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -36,13 +37,14 @@ from manyface.data.records.store import (
     Int64Array,
     RecordStore,
     ScanProgress,
-    UInt64Array,
     fingerprint_of,
 )
 from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of
+from manyface.data.unpickle import PickledArray, unpickle
 
 _CHUNK = 1 << 14
 _HEAD = 64
+_LONGEST_LABEL = 1 << 10
 _DATA = "data.mdb"
 _PICKLED = 1 << 63  # a place whose value is a pickle that holds the image
 _NUM_SAMPLES, _IMAGE, _LABEL = b"num-samples", b"image-", b"label-"
@@ -96,7 +98,12 @@ class LmdbStore(RecordStore):
 
     def read(self, place: int, size: int) -> bytes:
         data = self._file.read(place & ~_PICKLED, size)
-        return _unpickled(data)[0] if place & _PICKLED else data
+        if not place & _PICKLED:
+            return data
+        try:
+            return _unpickled(data)[0]
+        except ValueError as error:
+            raise OSError(str(error)) from None
 
     def describe(self, place: int) -> str:
         return f"{self.data_file} at byte {place & ~_PICKLED}"
@@ -130,9 +137,8 @@ class LmdbStore(RecordStore):
             if label is None or label.key[len(_LABEL) :] != number:
                 faults.add(f"{image.key[:60]!r} has no label")
                 continue
-            text = self._file.read(label.offset, min(label.size, 1 << 10)).decode("utf-8", "replace")
-            person = int(text) if text.isdecimal() else person_name(text)
-            yield image.offset, image.size, person, image.key
+            text = self._file.read(label.offset, min(label.size, _LONGEST_LABEL))
+            yield image.offset, image.size, _as_label(os.fsdecode(text)), image.key
 
     def _look(self, entry: Entry) -> tuple[int, int, int | str | None]:
         """Place and size of the image in a value, and the label in it; ValueError if none."""
@@ -163,27 +169,27 @@ class LmdbStore(RecordStore):
 class KeyLabels:
     """Labels by key, of a file with lines "key label": 16 bytes per record.
 
-    Keys are known by 64 bits of their hash; that two of 17 million share them has odds of 1:100,000.
+    Keys are known by 64 bits of their hash: that two of 17 million share them has odds of 1e-5.
 
     Raises:
         DataError: it cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
-        hashes, labels = [], []
+        hashes, labels, number = array("Q"), array("q"), 0
         try:
             with path.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
+                for line in lines:
+                    number += 1
                     if line.strip():
                         key, label = line.rsplit(maxsplit=1)
                         hashes.append(xxhash.xxh3_64_intdigest(key.strip()))
                         labels.append(int(label))
-            found = np.array(labels, np.int64)
         except (ValueError, OverflowError):
             raise DataError(f"{path}, line {number}: expected key, blank, label") from None
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None
-        keys: UInt64Array = np.array(hashes, np.uint64)
+        keys, found = np.array(hashes, np.uint64), np.array(labels, np.int64)
         order = np.argsort(keys, kind="stable")
         self._keys, self._labels = keys[order], found[order]
 
@@ -210,9 +216,26 @@ def _person_of_key(key: bytes) -> str:
     return person_name(folder)
 
 
+def _as_label(label: object) -> int | str:
+    """Whole numbers are labels, also as text; other text is a name; else ValueError."""
+    if isinstance(label, int):
+        return label
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"{str(label)[:60]!r} is no label")
+    return int(label) if label.isdecimal() and len(label) < 20 else person_name(label)
+
+
 def _unpickled(value: bytes) -> tuple[bytes, int | str]:
-    """Image and label of a pickled value; ValueError if it is something else."""
-    raise ValueError("pickled")
+    """Image and label of a pickled value; ValueError if it is something else. Nothing is run."""
+    try:
+        match unpickle(value, "its value"):
+            case [bytes() as image, label, *_]:
+                return image, _as_label(label)
+            case [PickledArray(code="u1", data=image), label, *_]:
+                return image, _as_label(label)
+    except DataError as error:
+        raise ValueError(str(error)) from None
+    raise ValueError("a pickle that is no pair of image and label")
 
 
 def _key_file(path: Path) -> Path | None:
