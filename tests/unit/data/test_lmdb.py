@@ -230,7 +230,9 @@ def damaged(raw, rng):
             at = rng.randrange(len(data))
         data[at] = rng.choice((0, 255, data[at] ^ 1 << rng.randrange(8)))
     if kind == 3:  # a number somewhere
-        struct.pack_into("<Q", data, rng.randrange(len(data) - 8), rng.choice((1, 2**40, 2**64 - 1)))
+        struct.pack_into(
+            "<Q", data, rng.randrange(len(data) - 8), rng.choice((1, 2**40, 2**64 - 1))
+        )
     return data
 
 
