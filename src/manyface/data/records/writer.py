@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from manyface.base.errors import DataError
+
 Position = dict[str, int]
 
 
@@ -34,7 +36,10 @@ class RecordWriter(ABC):
 
     @abstractmethod
     def resume(self, position: Position) -> None:
-        """Throw away what came after the commit that gave `position`; before any `add`."""
+        """Throw away what came after the commit that gave `position`; before any `add`.
+
+        That is the last commit, or the one before it: the last may have been cut off.
+        """
 
     @abstractmethod
     def finish(self) -> None:
@@ -48,6 +53,15 @@ class RecordWriter(ABC):
 def draft_of(path: Path) -> Path:
     """The name of `path` while it is being written."""
     return path.with_name(path.name + ".part")
+
+
+def new_folder(path: Path) -> Path:
+    """The folder in which the set `path` is written; DataError if there is something at `path`."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} is there already; remove it, or choose another name")
+    folder = draft_of(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class DraftFile:
