@@ -13,6 +13,7 @@ from manyface.cli import (
     bench,
     checkpoint,
     config,
+    data,
     demo,
     doctor,
     evaluate,
@@ -92,6 +93,7 @@ app.add_typer(
     name="checkpoint",
     short_help="Look at checkpoints, check them, put them into other files.",
 )
+app.add_typer(data.app, name="data", short_help="Read, check and change sets of faces.")
 app.add_typer(
     bench.app, name="bench", short_help="Time and memory of heads and trainings on this machine."
 )

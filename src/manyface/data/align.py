@@ -12,6 +12,8 @@ equal in every pixel to 4.10. OpenCV 5 interpolates without such steps: 99.8 % o
 photo are within one grey level of it, and none was further off than 4.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,8 @@ from manyface.base.errors import DataError
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 UInt8Array = npt.NDArray[np.uint8]
+# Landmarks [5, 2] of a photo by its name and pixels; DataError says why there are none.
+FindPoints = Callable[[str, UInt8Array], FloatArray]
 
 # x, y of left eye, right eye, nose, left and right corner of the mouth in 112x112; left is the
 # viewer's. In float32, as insightface keeps them.

@@ -7,16 +7,17 @@ it fetches its weights on first use); everything else is given as
 
 import importlib
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import ConfigError, DataError
-from manyface.data.align import NUM_POINTS, FloatArray, UInt8Array
+from manyface.data.align import NUM_POINTS, FindPoints, FloatArray, UInt8Array
 
 Face = Literal["largest", "central"]
-FACES: tuple[str, ...] = get_args(Face)
+FACES: tuple[Face, ...] = get_args(Face)
 
 
 class Detector(Protocol):
@@ -74,6 +75,17 @@ def detect_face(detector: Detector, image: UInt8Array, *, face: Face = "largest"
         fitness = -np.linalg.norm(points.mean(axis=1) - middle, axis=-1)
     order = np.lexsort((-scores, -fitness))
     return np.asarray(points[order[0]])
+
+
+def detected(detector: Detector, *, face: Face = "largest") -> FindPoints:
+    """Finds a photo's landmarks by `detector`, which is called by one thread at a time."""
+    alone = Lock()
+
+    def find(name: str, pixels: UInt8Array) -> FloatArray:
+        with alone:  # nobody knows whether a function of somebody else bears two
+            return detect_face(detector, pixels, face=face)
+
+    return find
 
 
 def _uniface() -> Detector:

@@ -27,7 +27,7 @@ from typing import BinaryIO
 import numpy as np
 
 from manyface.base.errors import DataError
-from manyface.data.align import NUM_POINTS, FloatArray, five_of_68
+from manyface.data.align import NUM_POINTS, FindPoints, FloatArray, UInt8Array, five_of_68
 
 _MAX_LINE = 64 << 10
 _GZIP = b"\x1f\x8b"
@@ -61,6 +61,18 @@ class Landmarks:
             return None
         size = np.array((width, height) if self.are_shares else (1, 1), np.float64)
         return np.asarray(self.points[row] * size)
+
+
+def looked_up(landmarks: Landmarks) -> FindPoints:
+    """Finds a photo's landmarks in `landmarks`."""
+
+    def find(name: str, pixels: UInt8Array) -> FloatArray:
+        points = landmarks.of(name, width=pixels.shape[1], height=pixels.shape[0])
+        if points is None:
+            raise DataError("it has no landmarks")
+        return points
+
+    return find
 
 
 def photo_key(name: str) -> str:
