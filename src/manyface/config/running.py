@@ -175,11 +175,13 @@ class EvaluationConfig(Section):
 
     pairs: Text | None = Field(
         None,
-        description='"synthetic" (people never trained on), or an LFW pairs list: beside the '
-        "data, inside the tar, or any path. Left out: synthetic pairs for synthetic data, else "
-        "none.",
+        description='"synthetic" (people never trained on), an insightface verification set '
+        "(lfw.bin) or an LFW pairs list: in or beside the data, or any path. Left out: synthetic "
+        "pairs for synthetic data, else none.",
     )
-    path: Text | None = Field(None, description="Photos of the pairs; left out, data.path.")
+    path: Text | None = Field(
+        None, description="Photos of listed pairs; left out, data.path. A .bin has its own."
+    )
     every_epochs: NotNegative | None = Field(
         None,
         description="Epochs between evaluations; 0: only at the end. Default 1, unless every_steps "

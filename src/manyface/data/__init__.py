@@ -6,6 +6,7 @@ three ahead of training. Record and augmentation of a sample are pure functions 
 so the data part of a checkpoint is one integer: the step.
 """
 
+from manyface.data.bin_file import BinRecords, VerificationSet, find_bin, read_bin, write_bin
 from manyface.data.dual import DualBatch, DualLoader
 from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
@@ -18,6 +19,7 @@ from manyface.data.transforms import Augmentation, augment, normalise
 __all__ = [
     "Augmentation",
     "Batch",
+    "BinRecords",
     "DecodedImages",
     "DualBatch",
     "DualLoader",
@@ -27,11 +29,15 @@ __all__ = [
     "Loader",
     "PairList",
     "Records",
+    "VerificationSet",
     "augment",
+    "find_bin",
     "find_text",
     "normalise",
     "open_records",
+    "read_bin",
     "read_pairs",
     "read_people",
     "select_records",
+    "write_bin",
 ]

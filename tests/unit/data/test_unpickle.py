@@ -135,7 +135,6 @@ class Named:
         (np.float64(1), "an array of f8"),
         (np.random.default_rng(0), "random"),
     ],
-    ids=repr,
 )
 def test_refuses_the_rest_by_name(value: Any, words: str, protocol: int) -> None:
     with pytest.raises(DataError, match=words):
