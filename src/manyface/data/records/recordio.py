@@ -27,6 +27,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,20 @@ class RecordIOStore(RecordStore):
 
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
         return None if self._list is None else self._list.person_names(numbers)
+
+    def unlisted(self, progress: ScanProgress) -> int:
+        """Records that lie in the file and that its index does not name; 0 without an index."""
+        entries = read_index(self.index_file) if self.index_file.is_file() else None
+        if entries is None or not self._begin_records(entries[0]):
+            return 0
+        listed, count, missing = entries[0], 0, 0
+        for frame in walk(self._file, Faults()):
+            place = int(np.searchsorted(listed, np.uint64(frame)))
+            missing += place == len(listed) or int(listed[place]) != frame
+            count += 1
+            if count % _CHUNK == 0:
+                progress(count, len(listed))
+        return missing
 
     def _frames(self, faults: Faults) -> tuple[UInt64Array, Int64Array | None]:
         """Where records begin, ascending, and their keys: from the index if all of it fits."""
@@ -305,19 +320,31 @@ def read_index(path: Path) -> tuple[UInt64Array, Int64Array] | None:
         DataError: it cannot be read.
     """
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            blocks = [_numbers(block) for block in iter(lambda: _lines(file), b"")]
+        keys, places = np.concatenate(blocks, axis=1)
+        order = np.argsort(places, kind="stable")
+        return places[order].astype(np.uint64), keys[order]
+    except (ValueError, OverflowError):
+        return None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    if not re.fullmatch(rb"[0-9\s]*", text):
-        return None
-    # 8 bytes a number; a list of words would take 60. What is too large for int64 becomes its
-    # largest number, which lies beyond every file.
-    numbers = np.fromstring(text.decode("ascii"), np.int64, sep=" ")
-    if len(numbers) % 2:
-        return None
-    keys, places = numbers[::2], numbers[1::2].astype(np.uint64)
-    order = np.argsort(places, kind="stable")
-    return places[order], keys[order]
+
+
+def _lines(file: BinaryIO) -> bytes:
+    """The next 16 MiB and the rest of the last line: split whole, 100M lines would take 10 GB."""
+    return file.read(1 << 24) + file.readline(1 << 10)
+
+
+def _numbers(block: bytes) -> Int64Array:
+    """Keys and places, [2, n], of lines of both."""
+    # Only what can be numbers, and no array of words, which is as wide as the longest of them.
+    if not re.fullmatch(rb"[0-9\s]*", block):
+        raise ValueError("not numbers")
+    numbers = np.fromstring(block.decode("ascii"), np.int64, sep=" ")
+    if len(numbers) % 2 or (numbers == np.iinfo(np.int64).max).any():  # what is larger becomes that
+        raise ValueError("not pairs of a key and a place")
+    return numbers.reshape(-1, 2).T
 
 
 def _words(data: npt.NDArray[np.uint8], offsets: UInt64Array) -> npt.NDArray[np.uint32]:
