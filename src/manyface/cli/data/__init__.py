@@ -1,0 +1,12 @@
+"""`manyface data`: look at a set, check it, put it into other files. One file per verb."""
+
+import typer
+
+from manyface.cli.data import inspect
+
+app = typer.Typer(
+    help="Look at a set of faces, check it, put it into other files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("inspect", short_help="What a set holds.")(inspect.inspect)
