@@ -14,7 +14,9 @@ No cosine means the same for two nets, so limits are measured on the set itself
 Of the first two the limit is the value that nine of ten exceed; of the third, that one of a hundred
 does. Nearest neighbours among many people are alike by chance too, so the first two limits are also
 kept above what is usual for nearest neighbours in this set: their median and five deviations
-(1.4826 times the median absolute one), which a few true conflicts do not move.
+(1.4826 times the median absolute one), which a few true conflicts do not move. To a net that tells
+people badly apart many images look like strangers; what is usual in the set is none, so the third
+limit is kept below the median of images to their own person by five deviations.
 """
 
 from collections.abc import Callable
@@ -122,15 +124,15 @@ def find_conflicts(
         images.labels,
         progress=lambda done, total: told("images", done, total),
     )
+    to_own = cosine_to_own(images, sums, kept)
     limits = Thresholds(
         same_person=max(measured.same_person, _unusual(alike))
         if same_person is None
         else same_person,
         belongs=max(measured.belongs, _unusual(to_other)) if belongs is None else belongs,
-        by_chance=measured.by_chance,
+        by_chance=min(measured.by_chance, _unusual(to_own, sign=-1)),
     )
     split = _split(centers, nearest, alike, limits)
-    to_own = cosine_to_own(images, sums, kept)
     wrong = _wrong_labels(images, other, to_other, to_own, split, limits)
     return Conflicts(wrong, _strangers(to_own, wrong, limits), split, limits)
 
@@ -187,11 +189,11 @@ def _kept(images: EmbeddedSet, limits: Thresholds) -> npt.NDArray[np.bool_]:
     return kept
 
 
-def _unusual(cosines: Float32Array) -> float:
-    """What hardly any nearest neighbour is like."""
-    middle = float(np.median(cosines))
-    deviation = 1.4826 * float(np.median(np.abs(cosines - middle)))
-    return middle + _DEVIATIONS * deviation
+def _unusual(cosines: Float32Array, *, sign: int = 1) -> float:
+    """What hardly any is above (sign 1) or below (-1); NaN does not count."""
+    middle = float(np.nanmedian(cosines))
+    deviation = 1.4826 * float(np.nanmedian(np.abs(cosines - middle)))
+    return middle + sign * _DEVIATIONS * deviation
 
 
 def _split(
