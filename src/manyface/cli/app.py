@@ -93,7 +93,9 @@ app.add_typer(
     name="checkpoint",
     short_help="Look at checkpoints, check them, put them into other files.",
 )
-app.add_typer(data.app, name="data", short_help="Read, check and change sets of faces.")
 app.add_typer(
     bench.app, name="bench", short_help="Time and memory of heads and trainings on this machine."
+)
+app.add_typer(
+    data.app, name="data", short_help="Look at a set of faces, check it, put it into other files."
 )

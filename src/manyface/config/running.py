@@ -107,6 +107,16 @@ class DataConfig(Section):
         "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none. "
         "Photos of listed pairs are never replaced: one that is unreadable is an error.",
     )
+    shuffle: Literal["full", "block"] = Field(
+        "full",
+        description="How photos are put in order: full takes any next; block reads those that lie "
+        "together in a file soon after each other, for slow disks and network storage "
+        "(docs/data.md).",
+    )
+    block_size: Count = Field(1024, description="Neighbouring photos in a block of shuffle block.")
+    shuffle_window: Count = Field(
+        64, description="Blocks, from all over the data, whose photos are mixed in shuffle block."
+    )
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'
     )

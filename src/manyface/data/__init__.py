@@ -12,7 +12,7 @@ from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
 from manyface.data.loader import Batch, Loader
 from manyface.data.records import Records, find_text, open_records, select_records
-from manyface.data.samplers import EpochSampler
+from manyface.data.samplers import BlockSampler, EpochSampler, MakeSampler
 from manyface.data.source import GroupedSource, ImageSource
 from manyface.data.transforms import Augmentation, augment, normalise
 
@@ -20,6 +20,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "BinRecords",
+    "BlockSampler",
     "DecodedImages",
     "DualBatch",
     "DualLoader",
@@ -27,6 +28,7 @@ __all__ = [
     "GroupedSource",
     "ImageSource",
     "Loader",
+    "MakeSampler",
     "PairList",
     "Records",
     "VerificationSet",

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 UInt8Array = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 16 << 20  # a phone photograph fits; 48 MiB decoded
-_PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
+PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 _SHRINK_FROM = 4  # JPEGs this many times larger than needed are decoded at a fraction of their size
 
 
@@ -104,7 +104,7 @@ def _decode_with_simplejpeg(
 
 def _decode_with_pillow(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array | None:
     _check_png_size(data, max_pixels)
-    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         _check_size(image.height, image.width, max_pixels)
         pixels = _to_rgb(image)
     if out is None or pixels.shape != out.shape:

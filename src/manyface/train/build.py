@@ -25,11 +25,14 @@ from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import (
     Augmentation,
     BinRecords,
+    BlockSampler,
     DecodedImages,
     DualLoader,
+    EpochSampler,
     GroupedSource,
     ImageSource,
     Loader,
+    MakeSampler,
     Records,
     find_bin,
     find_text,
@@ -167,11 +170,26 @@ def build_loader(
         "prefetch": workers + 1,
         "workers": workers,
     }
+    shared["order"] = build_order(config, source)
+    shared["on_device"] = choose_device(config.run.device).type == "cuda"
     if config.head.method not in WITHOUT_CENTERS:
         return Loader(source, **shared)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(
         source, identity_share=config.pool.identity_share, make_planner=planner, **shared
+    )
+
+
+def build_order(config: Config, source: ImageSource) -> MakeSampler:
+    """What makes the sampler of `source`, by `data.shuffle`."""
+    data = config.data
+    if data.shuffle == "full":
+        return EpochSampler
+    return partial(
+        BlockSampler,
+        block_size=data.block_size,
+        window=data.shuffle_window,
+        from_storage=source.from_storage,
     )
 
 

@@ -1,11 +1,13 @@
-"""`manyface data`: read, check and change sets of faces; a file for each verb."""
+"""`manyface data`: look at a set, check it, put it into other files. One file per verb."""
 
 import typer
 
-from manyface.cli.data import align
+from manyface.cli.data import align, inspect
 
 app = typer.Typer(
-    help="Read, check and change sets of faces.", no_args_is_help=True, rich_markup_mode=None
+    help="Look at a set of faces, check it, put it into other files.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-
-app.command("align", short_help="Photos -> aligned faces.")(align.align)
+app.command("inspect", short_help="What a set holds.")(inspect.inspect)
+app.command("align", short_help="Photos to aligned faces.")(align.align)

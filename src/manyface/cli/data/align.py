@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def align(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="Photos: anything that data.path can be.")
+        Path, typer.Argument(metavar="SRC", help="Photos: anything that data.path can be.")
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="Gets one folder for each person.")],
     landmarks: Annotated[
@@ -45,9 +45,8 @@ def align(
       manyface data align photos.tar faces --detector uniface --size 224 --format png
     """
     from manyface.base.threads import usable_cores
-    from manyface.cli.console import warn
     from manyface.cli.data.options import choice
-    from manyface.data import open_records
+    from manyface.cli.data.shared import open_with_progress
     from manyface.data.align import template
     from manyface.data.align_set import FORMS, LEFT_OUT, How, align_set
     from manyface.data.detect import FACES
@@ -57,8 +56,7 @@ def align(
     which = choice("--face", face, FACES)
     how = How(size, choice("--format", form, FORMS), str(landmarks or f"{detector} ({which})"))
     find = _finder(landmarks, detector, which)
-    with Counting("indexing") as progress:
-        records = open_records(source, warn=warn, progress=progress)
+    records = open_with_progress(source)
     with Counting("aligning", unit="photos") as progress:
         done = align_set(
             records, target, find, how, threads=threads or usable_cores(), progress=progress

@@ -19,6 +19,7 @@ An index belongs to files of one name, size and time. It is written under anothe
 processes that want one at the same time wait for the first of them.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -40,6 +41,7 @@ from manyface.data.records.store import (
     Int64Array,
     RecordStore,
     ScanProgress,
+    UInt32Array,
     no_progress,
 )
 from manyface.data.records.table import NumberNames, StringTable
@@ -84,6 +86,21 @@ class RecordIndex:
         return list(json.loads(self.notes.get("faults", "[]")))
 
     @property
+    def fault_kinds(self) -> list[str]:
+        """Of each of `faults`."""
+        return list(json.loads(self.notes.get("fault_kinds", "[]")))
+
+    @property
+    def fault_counts(self) -> dict[str, int]:
+        """How many of each kind there are."""
+        return dict(json.loads(self.notes.get("fault_counts", "{}")))
+
+    @property
+    def numbers(self) -> Int64Array | None:
+        """The labels that people have in the store, int64 [P]; None where they have names only."""
+        return self._arrays.get("numbers")
+
+    @property
     def num_bytes(self) -> int:
         """Bytes of all arrays."""
         return sum(array.nbytes for array in self._arrays.values())
@@ -96,7 +113,7 @@ class RecordIndex:
         """Records by their ordinals in the storage: int64 [B] -> int64 [B]."""
         return ordinals if self._ranks is None else self._ranks[ordinals].astype(np.int64)
 
-    def with_checksums(self, checksums: npt.NDArray[np.uint32]) -> "RecordIndex":
+    def with_checksums(self, checksums: UInt32Array) -> "RecordIndex":
         """The same, with `checksums` [N] in storage order."""
         return RecordIndex({**self._arrays, "checksums": checksums}, self.notes)
 
@@ -134,13 +151,15 @@ def open_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> R
     for path in index_paths(store.path):
         if (index := _load_fitting(path, store)) is not None:
             return index
+    built: RecordIndex | None = None
     for path in index_paths(store.path):
         with suppress(OSError), _one_at_a_time(path):
-            if (index := _load_fitting(path, store)) is not None:
+            if built is None and (index := _load_fitting(path, store)) is not None:
                 return index
-            build_index(store, progress=progress).save(path)
+            built = built or build_index(store, progress=progress)
+            built.save(path)
             return RecordIndex.load(path)
-    return build_index(store, progress=progress)
+    return built or build_index(store, progress=progress)
 
 
 def keep_index(index: RecordIndex, store: RecordStore) -> Path | None:
@@ -162,11 +181,14 @@ def index_paths(path: Path) -> list[Path]:
 
 
 def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
-    """Scan the store; DataError if there is no record in it."""
+    """Scan the store; DataError if there is no record in it, or it cannot be read."""
     faults = Faults()
     draft = _Draft()
-    for found in store.scan(faults, progress):
-        draft.add(found.places, found.sizes, found.people, found.names)
+    try:
+        for found in store.scan(faults, progress):
+            draft.add(found.places, found.sizes, found.people, found.names)
+    except OSError as error:
+        raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
     if not draft.count:
         first = f"; the first thing left out: {faults.first[0]}" if faults.first else ""
         raise DataError(f"{store.path} holds no image that could be read{first}")
@@ -176,9 +198,11 @@ def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> 
         "fingerprint": store.fingerprint(),
         "num_faults": str(faults.count),
         "faults": json.dumps(faults.first),
+        "fault_kinds": json.dumps(faults.kinds),
+        "fault_counts": json.dumps(faults.counts),
         **store.notes(),
     }
-    arrays = draft.arrays()
+    arrays = draft.arrays(store)
     if "numbers" in arrays:
         names = store.person_names(arrays["numbers"])
         if names is not None:
@@ -192,7 +216,7 @@ class _Draft:
     def __init__(self) -> None:
         self.count = 0
         self._places: list[npt.NDArray[np.uint64]] = []
-        self._sizes: list[npt.NDArray[np.uint32]] = []
+        self._sizes: list[UInt32Array] = []
         self._people: list[Int64Array] = []
         self._numbers: dict[str, int] = {}  # of people with names, in order of appearance
         self._names = bytearray()
@@ -201,7 +225,7 @@ class _Draft:
     def add(
         self,
         places: npt.NDArray[np.uint64],
-        sizes: npt.NDArray[np.uint32],
+        sizes: UInt32Array,
         people: Int64Array | Sequence[str],
         names: Sequence[str] | None,
     ) -> None:
@@ -218,8 +242,8 @@ class _Draft:
             self._ends.append(len(self._names) + np.cumsum(lengths))
             self._names += b"".join(encoded)
 
-    def arrays(self) -> Arrays:
-        numbers, labels = np.unique(np.concatenate(self._people), return_inverse=True)
+    def arrays(self, store: RecordStore) -> Arrays:
+        numbers, labels = distinct(np.concatenate(self._people))
         self._people.clear()
         arrays: Arrays = {
             "places": np.concatenate(self._places),
@@ -228,26 +252,39 @@ class _Draft:
         self._places.clear()
         self._sizes.clear()
         if self._numbers:
-            labels = self._sort_names(labels, arrays)
+            labels = self._sort_names(labels, arrays, store)
         else:
             arrays["numbers"] = numbers
-        arrays |= group(labels.astype(np.uint32), len(numbers))
+        arrays |= group(labels, len(numbers))
         if self._ends:
             ends = np.concatenate([np.zeros(1, np.int64), *self._ends])
             arrays["names.text"] = np.frombuffer(self._names, np.uint8)
             arrays["names.ends"] = ends
         return arrays
 
-    def _sort_names(self, labels: Int64Array, arrays: Arrays) -> Int64Array:
+    def _sort_names(self, labels: UInt32Array, arrays: Arrays, store: RecordStore) -> UInt32Array:
         names = sorted(self._numbers)
-        check_distinct(names, "the data")
-        arrays |= StringTable(names).parts("people")
-        rank = np.empty(len(names), np.int64)
-        rank[[self._numbers[name] for name in names]] = np.arange(len(names))
+        called = store.call_people(names)
+        check_distinct(called, str(store.path))
+        arrays |= StringTable(called).parts("people")
+        rank = np.empty(len(names), np.uint32)
+        rank[[self._numbers[name] for name in names]] = np.arange(len(names), dtype=np.uint32)
         return rank[labels]
 
 
-def group(labels: npt.NDArray[np.uint32], num_people: int) -> Arrays:
+def distinct(people: Int64Array) -> tuple[Int64Array, UInt32Array]:
+    """The numbers that occur in `people` [N], ascending, and which of them each one is, [N]."""
+    largest = int(people.max())
+    if people.min() < 0 or largest > 4 * len(people) + (1 << 20):
+        numbers, labels = np.unique(people, return_inverse=True)
+        return numbers, labels.astype(np.uint32)
+    # Dense enough to be counted: 12 times as fast as sorting them.
+    present = np.zeros(largest + 1, bool)
+    present[people] = True
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.uint32) - np.uint32(1))[people]
+
+
+def group(labels: UInt32Array, num_people: int) -> Arrays:
     """`labels` and, from them, starts, order and ranks (the latter if they are not plain)."""
     starts = np.zeros(num_people + 1, np.int64)
     np.cumsum(np.bincount(labels, minlength=num_people), out=starts[1:])
@@ -271,7 +308,8 @@ def _load_fitting(path: Path, store: RecordStore) -> RecordIndex | None:
     try:
         index = RecordIndex.load(path)
         fits = index.notes.get("fingerprint") == store.fingerprint()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        index.num_faults, index.faults, index.fault_kinds, index.fault_counts  # noqa: B018  readable
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # absent, damaged, or of another version: it is built anew
     return index if fits and index.notes.get("kind") == store.kind else None
 
@@ -280,6 +318,10 @@ def _load_fitting(path: Path, store: RecordStore) -> RecordIndex | None:
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Others that build the same index wait; where a file system knows no locks, they do not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if (
+        not path.parent.stat().st_mode & 0o222
+    ):  # said to be read-only: root would write all the same
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     lock = path.with_name(path.name + ".lock")
     with lock.open("wb") as file:
         with suppress(OSError):

@@ -20,11 +20,14 @@ float32: from 16,777,217 on, neighbours are one (`manyface data check` says so).
 it fits, gives people the names of their folders.
 """
 
+import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +70,7 @@ class RecordIOStore(RecordStore):
         self.index_file = path.with_suffix(".idx")
         self.list_file = path.with_suffix(".lst")
         self._list: PackingList | None = None
+        self._headers = HeaderRecords()
 
     @classmethod
     def recognise(cls, path: Path, head: bytes) -> "RecordIOStore | None":
@@ -85,6 +89,7 @@ class RecordIOStore(RecordStore):
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         frames, keys = self._frames(faults)
         self._list = None if keys is None else PackingList.read(self.list_file)
+        self._headers = HeaderRecords()
         data = self._file.map()
         for start in range(0, len(frames), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -102,8 +107,25 @@ class RecordIOStore(RecordStore):
     def describe(self, place: int) -> str:
         return f"{self.path} at byte {place & ~_IN_PARTS}"
 
+    def notes(self) -> dict[str, str]:
+        return {"headers": json.dumps(self._headers.facts())}
+
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
         return None if self._list is None else self._list.person_names(numbers)
+
+    def unlisted(self, progress: ScanProgress) -> int:
+        """Records that lie in the file and that its index does not name; 0 without an index."""
+        entries = read_index(self.index_file) if self.index_file.is_file() else None
+        if entries is None or not self._begin_records(entries[0]):
+            return 0
+        listed, count, missing = entries[0], 0, 0
+        for frame in walk(self._file, Faults()):
+            place = int(np.searchsorted(listed, np.uint64(frame)))
+            missing += place == len(listed) or int(listed[place]) != frame
+            count += 1
+            if count % _CHUNK == 0:
+                progress(count, len(listed))
+        return missing
 
     def _frames(self, faults: Faults) -> tuple[UInt64Array, Int64Array | None]:
         """Where records begin, ascending, and their keys: from the index if all of it fits."""
@@ -111,12 +133,17 @@ class RecordIOStore(RecordStore):
             entries = read_index(self.index_file)
             if entries is not None and self._begin_records(entries[0]):
                 return entries
-            faults.add(f"{self.index_file.name} does not fit {self.path.name} and was not used")
+            faults.add(
+                f"{self.index_file.name} does not fit {self.path.name} and was not used",
+                kind="index-file",
+            )
         return np.fromiter(walk(self._file, faults), np.uint64), None
 
     def _begin_records(self, frames: UInt64Array) -> bool:
         size = self._file.size
-        if not len(frames) or frames[0] != 0 or (frames % 4).any() or frames[-1] + 8 > size:
+        if not len(frames) or frames[0] != 0 or (frames % 4).any():
+            return False
+        if frames[-1] > size - _FRAME or (frames[1:] == frames[:-1]).any():
             return False
         data = self._file.map()
         parts = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
@@ -136,14 +163,17 @@ class RecordIOStore(RecordStore):
             frame = int(frames[i])
             flags[i], labels[i], sizes[i] = self._in_parts(frame, faults)
             places[i] = frame | _IN_PARTS
-        kept = ~((flags >= 2) & (sizes == 0)) & (
-            sizes >= 0
-        )  # the former: identities of insightface
+        headers = (flags >= 2) & (sizes == 0)
+        self._headers.add(data, frames[headers & plain])
+        kept = ~headers & (sizes >= 0)
         for i in np.flatnonzero(plain & (sizes < 0)).tolist():
             faults.add(f"the record at byte {frames[i]} is shorter than its header")
-        whole = (labels >= 0) & (labels == np.floor(labels)) & (labels < 2**63)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            whole = (labels >= 0) & (labels == np.floor(labels)) & (labels < 2**63)
         for i in np.flatnonzero(kept & ~whole).tolist():
-            faults.add(f"the record at byte {frames[i]} has label {labels[i]:g}: no identity")
+            faults.add(
+                f"the record at byte {frames[i]} has label {labels[i]:g}: no identity", kind="label"
+            )
         kept &= whole
         people = labels[kept].astype(np.int64)
         return Found(places[kept], sizes[kept].astype(np.uint32), people), kept
@@ -173,6 +203,43 @@ class RecordIOStore(RecordStore):
             return payload[parse_payload_header(payload)[2] :]
         except ValueError as error:
             raise OSError(str(error)) from None
+
+
+class HeaderRecords:
+    """The records without an image that a scan meets: insightface's, and what they promise."""
+
+    def __init__(self) -> None:
+        self._ids: list[UInt64Array] = []
+        self._spans: list[npt.NDArray[np.float32]] = []
+
+    def add(self, data: npt.NDArray[np.uint8], frames: UInt64Array) -> None:
+        """Those at `frames`, whole records with two labels or more."""
+        if len(frames):
+            self._ids.append(_words(data, frames + 16).astype(np.uint64))
+            labels = frames + _FRAME + HEADER.size
+            spans = np.stack([_words(data, labels), _words(data, labels + 4)], axis=1)
+            self._spans.append(spans.view(np.float32))
+
+    def facts(self) -> dict[str, int | None]:
+        """Counts: of all; the photos and identities that record 0 names; identities without
+        photos; and those that have the number of a photo, or of nothing."""
+        if not self._ids:
+            return {"count": 0}
+        ids, spans = np.concatenate(self._ids), np.concatenate(self._spans)
+        spans = np.where(np.isfinite(spans), spans, 0).astype(np.int64)
+        first = spans[ids == 0][:1]  # [0 or 1, 2]
+        if not len(first):
+            return {"count": len(ids), "photos": None}
+        start, end = first[0].tolist()
+        identities = (ids >= max(start, 0)) & (ids < max(end, 0))
+        lengths = spans[identities, 1] - spans[identities, 0]
+        return {
+            "count": len(ids),
+            "photos": start - 1,
+            "identities": end - start,
+            "empty": int((lengths <= 0).sum()),
+            "misplaced": int((~identities).sum()) - 1,
+        }
 
 
 def read_payload(file: PlainFile, frame: int) -> bytes:
@@ -218,7 +285,7 @@ def walk(file: PlainFile, faults: Faults) -> Iterator[int]:
         magic, word = struct.unpack("<II", file.read(position, _FRAME))
         kind, length = word >> LENGTH_BITS, word & (1 << LENGTH_BITS) - 1
         if magic != MAGIC:
-            faults.add(f"no record at byte {position}")
+            faults.add(f"no record at byte {position}")  # however many bytes it takes
             position = _next_magic(file, position + 4)
             within = False
             continue
@@ -234,14 +301,16 @@ def walk(file: PlainFile, faults: Faults) -> Iterator[int]:
 
 def _next_magic(file: PlainFile, position: int) -> int:
     """The next multiple of 4 from `position` on with the magic number; else the end."""
-    while position < file.size:
-        block = file.read(position, min(1 << 20, file.size - position))
+    length, end = 256, file.size
+    while position < end:
+        block = file.read(position, min(length, end - position))
         words = np.frombuffer(block[: len(block) // 4 * 4], "<u4")
         hits = np.flatnonzero(words == MAGIC)
         if len(hits):
             return position + 4 * int(hits[0])
         position += len(block)
-    return file.size
+        length = min(2 * length, 1 << 20)  # many short stretches must not cost a block each
+    return end
 
 
 def read_index(path: Path) -> tuple[UInt64Array, Int64Array] | None:
@@ -251,17 +320,31 @@ def read_index(path: Path) -> tuple[UInt64Array, Int64Array] | None:
         DataError: it cannot be read.
     """
     try:
-        words = path.read_bytes().split()
-        places, keys = (
-            np.array(words[1::2]).astype(np.uint64),
-            np.array(words[::2]).astype(np.int64),
-        )
+        with path.open("rb") as file:
+            blocks = [_numbers(block) for block in iter(lambda: _lines(file), b"")]
+        keys, places = np.concatenate(blocks, axis=1)
         order = np.argsort(places, kind="stable")
-        return places[order], keys[order]
-    except (ValueError, OverflowError, IndexError):
+        return places[order].astype(np.uint64), keys[order]
+    except (ValueError, OverflowError):
         return None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _lines(file: BinaryIO) -> bytes:
+    """The next 16 MiB and the rest of the last line: split whole, 100M lines would take 10 GB."""
+    return file.read(1 << 24) + file.readline(1 << 10)
+
+
+def _numbers(block: bytes) -> Int64Array:
+    """Keys and places, [2, n], of lines of both."""
+    # Only what can be numbers, and no array of words, which is as wide as the longest of them.
+    if not re.fullmatch(rb"[0-9\s]*", block):
+        raise ValueError("not numbers")
+    numbers = np.fromstring(block.decode("ascii"), np.int64, sep=" ")
+    if len(numbers) % 2 or (numbers == np.iinfo(np.int64).max).any():  # what is larger becomes that
+        raise ValueError("not pairs of a key and a place")
+    return numbers.reshape(-1, 2).T
 
 
 def _words(data: npt.NDArray[np.uint8], offsets: UInt64Array) -> npt.NDArray[np.uint32]:

@@ -1,0 +1,52 @@
+"""What the verbs of `manyface data` share: the argument, opening with progress, pictures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from manyface.cli.console import warn, write_text
+
+if TYPE_CHECKING:
+    from manyface.data.records import Records
+
+DataPath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="PATH",
+        help="A folder of persons, a tar file of one, a list file, a train.rec, ...",
+    ),
+]
+Threads = Annotated[
+    int, typer.Option("--threads", min=0, help="That read and decode; 0: one per core.")
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")
+]
+_BLOCKS = " ▏▎▍▌▋▊▉█"
+
+
+def open_with_progress(path: Path) -> "Records":
+    """The reader for `path`; shows how far an index is that has to be built."""
+    from manyface.data.records import open_records
+    from manyface.observe.counting import Counting
+
+    with Counting(f"indexing {path.name}") as progress:
+        return open_records(path, warn=warn, progress=progress)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """A file that the user has asked for."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def bars(values: Sequence[float], width: int) -> list[str]:
+    """Horizontal bars, the longest `width` characters long, in eighths of a character."""
+    largest = max(values, default=0) or 1
+    drawn = []
+    for value in values:
+        eighths = max(round(8 * width * value / largest), 1 if value else 0)
+        drawn.append("█" * (eighths // 8) + _BLOCKS[eighths % 8].strip())
+    return drawn
