@@ -31,6 +31,7 @@ from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import Records
+from manyface.data.records.files import write_whole
 from manyface.data.records.naming import is_hidden
 
 Form = Literal["jpg", "png"]
@@ -98,7 +99,7 @@ def align_set(
                 left_out.append(outcome)
             progress(done, len(records))
         text = "".join(f"{name}\t{reason}\n" for name, reason in left_out)
-        _write(root / LEFT_OUT, text.encode(errors="backslashreplace"))
+        write_whole(root / LEFT_OUT, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise WriteError(error.filename or root, error) from error
     return AlignedSet(written=found[True], present=found[False], left_out=left_out)
@@ -144,7 +145,7 @@ class _Work:
         except (DataError, UnreadableImageError) as error:
             return " ".join(name.split()), " ".join(str(error).split())
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write(target, _encode(face, self.how.form))
+        write_whole(target, _encode(face, self.how.form))
         return True
 
     def _person(self, index: int) -> int:
@@ -211,19 +212,10 @@ def _encode(face: UInt8Array, form: Form) -> bytes:
     return buffer.getvalue()
 
 
-def _write(target: Path, data: bytes) -> None:
-    """Under its name when it is complete. Not forced to disk: thousands a minute are written."""
-    draft = target.with_name(f".{target.name}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # a link may lead elsewhere
-    with os.fdopen(os.open(draft, flags, 0o666), "wb") as file:
-        file.write(data)
-    draft.replace(target)
-
-
 def _check_how(path: Path, how: How) -> None:
     wanted = asdict(how)
     if not path.exists():
-        _write(path, json.dumps(wanted).encode())
+        write_whole(path, json.dumps(wanted).encode())
         return
     try:
         kept: Any = json.loads(path.read_bytes())

@@ -2,7 +2,7 @@
 
 import typer
 
-from manyface.cli.data import align, inspect
+from manyface.cli.data import align, inspect, pairs
 
 app = typer.Typer(
     help="Look at a set of faces, check it, put it into other files.",
@@ -11,3 +11,4 @@ app = typer.Typer(
 )
 app.command("inspect", short_help="What a set holds.")(inspect.inspect)
 app.command("align", short_help="Photos to aligned faces.")(align.align)
+app.command("pairs", short_help="Make and read verification sets.")(pairs.pairs)
