@@ -2,7 +2,7 @@
 
 import typer
 
-from manyface.cli.data import inspect
+from manyface.cli.data import check, inspect
 
 app = typer.Typer(
     help="Look at a set of faces, check it, put it into other files.",
@@ -10,3 +10,4 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("inspect", short_help="What a set holds.")(inspect.inspect)
+app.command("check", short_help="What is wrong with a set; a report and a keep-list.")(check.check)
