@@ -93,8 +93,8 @@ def _grey(pixels: UInt8Array) -> Float32Array:
 def _means(grey: Float32Array, rows: int, columns: int) -> Float32Array:
     """Means over a grid of cells, [rows, columns]."""
     height, width = grey.shape
-    means: Float32Array = _averaging(rows, height) @ grey @ _averaging(columns, width).T
-    return means
+    means = _averaging(rows, height) @ grey @ _averaging(columns, width).T
+    return means.astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=256)
