@@ -151,13 +151,15 @@ def open_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> R
     for path in index_paths(store.path):
         if (index := _load_fitting(path, store)) is not None:
             return index
+    built: RecordIndex | None = None
     for path in index_paths(store.path):
         with suppress(OSError), _one_at_a_time(path):
-            if (index := _load_fitting(path, store)) is not None:
+            if built is None and (index := _load_fitting(path, store)) is not None:
                 return index
-            build_index(store, progress=progress).save(path)
+            built = built or build_index(store, progress=progress)
+            built.save(path)
             return RecordIndex.load(path)
-    return build_index(store, progress=progress)
+    return built or build_index(store, progress=progress)
 
 
 def keep_index(index: RecordIndex, store: RecordStore) -> Path | None:
@@ -179,11 +181,14 @@ def index_paths(path: Path) -> list[Path]:
 
 
 def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
-    """Scan the store; DataError if there is no record in it."""
+    """Scan the store; DataError if there is no record in it, or it cannot be read."""
     faults = Faults()
     draft = _Draft()
-    for found in store.scan(faults, progress):
-        draft.add(found.places, found.sizes, found.people, found.names)
+    try:
+        for found in store.scan(faults, progress):
+            draft.add(found.places, found.sizes, found.people, found.names)
+    except OSError as error:
+        raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
     if not draft.count:
         first = f"; the first thing left out: {faults.first[0]}" if faults.first else ""
         raise DataError(f"{store.path} holds no image that could be read{first}")
@@ -197,7 +202,7 @@ def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> 
         "fault_counts": json.dumps(faults.counts),
         **store.notes(),
     }
-    arrays = draft.arrays()
+    arrays = draft.arrays(store)
     if "numbers" in arrays:
         names = store.person_names(arrays["numbers"])
         if names is not None:
@@ -237,7 +242,7 @@ class _Draft:
             self._ends.append(len(self._names) + np.cumsum(lengths))
             self._names += b"".join(encoded)
 
-    def arrays(self) -> Arrays:
+    def arrays(self, store: RecordStore) -> Arrays:
         numbers, labels = distinct(np.concatenate(self._people))
         self._people.clear()
         arrays: Arrays = {
@@ -247,7 +252,7 @@ class _Draft:
         self._places.clear()
         self._sizes.clear()
         if self._numbers:
-            labels = self._sort_names(labels, arrays)
+            labels = self._sort_names(labels, arrays, store)
         else:
             arrays["numbers"] = numbers
         arrays |= group(labels, len(numbers))
@@ -257,10 +262,11 @@ class _Draft:
             arrays["names.ends"] = ends
         return arrays
 
-    def _sort_names(self, labels: UInt32Array, arrays: Arrays) -> UInt32Array:
+    def _sort_names(self, labels: UInt32Array, arrays: Arrays, store: RecordStore) -> UInt32Array:
         names = sorted(self._numbers)
-        check_distinct(names, "the data")
-        arrays |= StringTable(names).parts("people")
+        called = store.call_people(names)
+        check_distinct(called, str(store.path))
+        arrays |= StringTable(called).parts("people")
         rank = np.empty(len(names), np.uint32)
         rank[[self._numbers[name] for name in names]] = np.arange(len(names), dtype=np.uint32)
         return rank[labels]

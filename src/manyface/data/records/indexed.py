@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from manyface.data.records.base import GroupedRecords, Int64Array, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
@@ -45,6 +46,10 @@ class IndexedRecords(GroupedRecords):
             first = "; ".join(self.index.faults[:_NUM_NAMED])
             warn(f"{store.path}: {self.index.num_faults} records are left out: {first}")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens the files and the kept index itself; what was left out is known.
+        return _reopen, (type(self.store), self.path)
+
     def read(self, index: int) -> bytes:
         ordinal = self.index.in_storage(index)
         place, size = int(self.index.places[ordinal]), int(self.index.sizes[ordinal])
@@ -76,3 +81,7 @@ class IndexedRecords(GroupedRecords):
     @property
     def index_bytes(self) -> int:
         return self.index.num_bytes
+
+
+def _reopen(kind: type[RecordStore], path: Path) -> IndexedRecords:
+    return IndexedRecords(kind(path), warn=lambda _: None)

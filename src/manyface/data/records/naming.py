@@ -80,3 +80,20 @@ def check_distinct(names: Sequence[str], where: str) -> None:
                 f"evened out; merge them or rename one"
             )
         seen.add(name)
+
+
+_CONTENTS = (
+    (b"\xff\xd8", ".jpg"),
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"RIFF", ".webp"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tiff"),
+    (b"MM\0*", ".tiff"),
+    (b"P5", ".pgm"),
+    (b"P6", ".ppm"),
+)
+
+
+def suffix_of_content(head: bytes) -> str | None:
+    """The suffix of an image file that begins with `head`; None if it is of no known kind."""
+    return next((suffix for magic, suffix in _CONTENTS if head.startswith(magic)), None)

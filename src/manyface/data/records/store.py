@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ class Found:
 
     Attributes:
         places: uint64 [n], where each lies, in the store's own terms.
-        sizes: uint32 [n], bytes of each encoded image.
+        sizes: uint32 [n], bytes of each encoded image; 0 where nobody knows before it is read.
         people: whose it is: int64 [n], or n names.
         names: of the n records, where they have any.
     """
@@ -75,8 +76,49 @@ class Faults:
             self.kinds.append(kind)
 
 
+class Collector:
+    """Puts records that are found one by one together; the first says what people are.
+
+    If it is known by a number, so must all be, and by a name (any number is one, too) otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._numbered: bool | None = None
+        self._clear()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def add(self, place: int, size: int, person: int | str, name: str | None = None) -> None:
+        """One more, all with names or none; ValueError if it is too large, or of no person."""
+        if size > LARGEST_IMAGE:
+            raise ValueError(f"{size} bytes are no image")
+        if self._numbered is None:
+            self._numbered = isinstance(person, int)
+        if self._numbered and not (isinstance(person, int) and 0 <= person < 1 << 63):
+            raise ValueError(f"{person!r} is no label")
+        self._places.append(place)
+        self._sizes.append(size)
+        self._people.append(person if self._numbered else str(person))
+        self._names.append(name)
+
+    def take(self) -> Found:
+        """What was added since the last time."""
+        names = None if None in self._names else self._names
+        people = np.array(self._people, np.int64) if self._numbered else self._people
+        places, sizes = np.array(self._places, np.uint64), np.array(self._sizes, np.uint32)
+        self._clear()
+        return Found(places, sizes, people, names)
+
+    def _clear(self) -> None:
+        self._places: list[int] = []
+        self._sizes: list[int] = []
+        self._people: list[Any] = []
+        self._names: list[Any] = []
+
+
 class RecordStore(ABC):
-    """Records of one format.
+    """Records of one format. A store is made from its path alone: other processes make it again.
 
     Attributes:
         path: what the user named.
@@ -113,6 +155,10 @@ class RecordStore(ABC):
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
         """Names of the people that `scan` gave as `numbers` [P]; None where they have none."""
         return None
+
+    def call_people(self, names: Sequence[str]) -> Sequence[str]:
+        """What the people are called that `scan` gave as `names`, sorted; as many."""
+        return names
 
     def bind(self, names: Sequence[str]) -> None:  # noqa: B027
         """The names that `scan` gave, for stores that read by them: place i is the i-th."""
