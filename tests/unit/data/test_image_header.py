@@ -1,7 +1,7 @@
 """What images say of themselves, and where they end."""
 
-import contextlib
 import random
+from contextlib import suppress
 
 import pytest
 from pictures import encoded, smooth_pixels
@@ -66,7 +66,7 @@ def test_nothing_but_its_own_error_for_any_bytes():
         for _ in range(rng.randint(1, 5)):
             data[rng.randrange(len(data))] = rng.randrange(256)
         end_of_image(bytes(data))
-        with contextlib.suppress(UnreadableImageError):
+        with suppress(UnreadableImageError):
             read_header(bytes(data[: rng.randrange(len(data))]))
 
 

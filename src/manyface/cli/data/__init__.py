@@ -2,7 +2,7 @@
 
 import typer
 
-from manyface.cli.data import align, inspect, pairs
+from manyface.cli.data import align, check, inspect, pairs
 
 app = typer.Typer(
     help="Look at a set of faces, check it, put it into other files.",
@@ -10,5 +10,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("inspect", short_help="What a set holds.")(inspect.inspect)
+app.command("check", short_help="What is wrong with a set; a report and a keep-list.")(check.check)
 app.command("align", short_help="Photos to aligned faces.")(align.align)
 app.command("pairs", short_help="Make and read verification sets.")(pairs.pairs)

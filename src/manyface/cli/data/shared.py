@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -11,6 +12,7 @@ from manyface.cli.console import warn, write_text
 
 if TYPE_CHECKING:
     from manyface.data.records import Records
+    from manyface.data.records.store import ScanProgress
 
 DataPath = Annotated[
     Path,
@@ -50,3 +52,26 @@ def bars(values: Sequence[float], width: int) -> list[str]:
         eighths = max(round(8 * width * value / largest), 1 if value else 0)
         drawn.append("█" * (eighths // 8) + _BLOCKS[eighths % 8].strip())
     return drawn
+
+
+class Displays:
+    """The progress of one part of the work after the other; a context manager.
+
+    Call it with the name of a part for its display; that of the part before is taken away.
+    """
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._current = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._current.close()
+
+    def __call__(self, name: str) -> "ScanProgress":
+        from manyface.observe.counting import Counting
+
+        self._current.close()
+        return self._current.enter_context(Counting(f"{name} {self._subject}"))

@@ -318,9 +318,7 @@ def _load_fitting(path: Path, store: RecordStore) -> RecordIndex | None:
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Others that build the same index wait; where a file system knows no locks, they do not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (
-        not path.parent.stat().st_mode & 0o222
-    ):  # said to be read-only: root would write all the same
+    if not path.parent.stat().st_mode & 0o222:  # read-only, though root could write
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     lock = path.with_name(path.name + ".lock")
     with lock.open("wb") as file:

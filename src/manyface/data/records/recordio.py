@@ -118,11 +118,10 @@ class RecordIOStore(RecordStore):
         entries = read_index(self.index_file) if self.index_file.is_file() else None
         if entries is None or not self._begin_records(entries[0]):
             return 0
-        listed, count, missing = entries[0], 0, 0
-        for frame in walk(self._file, Faults()):
+        listed, missing = entries[0], 0
+        for count, frame in enumerate(walk(self._file, Faults()), start=1):
             place = int(np.searchsorted(listed, np.uint64(frame)))
             missing += place == len(listed) or int(listed[place]) != frame
-            count += 1
             if count % _CHUNK == 0:
                 progress(count, len(listed))
         return missing
