@@ -3,15 +3,16 @@
     python benchmarks/loader.py [--lfw ../shared/data/lfw-112.tar --images 6000 --rounds 7]
 
 Files are in the page cache. In each round, one after the other: the bare decoder (simplejpeg in a
-plain loop, encoded images in memory, into one buffer) on one thread, whose rate times 2 is what two
-free cores can do at most, and on two at once, which is what they do beside whatever else runs on the
-machine; our Loader on 2 threads; and a transcription of what most people train with: a torch
-DataLoader with 2 workers over a dataset like torchvision's ImageFolder, whose images are opened by
-Pillow, mirrored by chance, turned into tensors and normalised (as torchvision 0.24 does it, which
-is not installed here). Its prefetch_factor is the best of a few. Ratios are of one round, and the
-median is given. `of_processor_time` compares the processor time of an image: the share of the bare
-rate where every thread has a core, which does not hang on how busy the machine is. Besides: how long a new process takes to its first batch of a tar that is not in
-the page cache.
+plain loop, encoded images in memory, into one buffer) on one thread, whose rate times 2 is what
+two free cores can do at most, and on two at once, which is what they do beside whatever else runs
+on the machine; our Loader on 2 threads; and a transcription of what most people train with: a
+torch DataLoader with 2 workers over a dataset like torchvision's ImageFolder, whose images are
+opened by Pillow, mirrored by chance, turned into tensors and normalised (as torchvision 0.24 does
+it, which is not installed here). Its prefetch_factor is the best of a few. Ratios are of one round,
+and the median is given. `of_processor_time` compares the processor time of an image: the share of
+the bare rate where every thread has a core, which does not hang on how busy the machine is. Ours
+are uint8 as for a GPU, and float32 with the mirror, as the DataLoader's. Besides: how long a new
+process takes to its first batch of a tar that is not in the page cache.
 """
 
 import argparse
