@@ -2,7 +2,7 @@
 
 import typer
 
-from manyface.cli.data import check, inspect
+from manyface.cli.data import check, convert, inspect
 
 app = typer.Typer(
     help="Look at a set of faces, check it, put it into other files.",
@@ -11,3 +11,4 @@ app = typer.Typer(
 )
 app.command("inspect", short_help="What a set holds.")(inspect.inspect)
 app.command("check", short_help="What is wrong with a set; a report and a keep-list.")(check.check)
+app.command("convert", short_help="A set in another format, byte for byte.")(convert.convert)
