@@ -26,8 +26,6 @@ _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
 # In compressed data 0xFF is followed by 0 or by a restart marker; anything else ends it.
 _NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "PPM": ".ppm", "BMP": ".bmp", "WEBP": ".webp",
-             "TIFF": ".tif"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +83,6 @@ def end_of_image(data: bytes) -> int | None:
         size = 8 + int.from_bytes(data[4:8], "little")
         return None if size > len(data) else size
     return len(data)
-
-
-def suffix_for(data: bytes) -> str:
-    """What the name of a file with this image ends in; ".jpg" if its format is unknown."""
-    if data[:2] == _JPEG:
-        return ".jpg"
-    try:
-        return _SUFFIXES[read_header(data).form]
-    except (UnreadableImageError, KeyError):
-        return ".jpg"
 
 
 def _read_jpeg_header(data: bytes) -> ImageHeader:

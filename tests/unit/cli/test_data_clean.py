@@ -71,5 +71,5 @@ def test_too_few_images_to_measure(tmp_path, monkeypatch, capsys, faces):
     words = ["data", "clean", str(faces), "--model", "run"]
     assert main(words) == 1
     assert "give a limit of your own" in capsys.readouterr().err
-    main([*words, "--same-person", "0.98"])
+    main([*words, "--same-person", "0.9"])
     assert "1  one person under two labels" in capsys.readouterr().out

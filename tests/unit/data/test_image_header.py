@@ -7,7 +7,7 @@ import pytest
 from pictures import encoded, smooth_pixels
 
 from manyface.data.decode import UnreadableImageError
-from manyface.data.image_header import decode_whole, end_of_image, read_header, suffix_for
+from manyface.data.image_header import decode_whole, end_of_image, read_header
 
 
 def saved(mode: str, form: str, **options) -> bytes:
@@ -68,9 +68,3 @@ def test_nothing_but_its_own_error_for_any_bytes():
         end_of_image(bytes(data))
         with suppress(UnreadableImageError):
             read_header(bytes(data[: rng.randrange(len(data))]))
-
-
-def test_suffix_by_content():
-    assert suffix_for(saved("RGB", "PNG")) == ".png"
-    assert suffix_for(saved("RGB", "JPEG")) == ".jpg"
-    assert suffix_for(b"nothing") == ".jpg"

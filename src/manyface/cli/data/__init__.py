@@ -2,7 +2,7 @@
 
 import typer
 
-from manyface.cli.data import align, check, clean, inspect, pairs
+from manyface.cli.data import align, check, clean, convert, inspect, pairs
 
 app = typer.Typer(
     help="Look at a set of faces, check it, put it into other files.",
@@ -11,6 +11,7 @@ app = typer.Typer(
 )
 app.command("inspect", short_help="What a set holds.")(inspect.inspect)
 app.command("check", short_help="What is wrong with a set; a report and a keep-list.")(check.check)
+app.command("convert", short_help="The same set in another format.")(convert.convert)
 app.command("clean", short_help="Wrong labels and split identities, by a net.")(clean.clean)
 app.command("align", short_help="Photos to aligned faces.")(align.align)
 app.command("pairs", short_help="Make and read verification sets.")(pairs.pairs)

@@ -21,6 +21,7 @@ processes that want one at the same time wait for the first of them.
 
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -324,6 +325,8 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     with lock.open("wb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
+            for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):  # of a killed process
+                draft.unlink(missing_ok=True)
         try:
             yield
         finally:

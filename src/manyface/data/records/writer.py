@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from manyface.base.errors import DataError
+
 Position = dict[str, int]
 
 
@@ -34,11 +36,18 @@ class RecordWriter(ABC):
 
     @abstractmethod
     def resume(self, position: Position) -> None:
-        """Throw away what came after the commit that gave `position`; before any `add`."""
+        """Throw away what came after the commit that gave `position`; before any `add`.
+
+        That is the last commit, or the one before it: the last may have been cut off.
+        """
 
     @abstractmethod
     def finish(self) -> None:
-        """Give the files their names; nothing can be added any more."""
+        """Give the files their names; nothing can be added any more.
+
+        `path` comes last: once it is there and no draft of it, all is done. A process that ends in
+        the middle leaves what `resume` of the last position can go on from.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -48,6 +57,15 @@ class RecordWriter(ABC):
 def draft_of(path: Path) -> Path:
     """The name of `path` while it is being written."""
     return path.with_name(path.name + ".part")
+
+
+def new_folder(path: Path) -> Path:
+    """The folder in which the set `path` is written; DataError if there is something at `path`."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} is there already; remove it, or choose another name")
+    folder = draft_of(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 class DraftFile:
@@ -72,8 +90,12 @@ class DraftFile:
         return self._file.tell()
 
     def cut(self, length: int) -> None:
-        """Throw away what lies after `length`."""
+        """Throw away what lies after `length`; take the file back if it has its name already."""
         self._file.flush()
+        if not self._file.tell() and length and self.path.is_file():
+            self._file.close()
+            self.path.replace(draft_of(self.path))
+            self._file = draft_of(self.path).open("ab")
         if os.fstat(self._file.fileno()).st_size < length:
             raise OSError(f"{draft_of(self.path)} is shorter than what was written")
         self._file.truncate(length)
