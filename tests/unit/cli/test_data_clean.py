@@ -4,19 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from colour_net import SIDE, embed
 from PIL import Image
 
 from manyface.cli import main
 from manyface.train.scoring import TrainedNet
-
-SIDE = 16
-
-
-def embed(images: torch.Tensor) -> torch.Tensor:
-    """The mean colours of 16 fields, without what all have."""
-    fields = images.float().view(-1, 4, SIDE // 4, 4, SIDE // 4, 3).mean(dim=(2, 4)).flatten(1)
-    return torch.nn.functional.normalize(fields - 127.5, dim=1)
 
 
 @pytest.fixture
