@@ -15,6 +15,14 @@ def test_bijection(length: int, seed: int) -> None:
     assert np.array_equal(np.sort(images), np.arange(length))
 
 
+@settings(max_examples=50, deadline=None)
+@given(length=st.integers(1, 10**12), seed=st.integers(0, 2**60), data=st.data())
+def test_the_position_of_an_image_is_found(length: int, seed: int, data: st.DataObject) -> None:
+    permutation = Permutation(length, seed=seed)
+    position = data.draw(st.integers(0, length - 1))
+    assert permutation.position_of(int(permutation(np.array([position]))[0])) == position
+
+
 def test_any_part_equals_the_whole() -> None:
     permutation = Permutation(10_007, seed=5)
     whole = permutation(np.arange(10_007))

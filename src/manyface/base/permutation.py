@@ -48,6 +48,14 @@ class Permutation:
             outside = outside[images[outside] >= np.uint64(self.length)]
         return images.astype(np.int64).reshape(positions.shape)
 
+    def position_of(self, image: int) -> int:
+        """The position whose image this is: the rounds backwards, walking the same way round."""
+        value = np.array([image], dtype=np.uint64)
+        while True:
+            value = self._decrypt(value)
+            if value[0] < np.uint64(self.length):
+                return int(value[0])
+
     def _encrypt(self, values: UInt64Array) -> UInt64Array:
         images = np.empty_like(values)
         for start in range(0, len(values), _BLOCK):
@@ -57,11 +65,21 @@ class Permutation:
     def _encrypt_block(self, values: UInt64Array) -> UInt64Array:
         left, right = values >> self._half_bits, values & self._half_mask
         for key in self._keys:
-            mixed = right + key  # the top half_bits of a multiply-xorshift-multiply hash
-            mixed *= MIX_1
-            mixed ^= mixed >> np.uint64(29)
-            mixed *= MIX_2
-            mixed >>= self._unused_bits
-            mixed ^= left
-            left, right = right, mixed
+            left, right = right, self._mixed(right, key, left)
         return (left << self._half_bits) | right
+
+    def _decrypt(self, images: UInt64Array) -> UInt64Array:
+        left, right = images >> self._half_bits, images & self._half_mask
+        for key in reversed(self._keys):
+            left, right = self._mixed(left, key, right), left
+        return (left << self._half_bits) | right
+
+    def _mixed(self, half: UInt64Array, key: np.uint64, other: UInt64Array) -> UInt64Array:
+        """`other` xor the top half_bits of a multiply-xorshift-multiply hash of `half`."""
+        mixed = half + key
+        mixed *= MIX_1
+        mixed ^= mixed >> np.uint64(29)
+        mixed *= MIX_2
+        mixed >>= self._unused_bits
+        mixed ^= other
+        return mixed

@@ -4,6 +4,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 
 from manyface.base.errors import DataError
@@ -52,3 +53,9 @@ class JpegRecords:
 
     def read_text(self, name: str) -> str:
         raise DataError(f"{self.path} have no {name}")
+
+    def from_storage(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return places
+
+    def will_read(self, indices: npt.NDArray[np.int64]) -> None:
+        """They are in memory."""

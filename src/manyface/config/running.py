@@ -107,6 +107,16 @@ class DataConfig(Section):
         "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none. "
         "Photos of listed pairs are never replaced: one that is unreadable is an error.",
     )
+    shuffle: Literal["full", "block"] = Field(
+        "full",
+        description="How photos are put in order: full takes any next; block reads those that lie "
+        "together in a file soon after each other, for slow disks and network storage "
+        "(docs/data.md).",
+    )
+    block_size: Count = Field(1024, description="Neighbouring photos in a block of shuffle block.")
+    shuffle_window: Count = Field(
+        64, description="Blocks, from all over the data, whose photos are mixed in shuffle block."
+    )
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'
     )
@@ -175,11 +185,13 @@ class EvaluationConfig(Section):
 
     pairs: Text | None = Field(
         None,
-        description='"synthetic" (people never trained on), or an LFW pairs list: beside the '
-        "data, inside the tar, or any path. Left out: synthetic pairs for synthetic data, else "
-        "none.",
+        description='"synthetic" (people never trained on), an insightface verification set '
+        "(lfw.bin) or an LFW pairs list: in or beside the data, or any path. Left out: synthetic "
+        "pairs for synthetic data, else none.",
     )
-    path: Text | None = Field(None, description="Photos of the pairs; left out, data.path.")
+    path: Text | None = Field(
+        None, description="Photos of listed pairs; left out, data.path. A .bin has its own."
+    )
     every_epochs: NotNegative | None = Field(
         None,
         description="Epochs between evaluations; 0: only at the end. Default 1, unless every_steps "

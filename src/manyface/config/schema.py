@@ -65,11 +65,6 @@ class Config(Section):
                     f"{', '.join(VIRTUAL_KEYS)} of [pool]; take it out"
                 )
         listed = self.evaluation.pairs not in (None, "synthetic")
-        if synthetic and listed and self.evaluation.path is None:
-            raise ValueError(
-                "evaluation.pairs is a list, but data.path is 'synthetic'; "
-                "set evaluation.path to the photos of the pairs"
-            )
         if not listed and self.evaluation.path is not None:
             raise ValueError(
                 "evaluation.path is given without evaluation.pairs; set evaluation.pairs to the "

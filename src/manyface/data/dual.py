@@ -9,9 +9,10 @@ The identity part (2 I images) sees to it that there are positives in the pool a
 identities come by; the instance part follows the distribution of the data (arXiv 2105.10375). With
 `identity_share` 1/2 they are equal, as the paper draws them; 2/3 is what its code runs.
 
-Identities are shuffled anew on every pass over them, images likewise. Of an identity's images two
-different ones are drawn; one that has a single image shows it twice, augmented each time on its
-own. Batch k is a pure function of (seed, k), so a resume needs k alone.
+Identities are shuffled anew on every pass over them, images likewise (or by blocks: only the
+instance part can follow the storage, pairs are looked up wherever they are). Of an identity's
+images two different ones are drawn; one that has a single image shows it twice, augmented each time
+on its own. Batch k is a pure function of (seed, k), so a resume needs k alone.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -23,8 +24,16 @@ import numpy as np
 
 from manyface.base.errors import ConfigError, DataError
 from manyface.base.random import hash_uniform, stream_seed
-from manyface.data.loader import Batch, check_trainable, made_ahead, make_batch, step_numbers
-from manyface.data.samplers import EpochSampler
+from manyface.data.buffers import Buffers
+from manyface.data.loader import (
+    Batch,
+    ask_for,
+    check_trainable,
+    made_ahead,
+    make_batch,
+    step_numbers,
+)
+from manyface.data.samplers import EpochSampler, MakeSampler
 from manyface.data.source import GroupedSource, Int64Array
 from manyface.data.transforms import Augmentation
 from manyface.parallel import Shard
@@ -62,10 +71,19 @@ class DualSampler:
         batch_size: B, even.
         identity_share: of the images that come as pairs of an identity, in [0, 1].
         seed: of both orders and of the choice among an identity's images.
+        order: makes the sampler of the instance part.
+        identity_order: makes that of the identities.
     """
 
     def __init__(
-        self, source: GroupedSource, *, batch_size: int, identity_share: float, seed: int
+        self,
+        source: GroupedSource,
+        *,
+        batch_size: int,
+        identity_share: float,
+        seed: int,
+        order: MakeSampler = EpochSampler,
+        identity_order: MakeSampler = EpochSampler,
     ) -> None:
         if batch_size < 2 or batch_size % 2:
             near = max(2, batch_size - batch_size % 2)
@@ -80,14 +98,20 @@ class DualSampler:
         _check_pairs(self.num_pairs, batch_size, identity_share)
         self.num_singles = batch_size - 2 * self.num_pairs
         self._pair_seed = stream_seed(seed, "pairs")
-        self._identities = EpochSampler(source.num_identities, seed=stream_seed(seed, "identities"))
-        self._images = EpochSampler(len(source), seed=stream_seed(seed, "order"))
+        self._identities = identity_order(
+            source.num_identities, seed=stream_seed(seed, "identities")
+        )
+        self._images = order(len(source), seed=stream_seed(seed, "order"))
 
     def indices(self, step: int) -> Int64Array:
         """Records of batch `step`, int64 [B]."""
         first, second = self._pairs(_positions(step, self.num_pairs))
         one, two = np.split(self._images.indices(_positions(step, self.num_singles)), 2)
         return np.concatenate([first, one, second, two])
+
+    def ahead(self, step: int, *, begins: bool) -> Int64Array:
+        """Records worth asking the disk for when batch `step` is read (`Sampler.ahead`)."""
+        return self._images.ahead(step * self.num_singles, self.num_singles, begins=begins)
 
     def shown_last(self, places: Int64Array) -> Int64Array:
         """A record of the identity that the first pass shows last (place 0), last but one (1) ...
@@ -115,6 +139,8 @@ class DualLoader(Generic[PlanT]):
             makes its part of half batch x and the same part of y.
         seed: of orders, pairs and augmentation.
         identity_share: as in DualSampler.
+        order, identity_order: as in DualSampler.
+        on_device: as in Loader.
         make_planner: called when the first batch is asked for; its planner is given the labels of
             every batch in order, in a thread of its own, up to `prefetch` steps ahead.
     """
@@ -132,12 +158,16 @@ class DualLoader(Generic[PlanT]):
         workers: int = 1,
         rank: int = 0,
         num_ranks: int = 1,
+        order: MakeSampler = EpochSampler,
+        identity_order: MakeSampler = EpochSampler,
+        on_device: bool = False,
     ) -> None:
         check_trainable(source)
         _check_everyone_has_images(source)
         self.source, self.batch_size, self.augmentation = source, batch_size, augmentation
         self.prefetch, self.workers = prefetch, workers
-        self._rank, self._num_ranks = rank, num_ranks
+        self._rank, self._num_ranks, self._on_device = rank, num_ranks, on_device
+        self._buffers = Buffers(spare=prefetch + workers)
         half = Shard.of(batch_size // 2, rank=rank, size=num_ranks)
         mine = np.arange(half.start, half.stop)
         self._places = np.concatenate([mine, mine + batch_size // 2])  # in the whole batch
@@ -149,6 +179,8 @@ class DualLoader(Generic[PlanT]):
             batch_size=batch_size,
             identity_share=identity_share,
             seed=stream_seed(seed, "data", "dual"),
+            order=order,
+            identity_order=identity_order,
         )
 
     @property
@@ -160,9 +192,10 @@ class DualLoader(Generic[PlanT]):
         """Labels of batch `step` of all ranks, int64 [B], without decoding an image."""
         return self.source.labels(self._sampler.indices(step))
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step`, made here and now, without a plan."""
+    def batch(self, step: int, *, begins: bool = False) -> Batch:
+        """Batch number `step`, made here and now, without a plan; `begins`: none was before."""
         here = self._places
+        ask_for(self.source, self._sampler.ahead(step, begins=begins))
         return make_batch(
             self.source,
             self._sampler.indices(step)[here],
@@ -170,6 +203,8 @@ class DualLoader(Generic[PlanT]):
             seed=self._augmentation_seed,
             augmentation=self.augmentation,
             num_images=self.batch_size,
+            on_device=self._on_device,
+            buffers=self._buffers,
         )
 
     def prefill(self, num_identities: int) -> Iterator[Batch]:
@@ -193,6 +228,8 @@ class DualLoader(Generic[PlanT]):
                 seed=self._prefill_seed,
                 augmentation=self.augmentation,
                 num_images=len(parts[number]),
+                on_device=self._on_device,
+                buffers=self._buffers,
             )
 
         numbers = iter(range(len(parts)))
@@ -202,16 +239,16 @@ class DualLoader(Generic[PlanT]):
         self, start_step: int = 0, stop_step: int | None = None
     ) -> Iterator[DualBatch[PlanT]]:
         """Batches [start_step, stop_step), or without end."""
-        steps = step_numbers(start_step, stop_step)
+        images = self._images(start_step, stop_step)
         if self._make_planner is None:
-            return (DualBatch(**vars(batch), plan=None) for batch in self._images(steps))
-        return self._planned(self._make_planner, steps, step_numbers(start_step, stop_step))
+            return (DualBatch(**vars(batch), plan=None) for batch in images)
+        return self._planned(self._make_planner, images, step_numbers(start_step, stop_step))
 
     def _planned(
         self,
         make_planner: Callable[[], Planner[PlanT]],
+        batches: Iterator[Batch],
         steps: Iterator[int],
-        same_steps: Iterator[int],
     ) -> Generator[DualBatch[PlanT], None, None]:
         planner = make_planner()
 
@@ -221,16 +258,20 @@ class DualLoader(Generic[PlanT]):
 
         with ExitStack() as threads:
             # One thread makes the plans, since each starts from the one before.
-            plans = made_ahead(plan, same_steps, prefetch=self.prefetch, workers=1)
-            batches = self._images(steps)
+            plans = made_ahead(plan, steps, prefetch=self.prefetch, workers=1)
             for made in (plans, batches):
                 if isinstance(made, Generator):
                     threads.enter_context(closing(made))
             for batch, planned in zip(batches, plans, strict=True):
                 yield DualBatch(**vars(batch), plan=planned)
 
-    def _images(self, steps: Iterator[int]) -> Iterator[Batch]:
-        return made_ahead(self.batch, steps, prefetch=self.prefetch, workers=self.workers)
+    def _images(self, start_step: int, stop_step: int | None) -> Iterator[Batch]:
+        return made_ahead(
+            lambda step: self.batch(step, begins=step == start_step),
+            step_numbers(start_step, stop_step),
+            prefetch=self.prefetch,
+            workers=self.workers,
+        )
 
 
 def _positions(step: int, count: int) -> Int64Array:

@@ -104,20 +104,33 @@ class DecodedImages:
         first = self.records.first_images[identities]
         return first, self.records.first_images[identities + 1] - first
 
-    def load(self, indices: Int64Array) -> torch.Tensor:
-        """int64 [B] -> uint8 [B, S, S, 3], RGB. Safe from many threads."""
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        """Records at `places` of the storage, int64 [B] each."""
+        return self.records.from_storage(places)
+
+    def will_read(self, indices: Int64Array) -> None:
+        """Hint: these records will be asked for soon."""
+        missing = indices if self._cache is None else indices[~self._is_cached[indices]]
+        if missing.size:
+            self.records.will_read(missing)
+
+    def load(self, indices: Int64Array, out: torch.Tensor | None = None) -> torch.Tensor:
+        """int64 [B] -> uint8 [B, S, S, 3], RGB, in `out` if given. Safe from many threads."""
         indices = np.asarray(indices, dtype=np.int64)
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
             raise IndexError(
                 f"records are 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}"
             )
-        images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        if out is None:
+            shape = (len(indices), self.image_size, self.image_size, 3)
+            out = torch.empty(shape, dtype=torch.uint8)
+        images = out.numpy()  # the same memory
         if self._cache is None:
             self._decode(indices, images)
         else:
             self._load_through(self._cache, indices, images)
         self.bad_images.report()
-        return torch.from_numpy(images)
+        return out
 
     def index_of(self, name: str, number: int) -> int:
         """Record that LFW lists call (name, number): its file name ends in the number."""

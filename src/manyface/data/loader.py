@@ -7,12 +7,19 @@ handed out in order, so depth and number of workers change the speed and never t
 worker keeps to one core (threads.py). Decoding is spread over more threads by the source itself. An
 error in a worker is raised to the consumer as what it is. Leaving the loop in any way (break, an
 error, Ctrl-C) cancels what has not begun and waits for what has: no thread outlives the loop.
+
+At most `prefetch` batches wait or are being made while one is worked on: that bounds the memory.
+
+*For a GPU* (`on_device`) batches are left as they were decoded, uint8 in pinned memory, a quarter
+of the bytes: `Batch.images_on` copies them and augments there, by the same draws. Pinned memory is
+taken from and given back to torch's cache, which waits for the copies under way.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import count, islice
 from typing import TypeVar
 
@@ -22,7 +29,8 @@ import torch
 from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
 from manyface.base.threads import use_one_core
-from manyface.data.samplers import EpochSampler
+from manyface.data.buffers import Buffers
+from manyface.data.samplers import EpochSampler, MakeSampler
 from manyface.data.source import ImageSource, Int64Array
 from manyface.data.transforms import Augmentation, augment
 from manyface.parallel import Shard
@@ -33,16 +41,23 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Batch:
     """Attributes:
-    images: float32 [B, 3, S, S] in [-1, 1].
+    images: float32 [B, 3, S, S] in [-1, 1]; or, of a loader `on_device`, uint8 [B, S, S, 3].
     labels: int64 [B].
     first_position: of the first sample in the endless row of positions; step * B.
     num_images: of all ranks together.
+    finish: makes the former of the latter, on the device that they are on.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     first_position: int
     num_images: int
+    finish: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, kw_only=True)
+
+    def images_on(self, device: torch.device) -> torch.Tensor:
+        """float32 [B, 3, S, S] in [-1, 1] on `device`, which is not waited for."""
+        images = self.images.to(device, non_blocking=True)
+        return images if self.finish is None else self.finish(images)
 
 
 class Loader:
@@ -58,6 +73,8 @@ class Loader:
         workers: background threads; each makes whole batches.
         rank, num_ranks: whose part of every batch is made (parallel/shard.py); what all make
             together is the same for any number of ranks.
+        order: makes the sampler; `BlockSampler` with its options, else every order is possible.
+        on_device: leave augmentation to `Batch.images_on`.
     """
 
     def __init__(
@@ -71,6 +88,8 @@ class Loader:
         workers: int = 1,
         rank: int = 0,
         num_ranks: int = 1,
+        order: MakeSampler = EpochSampler,
+        on_device: bool = False,
     ) -> None:
         if batch_size < 1 or prefetch < 0 or workers < 1:
             raise ValueError(
@@ -83,16 +102,19 @@ class Loader:
         self._mine = Shard.of(batch_size, rank=rank, size=num_ranks)
         self.augmentation = augmentation
         self.prefetch, self.workers = prefetch, workers
-        self._sampler = EpochSampler(len(source), seed=stream_seed(seed, "data", "order"))
+        self._on_device = on_device
+        self._buffers = Buffers(spare=prefetch + workers)
+        self._sampler = order(len(source), seed=stream_seed(seed, "data", "order"))
         self._augmentation_seed = stream_seed(seed, "data", "augmentation")
 
     @property
     def steps_per_epoch(self) -> float:
         return len(self.source) / self.batch_size
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step`, made here and now."""
+    def batch(self, step: int, *, begins: bool = False) -> Batch:
+        """Batch number `step`, made here and now; `begins`: there was none before."""
         first = step * self.batch_size
+        ask_for(self.source, self._sampler.ahead(first, self.batch_size, begins=begins))
         start, stop = first + self._mine.start, first + self._mine.stop
         positions = np.arange(start, stop, dtype=np.int64)
         return make_batch(
@@ -102,12 +124,19 @@ class Loader:
             seed=self._augmentation_seed,
             augmentation=self.augmentation,
             num_images=self.batch_size,
+            on_device=self._on_device,
+            buffers=self._buffers,
         )
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
         """Batches [start_step, stop_step), or without end."""
         steps = step_numbers(start_step, stop_step)
-        return made_ahead(self.batch, steps, prefetch=self.prefetch, workers=self.workers)
+        return made_ahead(
+            lambda step: self.batch(step, begins=step == start_step),
+            steps,
+            prefetch=self.prefetch,
+            workers=self.workers,
+        )
 
 
 def make_batch(
@@ -118,11 +147,31 @@ def make_batch(
     seed: int,
     augmentation: Augmentation,
     num_images: int,
+    on_device: bool,
+    buffers: Buffers,
 ) -> Batch:
-    """The records `indices` [B] of `source`, augmented as (seed, `positions` [B]) say."""
-    images = augment(source.load(indices), positions=positions, seed=seed, options=augmentation)
+    """The records `indices` [B] of `source`, augmented as (seed, `positions` [B]) say, here or
+    `on_device`; in memory of `buffers`, or pinned."""
+    finish = partial(augment, positions=positions, seed=seed, options=augmentation)
     labels = torch.from_numpy(source.labels(indices))
-    return Batch(images, labels, int(positions[0]), num_images)
+    first = int(positions[0])
+    count, side = len(indices), source.image_size
+    pins = on_device and torch.cuda.is_available()
+    if pins:
+        memory = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=True)
+    else:
+        memory = buffers.take((count, side, side, 3), torch.uint8)
+    pixels = source.load(indices, memory)
+    if on_device:
+        return Batch(pixels, labels, first, num_images, finish=finish)
+    images = finish(pixels, out=buffers.take((count, 3, side, side), torch.float32))
+    return Batch(images, labels, first, num_images)
+
+
+def ask_for(source: ImageSource, records: Int64Array) -> None:
+    """Tell `source` of records that will be wanted soon, if there are any."""
+    if records.size:
+        source.will_read(records)
 
 
 def step_numbers(start: int, stop: int | None) -> Iterator[int]:

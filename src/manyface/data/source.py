@@ -38,8 +38,16 @@ class ImageSource(Protocol):
         """Identity of each record: int64 [B] -> int64 [B], in [0, num_identities)."""
         ...
 
-    def load(self, indices: Int64Array) -> torch.Tensor:
-        """Pixels of each record: int64 [B] -> uint8 [B, S, S, 3], RGB."""
+    def load(self, indices: Int64Array, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Pixels of each record: int64 [B] -> uint8 [B, S, S, 3], RGB; in `out` if it is given."""
+        ...
+
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        """Records that lie at `places` of the storage, in its own order: int64 [B] -> int64 [B]."""
+        ...
+
+    def will_read(self, indices: Int64Array) -> None:
+        """Hint: these records, int64 [B], will be asked for soon."""
         ...
 
 

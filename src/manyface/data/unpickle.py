@@ -26,7 +26,7 @@ from manyface.base.errors import DataError
 
 # An image as a numpy array takes 30 opcodes, beside at least 700 bytes of JPEG.
 _FREE_OPCODES, _BYTES_PER_OPCODE = 500_000, 32
-_MAX_DIGITS = 21  # of a number written as text: 64 bits, sign and Python 2's L
+_MAX_DIGITS = 32  # of a number written as text; 64 bits have 20
 _MAX_NAME = 200
 _MAX_DIMENSIONS = 4
 NEWEST_PROTOCOL = 5

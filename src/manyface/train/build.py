@@ -24,13 +24,20 @@ from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import (
     Augmentation,
+    BinRecords,
+    BlockSampler,
     DecodedImages,
     DualLoader,
+    EpochSampler,
     GroupedSource,
     ImageSource,
     Loader,
+    MakeSampler,
+    Records,
+    find_bin,
     find_text,
     open_records,
+    read_bin,
     read_people,
     select_records,
 )
@@ -39,6 +46,7 @@ from manyface.data.synthetic import SyntheticFaces
 from manyface.evaluate import (
     PairEvaluator,
     PairSet,
+    bin_pairs,
     identity_overlap,
     lfw_pairs,
     overlap_warning,
@@ -162,11 +170,26 @@ def build_loader(
         "prefetch": workers + 1,
         "workers": workers,
     }
+    shared["order"] = build_order(config, source)
+    shared["on_device"] = choose_device(config.run.device).type == "cuda"
     if config.head.method not in WITHOUT_CENTERS:
         return Loader(source, **shared)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(
         source, identity_share=config.pool.identity_share, make_planner=planner, **shared
+    )
+
+
+def build_order(config: Config, source: ImageSource) -> MakeSampler:
+    """What makes the sampler of `source`, by `data.shuffle`."""
+    data = config.data
+    if data.shuffle == "full":
+        return EpochSampler
+    return partial(
+        BlockSampler,
+        block_size=data.block_size,
+        window=data.shuffle_window,
+        from_storage=source.from_storage,
     )
 
 
@@ -252,7 +275,9 @@ def build_evaluators(
     pairs = build_pairs(config, warn=warn)
     if pairs is None:
         return []
-    if source is not None:
+    if source is not None and not pairs.names_people:
+        warn(f"nobody is named in {pairs.name}: see to it that its people are not trained on")
+    elif source is not None:
         names = pairs.identity_names()
         overlap = identity_overlap(source.identity_names, names)
         if text := overlap_warning(overlap, num_test=len(names), name=pairs.name):
@@ -268,9 +293,27 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         return None
     if wanted == SYNTHETIC:
         return _synthetic_pairs(config)
+    where, name = Path(chosen.path or config.data.path).expanduser(), Path(wanted).stem
+    with _naming("evaluation.pairs"):
+        if (path := find_bin(wanted, near=where)) is not None:
+            found = read_bin(path)
+            images = _images_of_pairs(config, BinRecords(path, found), warn=warn)
+            return bin_pairs(images, found.same, folds=chosen.folds, name=name)
+    if chosen.path is None and config.data.path == SYNTHETIC:
+        raise ConfigError(
+            f"evaluation.pairs is {wanted!r}, no .bin file that is there, but data.path is "
+            "'synthetic'; set evaluation.path to the photos of the pairs"
+        )
     with _naming("evaluation.path" if chosen.path else "data.path"):
-        records = open_records(chosen.path or config.data.path)
-    images = DecodedImages(
+        records = open_records(where)
+    images = _images_of_pairs(config, records, warn=warn)
+    with _naming("evaluation.pairs"):
+        text = find_text(records, wanted)
+        return lfw_pairs(images, text, folds=chosen.folds, name=name)
+
+
+def _images_of_pairs(config: Config, records: Records, *, warn: Warn) -> DecodedImages:
+    return DecodedImages(
         records,
         image_size=config.data.image_size,
         threads=config.data.threads,
@@ -278,9 +321,6 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         substitute=False,
         warn=warn,
     )
-    with _naming("evaluation.pairs"):
-        text = find_text(records, wanted)
-        return lfw_pairs(images, text, folds=chosen.folds, name=Path(wanted).stem)
 
 
 def _synthetic_pairs(config: Config) -> PairSet:

@@ -226,7 +226,7 @@ class Classification(NetMethod):
         self.head.zero_grad()
 
     def loss(self, batch: Batch) -> Tensor:
-        images = batch.images.to(self.device, non_blocking=True)
+        images = batch.images_on(self.device)
         labels = batch.labels.to(self.device, non_blocking=True)
         self.head.announce(labels)  # they travel while the net works
         with self.precision():
@@ -262,7 +262,7 @@ class PoolTraining(NetMethod):
         self._follows = True
 
     def prepare(self, batch: Batch) -> None:
-        images = batch.images.to(self.device, non_blocking=True)
+        images = batch.images_on(self.device)
         with self.precision():
             self.f2c.prefill(images, batch.labels)
 
@@ -273,9 +273,11 @@ class PoolTraining(NetMethod):
     def loss(self, batch: Batch) -> Tensor:
         if not isinstance(batch, DualBatch):
             raise TypeError(f"F2C needs batches of a DualLoader, got {type(batch).__name__}")
-        images = batch.images.to(self.device, non_blocking=True)
+        images = batch.images_on(self.device)
         with self.precision(), self.f2c.probing_by(self.copies):
-            loss: Tensor = self.f2c(replace(batch, images=images), follow=self._follows)
+            loss: Tensor = self.f2c(
+                replace(batch, images=images, finish=None), follow=self._follows
+            )
         self._follows = False
         return loss
 

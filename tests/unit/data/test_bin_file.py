@@ -53,7 +53,7 @@ def test_python_reads_ours(tmp_path: Path) -> None:
     path = tmp_path / "new" / "ours.bin"
     write_bin(path, VerificationSet(IMAGES, np.array([True, False])))
     with path.open("rb") as file:  # the two lines by which insightface does it
-        bins, issame_list = pickle.load(file, encoding="bytes")  # noqa: S301
+        bins, issame_list = pickle.load(file, encoding="bytes")
     assert bins == IMAGES
     assert issame_list == [True, False]
     assert [type(answer) for answer in issame_list] == [bool, bool]

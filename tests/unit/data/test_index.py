@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -217,7 +216,7 @@ def test_processes_that_open_at_once_build_it_once(tmp_path):
     for process in processes:
         process.join()
     assert sum(scans) == 1
-    assert sorted(os.listdir(tmp_path)) == ["a.manyface-index"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.manyface-index"]
     header = (tmp_path / "a.manyface-index").read_bytes()
     assert json.loads(header[8 : 8 + int.from_bytes(header[:8], "little")])["labels"]
 

@@ -158,7 +158,7 @@ def test_nothing_but_rubbish_after_the_magic(tmp_path):
 def test_several_files_and_none_preferred(tmp_path):
     for name in ("one", "two"):
         write_rec(tmp_path / "a", [pack(0, b"x")], name=name)
-    with pytest.raises(DataError, match="has 2 .rec files"):
+    with pytest.raises(DataError, match=r"has 2 \.rec files"):
         open_records(tmp_path / "a")
     write_rec(tmp_path / "a", [pack(0, b"train")])
     assert content(open_records(tmp_path / "a")) == {"0": [b"train"]}

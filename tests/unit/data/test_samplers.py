@@ -1,9 +1,12 @@
 """Edges of the epoch sampler; its properties are in tests/property."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from manyface.data import EpochSampler
+from manyface.data import BlockSampler, EpochSampler
 
 
 def test_an_epoch_may_end_inside_a_batch():
@@ -33,3 +36,35 @@ def test_bad_arguments():
         EpochSampler(0, seed=1)
     with pytest.raises(ValueError, match="positions must be >= 0, got -1"):
         EpochSampler(2, seed=1).indices(np.array([3, -1]))
+    with pytest.raises(ValueError, match="expected block_size, window >= 1, got 0, 2"):
+        BlockSampler(5, seed=1, block_size=0, window=2)
+
+
+MEMORY = """
+import resource, sys
+import subprocess
+import sys
+
+import numpy as np
+from manyface.data import BlockSampler, EpochSampler
+
+make = {"full": EpochSampler, "block": lambda n, seed: BlockSampler(
+    n, seed=seed, block_size=1024, window=64)}[sys.argv[1]]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+sampler = make(10**9, seed=1)
+for k in range(200):
+    first = k * 3 * 10**7
+    found = sampler.indices(np.arange(first, first + 512))
+    sampler.ahead(first, 512, begins=True)
+    assert found.min() >= 0 and found.max() < 10**9
+    sampler.indices(np.random.default_rng(k).integers(0, 5 * 10**9, 64))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize("kind", ["full", "block"])
+def test_a_billion_images_take_less_than_50_megabytes(kind):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, kind], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 50

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from manyface.base.errors import DataError
-from manyface.data.records import TarRecords, open_records
+from manyface.data.records import TarRecords, open_records, select_records
+from manyface.data.records.readahead import merged
 
 
 def write_tar(path, files, *, form=tarfile.PAX_FORMAT, mode="w"):
@@ -191,3 +192,20 @@ def test_real_sets(lfw_tar, orl_tar):
     assert (len(orl), len(orl.identity_names)) == (400, 40)
     assert lfw.index_bytes / len(lfw) < 64
     assert lfw.read_text("lfw-lists/pairs.txt").startswith("10\t300")
+
+
+def test_records_in_the_order_of_the_archive(tmp_path):
+    names = ["b/2.jpg", "a/9.jpg", "c/1.jpg", "a/1.jpg", "b/1.jpg"]
+    records = open_records(write_tar(tmp_path / "t.tar", [(name, name.encode()) for name in names]))
+    stored = [records.read(int(i)).decode() for i in records.from_storage(np.arange(5))]
+    assert stored == names
+    kept = select_records(records, people=["a", "c"])
+    stored = [kept.read(int(i)).decode() for i in kept.from_storage(np.arange(3))]
+    assert stored == ["a/9.jpg", "c/1.jpg", "a/1.jpg"]
+    kept.will_read(np.arange(3))  # changes nothing
+
+
+def test_neighbours_are_asked_for_together():
+    offsets = np.array([5_000_000, 0, 3000, 200_000])
+    sizes = np.array([10, 2500, 1000, 5])
+    assert merged(offsets, sizes) == [(0, 4000), (200_000, 200_005), (5_000_000, 5_000_010)]

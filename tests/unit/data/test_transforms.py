@@ -191,26 +191,26 @@ def test_degrading_removes_detail_and_keeps_the_mean(option):
 
 
 def test_low_resolution_equals_two_resizes(images):
-    from manyface.data.transforms.degrade import _filter, _resolution_filter
+    from manyface.data.transforms.degrade import _filter, resolution_filter
 
     resize = torch.nn.functional.interpolate
     for small_side in (1, 7, 20):
         image = normalise(images[:1])
         small = resize(image, (small_side, small_side), mode="bilinear", antialias=True)
         expected = resize(small, (SIZE, SIZE), mode="bilinear")[0]
-        _filter(image[0], _resolution_filter(SIZE, small_side))
+        _filter(image[0], resolution_filter(SIZE, small_side))
         torch.testing.assert_close(image[0], expected, atol=1e-5, rtol=0)
 
 
 def test_blur_equals_a_convolution_with_repeated_border(images):
-    from manyface.data.transforms.degrade import _filter, _gaussian_filter
+    from manyface.data.transforms.degrade import _filter, gaussian_filter
 
     image, reach, sigma = normalise(images[:1]), 4, 1.3
     kernel = torch.exp(torch.arange(-reach, reach + 1.0).square() / (-2 * sigma**2))
     kernel = (kernel[:, None] * kernel / kernel.sum() ** 2).expand(3, 1, -1, -1)
     padded = torch.nn.functional.pad(image, (reach,) * 4, mode="replicate")
     expected = torch.nn.functional.conv2d(padded, kernel, groups=3)[0]
-    _filter(image[0], _gaussian_filter(SIZE, sigma=sigma))
+    _filter(image[0], gaussian_filter(SIZE, sigma=sigma))
     torch.testing.assert_close(image[0], expected, atol=1e-5, rtol=0)
 
 

@@ -85,7 +85,7 @@ BY_PYTHON_2 = [
 @pytest.mark.parametrize("data", BY_PYTHON_2, ids=["0", "1", "2"])
 def test_reads_python_2(data: bytes) -> None:
     assert unpickle(data, "x") == ([b"\xff\xd8\n'\""], [True, False])
-    assert pickle.loads(data, encoding="bytes") == ([b"\xff\xd8\n'\""], [True, False])  # noqa: S301
+    assert pickle.loads(data, encoding="bytes") == ([b"\xff\xd8\n'\""], [True, False])
 
 
 def test_reads_arrays_of_python_2() -> None:
@@ -135,7 +135,6 @@ class Named:
         (np.float64(1), "an array of f8"),
         (np.random.default_rng(0), "random"),
     ],
-    ids=repr,
 )
 def test_refuses_the_rest_by_name(value: Any, words: str, protocol: int) -> None:
     with pytest.raises(DataError, match=words):

@@ -54,6 +54,14 @@ class Records(Protocol):
         """A text file that came with the data (a list of people or pairs); DataError if absent."""
         ...
 
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        """Records that lie at `places` of the storage, in its own order: int64 [B] -> int64 [B]."""
+        ...
+
+    def will_read(self, indices: Int64Array) -> None:
+        """Hint: these records, int64 [B], will be read soon. Safe from many threads."""
+        ...
+
 
 class GroupedRecords(ABC):
     """The part that readers share: the grouping by person."""
@@ -81,6 +89,17 @@ class GroupedRecords(ABC):
 
     @abstractmethod
     def read_text(self, name: str) -> str: ...
+
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        return places  # as they are numbered
+
+    def will_read(self, indices: Int64Array) -> None:
+        """Of files of their own there is nothing worth asking for."""
+        return
+
+    def text_names(self) -> Sequence[str]:
+        """Text files that came with the data, where their names are known."""
+        return []
 
     @property
     @abstractmethod

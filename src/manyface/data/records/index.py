@@ -19,7 +19,9 @@ An index belongs to files of one name, size and time. It is written under anothe
 processes that want one at the same time wait for the first of them.
 """
 
+import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -83,6 +85,21 @@ class RecordIndex:
     @property
     def faults(self) -> list[str]:
         return list(json.loads(self.notes.get("faults", "[]")))
+
+    @property
+    def fault_kinds(self) -> list[str]:
+        """Of each of `faults`."""
+        return list(json.loads(self.notes.get("fault_kinds", "[]")))
+
+    @property
+    def fault_counts(self) -> dict[str, int]:
+        """How many of each kind there are."""
+        return dict(json.loads(self.notes.get("fault_counts", "{}")))
+
+    @property
+    def numbers(self) -> Int64Array | None:
+        """The labels that people have in the store, int64 [P]; None where they have names only."""
+        return self._arrays.get("numbers")
 
     @property
     def num_bytes(self) -> int:
@@ -182,6 +199,8 @@ def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> 
         "fingerprint": store.fingerprint(),
         "num_faults": str(faults.count),
         "faults": json.dumps(faults.first),
+        "fault_kinds": json.dumps(faults.kinds),
+        "fault_counts": json.dumps(faults.counts),
         **store.notes(),
     }
     arrays = draft.arrays(store)
@@ -290,7 +309,8 @@ def _load_fitting(path: Path, store: RecordStore) -> RecordIndex | None:
     try:
         index = RecordIndex.load(path)
         fits = index.notes.get("fingerprint") == store.fingerprint()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        index.num_faults, index.faults, index.fault_kinds, index.fault_counts  # noqa: B018  readable
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None  # absent, damaged, or of another version: it is built anew
     return index if fits and index.notes.get("kind") == store.kind else None
 
@@ -299,10 +319,14 @@ def _load_fitting(path: Path, store: RecordStore) -> RecordIndex | None:
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Others that build the same index wait; where a file system knows no locks, they do not."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.stat().st_mode & 0o222:  # read-only, though root could write
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     lock = path.with_name(path.name + ".lock")
     with lock.open("wb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
+            for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):  # of a killed process
+                draft.unlink(missing_ok=True)
         try:
             yield
         finally:

@@ -20,7 +20,9 @@ float32: from 16,777,217 on, neighbours are one (`manyface data check` says so).
 it fits, gives people the names of their folders.
 """
 
+import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -43,7 +45,7 @@ from manyface.data.records.store import (
     UInt64Array,
     fingerprint_of,
 )
-from manyface.data.records.writer import DraftFile, Position, RecordWriter
+from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of
 
 MAGIC = 0xCED7230A
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -68,6 +70,7 @@ class RecordIOStore(RecordStore):
         self.index_file = path.with_suffix(".idx")
         self.list_file = path.with_suffix(".lst")
         self._list: PackingList | None = None
+        self._headers = HeaderRecords()
 
     @classmethod
     def recognise(cls, path: Path, head: bytes) -> "RecordIOStore | None":
@@ -86,6 +89,7 @@ class RecordIOStore(RecordStore):
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         frames, keys = self._frames(faults)
         self._list = None if keys is None else PackingList.read(self.list_file)
+        self._headers = HeaderRecords()
         data = self._file.map()
         for start in range(0, len(frames), _CHUNK):
             part = slice(start, start + _CHUNK)
@@ -103,8 +107,24 @@ class RecordIOStore(RecordStore):
     def describe(self, place: int) -> str:
         return f"{self.path} at byte {place & ~_IN_PARTS}"
 
+    def notes(self) -> dict[str, str]:
+        return {"headers": json.dumps(self._headers.facts())}
+
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
         return None if self._list is None else self._list.person_names(numbers)
+
+    def unlisted(self, progress: ScanProgress) -> int:
+        """Records that lie in the file and that its index does not name; 0 without an index."""
+        entries = read_index(self.index_file) if self.index_file.is_file() else None
+        if entries is None or not self._begin_records(entries[0]):
+            return 0
+        listed, missing = entries[0], 0
+        for count, frame in enumerate(walk(self._file, Faults()), start=1):
+            place = int(np.searchsorted(listed, np.uint64(frame)))
+            missing += place == len(listed) or int(listed[place]) != frame
+            if count % _CHUNK == 0:
+                progress(count, len(listed))
+        return missing
 
     def _frames(self, faults: Faults) -> tuple[UInt64Array, Int64Array | None]:
         """Where records begin, ascending, and their keys: from the index if all of it fits."""
@@ -112,12 +132,17 @@ class RecordIOStore(RecordStore):
             entries = read_index(self.index_file)
             if entries is not None and self._begin_records(entries[0]):
                 return entries
-            faults.add(f"{self.index_file.name} does not fit {self.path.name} and was not used")
+            faults.add(
+                f"{self.index_file.name} does not fit {self.path.name} and was not used",
+                kind="index-file",
+            )
         return np.fromiter(walk(self._file, faults), np.uint64), None
 
     def _begin_records(self, frames: UInt64Array) -> bool:
         size = self._file.size
-        if not len(frames) or frames[0] != 0 or (frames % 4).any() or frames[-1] + 8 > size:
+        if not len(frames) or frames[0] != 0 or (frames % 4).any():
+            return False
+        if frames[-1] > size - _FRAME or (frames[1:] == frames[:-1]).any():
             return False
         data = self._file.map()
         parts = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
@@ -137,14 +162,17 @@ class RecordIOStore(RecordStore):
             frame = int(frames[i])
             flags[i], labels[i], sizes[i] = self._in_parts(frame, faults)
             places[i] = frame | _IN_PARTS
-        kept = ~((flags >= 2) & (sizes == 0)) & (
-            sizes >= 0
-        )  # the former: identities of insightface
+        headers = (flags >= 2) & (sizes == 0)
+        self._headers.add(data, frames[headers & plain])
+        kept = ~headers & (sizes >= 0)
         for i in np.flatnonzero(plain & (sizes < 0)).tolist():
             faults.add(f"the record at byte {frames[i]} is shorter than its header")
-        whole = (labels >= 0) & (labels == np.floor(labels)) & (labels < 2**63)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            whole = (labels >= 0) & (labels == np.floor(labels)) & (labels < 2**63)
         for i in np.flatnonzero(kept & ~whole).tolist():
-            faults.add(f"the record at byte {frames[i]} has label {labels[i]:g}: no identity")
+            faults.add(
+                f"the record at byte {frames[i]} has label {labels[i]:g}: no identity", kind="label"
+            )
         kept &= whole
         people = labels[kept].astype(np.int64)
         return Found(places[kept], sizes[kept].astype(np.uint32), people), kept
@@ -174,6 +202,43 @@ class RecordIOStore(RecordStore):
             return payload[parse_payload_header(payload)[2] :]
         except ValueError as error:
             raise OSError(str(error)) from None
+
+
+class HeaderRecords:
+    """The records without an image that a scan meets: insightface's, and what they promise."""
+
+    def __init__(self) -> None:
+        self._ids: list[UInt64Array] = []
+        self._spans: list[npt.NDArray[np.float32]] = []
+
+    def add(self, data: npt.NDArray[np.uint8], frames: UInt64Array) -> None:
+        """Those at `frames`, whole records with two labels or more."""
+        if len(frames):
+            self._ids.append(_words(data, frames + 16).astype(np.uint64))
+            labels = frames + _FRAME + HEADER.size
+            spans = np.stack([_words(data, labels), _words(data, labels + 4)], axis=1)
+            self._spans.append(spans.view(np.float32))
+
+    def facts(self) -> dict[str, int | None]:
+        """Counts: of all; the photos and identities that record 0 names; identities without
+        photos; and those that have the number of a photo, or of nothing."""
+        if not self._ids:
+            return {"count": 0}
+        ids, spans = np.concatenate(self._ids), np.concatenate(self._spans)
+        spans = np.where(np.isfinite(spans), spans, 0).astype(np.int64)
+        first = spans[ids == 0][:1]  # [0 or 1, 2]
+        if not len(first):
+            return {"count": len(ids), "photos": None}
+        start, end = first[0].tolist()
+        identities = (ids >= max(start, 0)) & (ids < max(end, 0))
+        lengths = spans[identities, 1] - spans[identities, 0]
+        return {
+            "count": len(ids),
+            "photos": start - 1,
+            "identities": end - start,
+            "empty": int((lengths <= 0).sum()),
+            "misplaced": int((~identities).sum()) - 1,
+        }
 
 
 def read_payload(file: PlainFile, frame: int) -> bytes:
@@ -219,7 +284,7 @@ def walk(file: PlainFile, faults: Faults) -> Iterator[int]:
         magic, word = struct.unpack("<II", file.read(position, _FRAME))
         kind, length = word >> LENGTH_BITS, word & (1 << LENGTH_BITS) - 1
         if magic != MAGIC:
-            faults.add(f"no record at byte {position}")
+            faults.add(f"no record at byte {position}")  # however many bytes it takes
             position = _next_magic(file, position + 4)
             within = False
             continue
@@ -235,14 +300,16 @@ def walk(file: PlainFile, faults: Faults) -> Iterator[int]:
 
 def _next_magic(file: PlainFile, position: int) -> int:
     """The next multiple of 4 from `position` on with the magic number; else the end."""
-    while position < file.size:
-        block = file.read(position, min(1 << 20, file.size - position))
+    length, end = 256, file.size
+    while position < end:
+        block = file.read(position, min(length, end - position))
         words = np.frombuffer(block[: len(block) // 4 * 4], "<u4")
         hits = np.flatnonzero(words == MAGIC)
         if len(hits):
             return position + 4 * int(hits[0])
         position += len(block)
-    return file.size
+        length = min(2 * length, 1 << 20)  # many short stretches must not cost a block each
+    return end
 
 
 def read_index(path: Path) -> tuple[UInt64Array, Int64Array] | None:
@@ -270,10 +337,13 @@ def _lines(file: BinaryIO) -> bytes:
 
 def _numbers(block: bytes) -> Int64Array:
     """Keys and places, [2, n], of lines of both."""
-    words = np.array(block.split()).astype(np.int64)
-    if len(words) % 2 or (words < 0).any():
+    # Only what can be numbers, and no array of words, which is as wide as the longest of them.
+    if not re.fullmatch(rb"[0-9\s]*", block):
+        raise ValueError("not numbers")
+    numbers = np.fromstring(block.decode("ascii"), np.int64, sep=" ")
+    if len(numbers) % 2 or (numbers == np.iinfo(np.int64).max).any():  # what is larger becomes that
         raise ValueError("not pairs of a key and a place")
-    return words.reshape(-1, 2).T
+    return numbers.reshape(-1, 2).T
 
 
 def _words(data: npt.NDArray[np.uint8], offsets: UInt64Array) -> npt.NDArray[np.uint32]:
@@ -297,51 +367,121 @@ def _flags_and_labels(
 
 
 class RecordIOWriter(RecordWriter):
-    """Writes `path` (a `.rec`), its `.idx`, `.lst` and insightface's `property`; im2rec's flavour.
+    """Writes `path` (a `.rec`), its `.idx`, `.lst` and insightface's `property`.
+
+    In insightface's flavour, as its face2rec2.py writes it, photos have keys from 1 on and two
+    labels, the class and 1 (aligned); photos of a person must be neighbours. Behind them come the
+    record with key 0, which holds the keys after the last photo and after the last identity, and
+    from the former key on, for each identity, its first photo and the one after its last.
 
     Args:
         path, identity_names: as of RecordWriter.
         image_size: side in pixels, for `property`.
+        headers: insightface's flavour; else im2rec's, which DALI needs.
     """
 
-    def __init__(self, path: Path, *, identity_names: Sequence[str], image_size: int = 112) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        identity_names: Sequence[str],
+        image_size: int = 112,
+        headers: bool = False,
+    ) -> None:
         super().__init__(path, identity_names=identity_names)
         if len(identity_names) > LARGEST_LABEL + 1:
             raise DataError(
                 f"{path}: RecordIO keeps labels as float32, exact up to {LARGEST_LABEL}, and there "
                 f"are {len(identity_names)} people; choose another format"
             )
-        self._image_size, self._count = image_size, 0
+        self._image_size, self._headers, self._count = image_size, headers, 0
+        self._last_person = -1
         suffixes = (".rec", ".idx", ".lst")
         self._files = [DraftFile(path.with_suffix(suffix)) for suffix in suffixes]
 
     def add(self, image: bytes, *, person: int, name: str) -> None:
-        records, index, names = self._files
-        index.write(b"%d\t%d\n" % (self._count, records.length))
-        records.write(frame(HEADER.pack(0, float(person), self._count, 0) + image))
+        key = self._count + self._headers
+        if self._headers:
+            self._check_photo(image, person)
+            header = HEADER.pack(2, 0, key, 0) + struct.pack("<ff", person, 1)
+        else:
+            header = HEADER.pack(0, float(person), key, 0)
+        self._write(key, header + image)
         path = os.fsencode(f"{self.identity_names[person]}/{name}")
-        names.write(b"%d\t%d\t%s\n" % (self._count, person, path))
+        self._files[2].write(b"%d\t%d\t%s\n" % (key, person, path))
         self._count += 1
+
+    def _write(self, key: int, payload: bytes) -> None:
+        records, index, _ = self._files
+        index.write(b"%d\t%d\n" % (key, records.length))
+        records.write(frame(payload))
+
+    def _check_photo(self, image: bytes, person: int) -> None:
+        if not image:
+            raise DataError(
+                f"{self.path}: a photo of no bytes (of {self.identity_names[person]!r}) would be "
+                "taken for a header record; leave it out, or write without headers"
+            )
+        if person < self._last_person:
+            raise DataError(
+                f"{self.path}: with header records, the photos of a person are neighbours; "
+                "write them in order, or without headers"
+            )
+        self._last_person = person
 
     def commit(self) -> Position:
         lengths = {file.path.suffix[1:]: file.sync() for file in self._files}
         return {"count": self._count, **lengths}
 
     def resume(self, position: Position) -> None:
-        self._count = position["count"]
+        self._count, self._last_person = position["count"], -1
         for file in self._files:
             file.cut(position[file.path.suffix[1:]])
 
     def finish(self) -> None:
+        if self._headers:
+            self._write_headers()
+        size = self._image_size
+        about = self.path.with_name("property")
+        if not about.exists():  # else it may belong to another set in this folder
+            about.write_text(f"{len(self.identity_names)},{size},{size}\n{self._count}\n")
         for file in reversed(self._files):  # the records last: with them the set is there
             file.finish()
-        size = self._image_size
-        text = f"{len(self.identity_names)},{size},{size}\n{self._count}\n"
-        self.path.with_name("property").write_text(text)
+
+    def _write_headers(self) -> None:
+        spans = list(self._spans())
+        first = self._count + 1
+        if first + len(spans) > LARGEST_LABEL:
+            raise DataError(
+                f"{self.path}: header records keep numbers of photos as float32, exact up to "
+                f"{LARGEST_LABEL}, and there are {self._count}; write it without headers"
+            )
+        self._write(0, _header_record(0, first, first + len(spans)))
+        for key, (start, end) in enumerate(spans, start=first):
+            self._write(key, _header_record(key, start, end))
+
+    def _spans(self) -> Iterator[tuple[int, int]]:
+        """[first, end) keys of the photos of each person, from the list that was written."""
+        names = self._files[2]
+        names.sync()
+        start, last = 1, None
+        with draft_of(names.path).open("rb") as lines:
+            for key, line in enumerate(lines, start=1):
+                person = line.split(b"\t", 2)[1]
+                if last is not None and person != last:
+                    yield start, key
+                    start = key
+                last = person
+        if last is not None:
+            yield start, self._count + 1
 
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def _header_record(key: int, start: int, end: int) -> bytes:
+    return HEADER.pack(2, 0, key, 0) + struct.pack("<ff", start, end)
 
 
 def frame(payload: bytes) -> bytes:

@@ -6,6 +6,7 @@ person, dense labels, checksums and caching are the index's (index.py) and the s
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,15 +54,26 @@ class Found:
 
 @dataclass
 class Faults:
-    """What a scan had to leave out: all counted, the first thousand kept."""
+    """What a scan had to leave out: all counted, the first thousand kept.
 
-    count: int = 0
+    Attributes:
+        counts: of each kind, which is one that `manyface data check` reports.
+        first, kinds: what it was, and its kind.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
     first: list[str] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
 
-    def add(self, what: str) -> None:
-        self.count += 1
+    @property
+    def count(self) -> int:
+        return self.counts.total()
+
+    def add(self, what: str, *, kind: str = "left-out") -> None:
+        self.counts[kind] += 1
         if len(self.first) < _NUM_KEPT:
             self.first.append(what)
+            self.kinds.append(kind)
 
 
 class Collector:

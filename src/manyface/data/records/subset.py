@@ -2,19 +2,22 @@
 
 Labels of a subset are dense: the people kept, in the order of the full set (sorted by name), become
 0, 1, 2, ... The order of the list that chose them plays no part. Memory: 24 bytes per person kept,
-nothing per image.
+nothing per image; 8 bytes per image kept once their order in the storage is asked for.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Int64Array, Records
+from manyface.data.records.base import GroupedRecords, Int64Array, Records, labels_of
 from manyface.data.records.naming import person_name
 from manyface.data.records.table import ChosenStrings
+
+_STRIDE = 1 << 20  # records of the full set looked at at once
 
 
 class SubsetRecords(GroupedRecords):
@@ -27,7 +30,7 @@ class SubsetRecords(GroupedRecords):
             identity_names=ChosenStrings(full.identity_names, kept),
             images_per_identity=(starts[kept + 1] - starts[kept]).tolist(),
         )
-        self._full = full
+        self._full, self._kept = full, kept
         self._shifts: Int64Array = starts[kept] - self.first_images[:-1]
 
     def read(self, index: int) -> bytes:
@@ -41,6 +44,28 @@ class SubsetRecords(GroupedRecords):
 
     def read_text(self, name: str) -> str:
         return self._full.read_text(name)
+
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        return self._in_storage[places]
+
+    def will_read(self, indices: Int64Array) -> None:
+        people = labels_of(self.first_images, indices)
+        self._full.will_read(indices + self._shifts[people])
+
+    @cached_property
+    def _in_storage(self) -> Int64Array:
+        """Records in the order of the full set's storage, int64 [N]: it is walked, and whoever is
+        not kept is passed over."""
+        starts = self._full.first_images
+        shifts = np.full(len(starts) - 1, -1, np.int64)  # of each person of the full set
+        shifts[self._kept] = self._shifts
+        found = []
+        for first in range(0, len(self._full), _STRIDE):
+            places = np.arange(first, min(first + _STRIDE, len(self._full)))
+            records = self._full.from_storage(places)
+            shift = shifts[labels_of(starts, records)]
+            found.append((records - shift)[shift >= 0])
+        return np.concatenate(found)
 
     @property
     def index_bytes(self) -> int:

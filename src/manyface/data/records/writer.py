@@ -43,7 +43,11 @@ class RecordWriter(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Give the files their names; nothing can be added any more."""
+        """Give the files their names; nothing can be added any more.
+
+        `path` comes last: once it is there and no draft of it, all is done. A process that ends in
+        the middle leaves what `resume` of the last position can go on from.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -86,8 +90,12 @@ class DraftFile:
         return self._file.tell()
 
     def cut(self, length: int) -> None:
-        """Throw away what lies after `length`."""
+        """Throw away what lies after `length`; take the file back if it has its name already."""
         self._file.flush()
+        if not self._file.tell() and length and self.path.is_file():
+            self._file.close()
+            self.path.replace(draft_of(self.path))
+            self._file = draft_of(self.path).open("ab")
         if os.fstat(self._file.fileno()).st_size < length:
             raise OSError(f"{draft_of(self.path)} is shorter than what was written")
         self._file.truncate(length)

@@ -112,11 +112,19 @@ class SyntheticFaces:
         """First record and number of images of each identity, int64 `[B]` each."""
         return self._counts.images_of(identities)
 
-    def load(self, indices: npt.NDArray[np.int64]) -> torch.Tensor:
-        """The pictures of these records, uint8 `[B, S, S, 3]`."""
+    def from_storage(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """As they are numbered: nothing is stored."""
+        return places
+
+    def will_read(self, indices: npt.NDArray[np.int64]) -> None:
+        """Nothing is read."""
+
+    def load(self, indices: npt.NDArray[np.int64], out: torch.Tensor | None = None) -> torch.Tensor:
+        """The pictures of these records, uint8 `[B, S, S, 3]`, in `out` if it is given."""
         indices = self._checked(indices)
         size = self.image_size
-        result = torch.empty((len(indices), size, size, 3), dtype=torch.uint8)
+        shape = (len(indices), size, size, 3)
+        result = torch.empty(shape, dtype=torch.uint8) if out is None else out
         step = max(4, _PIXELS_PER_CHUNK // size**2)
         for start in range(0, len(indices), step):
             part = self._render(indices[start : start + step])

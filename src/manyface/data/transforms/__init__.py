@@ -1,10 +1,11 @@
-"""Augmentation of whole batches on the CPU, each sample's draw a pure function of (seed, position).
+"""Augmentation of whole batches, each sample's draw a pure function of (seed, position).
 
     uint8 [B, S, S, 3] -> geometry, colour, low resolution, blur, erasing -> float32 [B, 3, S, S]
 
 Draws come from hash_uniform: batch-mates, batch size, worker and order of work cannot change them,
 and nothing has to be saved for a resume. A batch is worked off in slices that fit a core's cache,
-which is worth a factor of two. An option at 0 is skipped, not multiplied by one.
+which is worth a factor of two. An option at 0 is skipped, not multiplied by one. Images that are
+on a GPU are augmented there (together.py), by the same draws.
 """
 
 import numpy as np
@@ -17,6 +18,7 @@ from manyface.data.transforms.degrade import blur, erase, lower_resolution
 from manyface.data.transforms.draws import Draws
 from manyface.data.transforms.geometry import place, warp
 from manyface.data.transforms.options import Augmentation
+from manyface.data.transforms.together import augment_together
 
 __all__ = ["Augmentation", "augment", "normalise"]
 
@@ -24,7 +26,12 @@ _SLICE_BYTES = 2 << 20  # of float pixels: about a second-level cache; 1 MiB cos
 
 
 def augment(
-    images: Tensor, *, positions: npt.NDArray[np.int64], seed: int, options: Augmentation
+    images: Tensor,
+    *,
+    positions: npt.NDArray[np.int64],
+    seed: int,
+    options: Augmentation,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Augment and normalise.
 
@@ -33,15 +40,19 @@ def augment(
         positions: int [B], of the samples in the endless row of training.
         seed: of the augmentation stream.
         options: what to draw.
+        out: on the CPU, float32 [B, 3, S, S], contiguous, to be filled and returned.
 
-    Returns: float32 [B, 3, S, S], contiguous, in [-1, 1].
+    Returns: float32 [B, 3, S, S], contiguous, in [-1, 1], on the device of `images`; there but for
+        rounding what it is on the CPU.
     """
     size, side = images.shape[0], images.shape[1]
     if len(positions) != size:
         raise ValueError(f"expected one position per image, got {len(positions)} for {size}")
-    result = torch.empty(size, 3, side, side)
+    draws = Draws(seed, np.asarray(positions), device=images.device)
+    if images.device.type != "cpu":
+        return augment_together(images, draws, options)
+    result = torch.empty(size, 3, side, side) if out is None else out
     step = max(1, _SLICE_BYTES // (side * side * 12))
-    draws = Draws(seed, np.asarray(positions))
     for start in range(0, size, step):
         here = slice(start, start + step)
         _augment_slice(images[here], result[here], draws.part(here), options)

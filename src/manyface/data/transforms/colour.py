@@ -26,8 +26,9 @@ def adjust_colour(images: Tensor, draws: Draws, options: Augmentation) -> None:
     """`images` float32 [b, 3, S, S] from [0, 255] to changed colours in [-1, 1], in place."""
     brightness = draws.column(Lane.BRIGHTNESS, 1 - options.brightness, 1 + options.brightness)
     contrast = draws.column(Lane.CONTRAST, 1 - options.contrast, 1 + options.contrast)
-    saturation = draws.column(Lane.SATURATION, 1 - options.saturation, 1 + options.saturation)
-    saturation[torch.from_numpy(draws.chosen(Lane.GREY, options.grey))] = 0  # [b, 1, 1, 1]
+    drawn = draws.uniform(Lane.SATURATION, 1 - options.saturation, 1 + options.saturation)
+    drawn[draws.chosen(Lane.GREY, options.grey)] = 0
+    saturation = draws.as_column(drawn)  # [b, 1, 1, 1]
     brightness /= _HALF_RANGE
     gain = brightness * contrast
     offset = torch.full_like(gain, -1)  # [b, 1, 1, 1]

@@ -14,6 +14,8 @@ from manyface.base.random import hash_uniform
 
 Float32Array = npt.NDArray[np.float32]
 
+_CPU = torch.device("cpu")
+
 
 class Lane(IntEnum):
     """The number of a purpose is part of the file format of randomness: append, never renumber."""
@@ -44,17 +46,24 @@ class Lane(IntEnum):
 class Draws:
     """Draws for samples at `positions` (int [B]), or for a slice of them.
 
-    Numbers are made once for the whole batch, then cut: a call costs more than its numbers.
+    Numbers are made once for the whole batch, then cut: a call costs more than its numbers. They
+    are made on the CPU and, where images are on another `device`, moved there.
     """
 
-    def __init__(self, seed: int, positions: npt.NDArray[np.int64]) -> None:
-        self._seed, self._positions = seed, positions
+    def __init__(
+        self,
+        seed: int,
+        positions: npt.NDArray[np.int64],
+        *,
+        device: torch.device = _CPU,
+    ) -> None:
+        self._seed, self._positions, self.device = seed, positions, device
         self._known: dict[Lane, Float32Array] = {}
         self._part = slice(None)
 
     def part(self, part: slice) -> "Draws":
         """The draws of the samples in `part` of the batch."""
-        cut = Draws(self._seed, self._positions)
+        cut = Draws(self._seed, self._positions, device=self.device)
         cut._known, cut._part = self._known, part
         return cut
 
@@ -70,4 +79,12 @@ class Draws:
 
     def column(self, lane: Lane, low: float, high: float) -> torch.Tensor:
         """float32 [b, 1, 1, 1] in [low, high), ready to be multiplied with images."""
-        return torch.from_numpy(self.uniform(lane, low, high))[:, None, None, None]
+        return self.as_column(self.uniform(lane, low, high))
+
+    def as_column(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
+        """[b, ...] -> the same on the device, [b, ..., 1, 1, 1], ready to be multiplied."""
+        return self.moved(values)[..., None, None, None]
+
+    def moved(self, values: npt.NDArray[np.generic]) -> torch.Tensor:
+        """The same on the device."""
+        return torch.from_numpy(values).to(self.device, non_blocking=True)

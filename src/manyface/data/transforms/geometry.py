@@ -7,12 +7,15 @@ four become one affine map and the image is resampled once, bilinearly.
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from manyface.data.transforms.draws import Draws, Float32Array, Lane
 from manyface.data.transforms.options import Augmentation
+
+Int64Array = npt.NDArray[np.int64]
 
 
 def place(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
@@ -22,31 +25,34 @@ def place(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> N
     columns, whereas mirroring afterwards would cost as much again. `images`: uint8 [b, S, S, 3].
     """
     side = images.shape[1]
-    reach = min(side, round(options.shift_pixels(side)))
-    columns, rows = (
-        _whole_steps(draws, Lane.SHIFT_X, reach),
-        _whole_steps(draws, Lane.SHIFT_Y, reach),
-    )
-    mirrored = (draws.uniform(Lane.FLIP) < options.flip).tolist()
+    reach, columns, rows, mirrored = whole_steps(side, draws, options)
     pixels = images.numpy()
     if reach:
         pixels = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
     for source, target, top, left, mirror in zip(
-        pixels, out.numpy(), rows, columns, mirrored, strict=True
+        pixels, out.numpy(), rows.tolist(), columns.tolist(), mirrored.tolist(), strict=True
     ):
         window = source[top : top + side, left : left + side]  # [S, S, 3]
         np.copyto(target, (window[:, ::-1] if mirror else window).transpose(2, 0, 1))
 
 
-def _whole_steps(draws: Draws, lane: Lane, reach: int) -> list[int]:
-    """Where each window begins in the padded image: even in 0 to 2 reach."""
-    steps: list[int] = (draws.uniform(lane) * (2 * reach + 1)).astype(np.int64).tolist()
-    return steps
+def whole_steps(
+    side: int, draws: Draws, options: Augmentation
+) -> tuple[int, Int64Array, Int64Array, npt.NDArray[np.bool_]]:
+    """Padding `reach`; column and row where each window begins in the padded image, int64 [b],
+    even in 0 to 2 reach; and whether it is mirrored, bool [b]."""
+    reach = min(side, round(options.shift_pixels(side)))
+    columns, rows = (
+        (draws.uniform(lane) * (2 * reach + 1)).astype(np.int64)
+        for lane in (Lane.SHIFT_X, Lane.SHIFT_Y)
+    )
+    return reach, columns, rows, draws.uniform(Lane.FLIP) < options.flip
 
 
 def warp(images: Tensor, draws: Draws, options: Augmentation) -> Tensor:
     """Mirror, turn, scale and shift float [b, 3, S, S] about the image's center; same shape."""
-    grid = _sampling_grid(_affine_maps(images.shape[-1], draws, options), images.shape[-1])
+    maps = draws.moved(_affine_maps(images.shape[-1], draws, options))
+    grid = _sampling_grid(maps, images.shape[-1])
     return grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
@@ -65,10 +71,11 @@ def _affine_maps(side: int, draws: Draws, options: Augmentation) -> Float32Array
     return maps.astype(np.float32)  # [b, 2, 3]
 
 
-def _sampling_grid(maps: Float32Array, side: int) -> Tensor:
+def _sampling_grid(maps: Tensor, side: int) -> Tensor:
     """float32 [b, S, S, 2], x then y. By broadcasting: affine_grid takes 10 times as long."""
-    centers = torch.arange(side, dtype=torch.float32).mul_(2).add_(1).div_(side).sub_(1)  # [S]
-    place = torch.from_numpy(maps)[:, None, None]  # [b, 1, 1, 2, 3]
+    centers = torch.arange(side, dtype=torch.float32, device=maps.device)  # [S]
+    centers.mul_(2).add_(1).div_(side).sub_(1)
+    place = maps[:, None, None]  # [b, 1, 1, 2, 3]
     along_x = place[..., 0] * centers[:, None]  # [b, 1, S, 2]
     along_y = place[..., 1] * centers[:, None, None] + place[..., 2]  # [b, S, 1, 2]
     return along_x + along_y
