@@ -41,7 +41,7 @@ class Noise:
     def labels(self, indices: np.ndarray) -> np.ndarray:
         return indices % self.num_identities
 
-    def load(self, indices: np.ndarray) -> torch.Tensor:
+    def load(self, indices: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
         values = np.arange(192).reshape(1, 8, 8, 3) * 37 + indices[:, None, None, None] * 11
         return torch.from_numpy((values % 256).astype(np.uint8))
 

@@ -110,7 +110,7 @@ def find_conflicts(
 
     Cost: N P + P^2 / 2 products of two embeddings for N images of P people.
     """
-    measured = measure_thresholds(images, seed=seed)
+    measured = measure_thresholds(images, same_person=same_person, seed=seed)
     kept = _kept(images, measured)
     sums = images.sums(kept)
     centers = unit(sums)
@@ -137,30 +137,34 @@ def find_conflicts(
     return Conflicts(wrong, _strangers(to_own, wrong, limits), split, limits)
 
 
-def measure_thresholds(images: EmbeddedSet, *, seed: int = 0) -> Thresholds:
-    """The limits that the set itself gives.
+def measure_thresholds(
+    images: EmbeddedSet, *, same_person: float | None = None, seed: int = 0
+) -> Thresholds:
+    """The limits that the set itself gives; `same_person` where that is known.
 
     Raises:
-        DataError: fewer than 20 people have four images: nothing can be measured.
+        DataError: it is not, and fewer than 20 people have four images.
     """
     rng = np.random.default_rng(seed)
-    many = np.flatnonzero(images.counts >= 4)
-    if len(many) < _FEWEST:
-        raise DataError(
-            f"{len(many)} people have 4 images or more; {_FEWEST} are needed to measure how alike "
-            "images of one person are; give limits of your own"
-        )
+    if same_person is None:
+        same_person = float(np.quantile(_halves(images, rng), _FOUND_SHARE))
     centers = unit(images.sums())
     to_own = cosine_to_own(images, images.sums())
     return Thresholds(
-        same_person=float(np.quantile(_halves(images, many, rng), _FOUND_SHARE)),
+        same_person=same_person,
         belongs=float(np.nanquantile(to_own, _FOUND_SHARE)),
         by_chance=float(np.quantile(_random(images, centers, rng), _CHANCE)),
     )
 
 
-def _halves(images: EmbeddedSet, people: Int64Array, rng: np.random.Generator) -> Float32Array:
-    """Cosine of the means of two random halves of each person's images, [n]."""
+def _halves(images: EmbeddedSet, rng: np.random.Generator) -> Float32Array:
+    """Cosine of the means of two random halves of the images of people with four or more, [n]."""
+    people = np.flatnonzero(images.counts >= 4)
+    if len(people) < _FEWEST:
+        raise DataError(
+            f"{len(people)} people have 4 images or more; {_FEWEST} are needed to measure how "
+            "alike two labels of one person are; give a limit of your own"
+        )
     halves = np.zeros(len(images.vectors), np.int64)
     for person in people.tolist():
         start, end = images.starts[person : person + 2]

@@ -19,7 +19,7 @@ from manyface.evaluate.embed import EmbedFunction, embed_source
 
 Float32Array = npt.NDArray[np.float32]
 
-_IMAGES_AT_A_TIME = 4096
+_IMAGES_AT_A_TIME = 1024
 _CENTERS_AT_A_TIME = 1 << 16
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from manyface.base.errors import ConfigError, DataError
 from manyface.base.random import hash_uniform, stream_seed
+from manyface.data.buffers import Buffers
 from manyface.data.loader import (
     Batch,
     ask_for,
@@ -166,6 +167,7 @@ class DualLoader(Generic[PlanT]):
         self.source, self.batch_size, self.augmentation = source, batch_size, augmentation
         self.prefetch, self.workers = prefetch, workers
         self._rank, self._num_ranks, self._on_device = rank, num_ranks, on_device
+        self._buffers = Buffers(spare=prefetch + workers)
         half = Shard.of(batch_size // 2, rank=rank, size=num_ranks)
         mine = np.arange(half.start, half.stop)
         self._places = np.concatenate([mine, mine + batch_size // 2])  # in the whole batch
@@ -202,6 +204,7 @@ class DualLoader(Generic[PlanT]):
             augmentation=self.augmentation,
             num_images=self.batch_size,
             on_device=self._on_device,
+            buffers=self._buffers,
         )
 
     def prefill(self, num_identities: int) -> Iterator[Batch]:
@@ -226,6 +229,7 @@ class DualLoader(Generic[PlanT]):
                 augmentation=self.augmentation,
                 num_images=len(parts[number]),
                 on_device=self._on_device,
+                buffers=self._buffers,
             )
 
         numbers = iter(range(len(parts)))

@@ -29,6 +29,7 @@ import torch
 from manyface.base.errors import DataError
 from manyface.base.random import stream_seed
 from manyface.base.threads import use_one_core
+from manyface.data.buffers import Buffers
 from manyface.data.samplers import EpochSampler, MakeSampler
 from manyface.data.source import ImageSource, Int64Array
 from manyface.data.transforms import Augmentation, augment
@@ -102,6 +103,7 @@ class Loader:
         self.augmentation = augmentation
         self.prefetch, self.workers = prefetch, workers
         self._on_device = on_device
+        self._buffers = Buffers(spare=prefetch + workers)
         self._sampler = order(len(source), seed=stream_seed(seed, "data", "order"))
         self._augmentation_seed = stream_seed(seed, "data", "augmentation")
 
@@ -123,6 +125,7 @@ class Loader:
             augmentation=self.augmentation,
             num_images=self.batch_size,
             on_device=self._on_device,
+            buffers=self._buffers,
         )
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
@@ -144,18 +147,25 @@ def make_batch(
     seed: int,
     augmentation: Augmentation,
     num_images: int,
-    on_device: bool = False,
+    on_device: bool,
+    buffers: Buffers,
 ) -> Batch:
     """The records `indices` [B] of `source`, augmented as (seed, `positions` [B]) say, here or
-    `on_device`."""
+    `on_device`; in memory of `buffers`, or pinned."""
     finish = partial(augment, positions=positions, seed=seed, options=augmentation)
     labels = torch.from_numpy(source.labels(indices))
     first = int(positions[0])
-    if not on_device:
-        return Batch(finish(source.load(indices)), labels, first, num_images)
-    shape = (len(indices), source.image_size, source.image_size, 3)
-    pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    return Batch(source.load(indices, pinned), labels, first, num_images, finish=finish)
+    count, side = len(indices), source.image_size
+    pins = on_device and torch.cuda.is_available()
+    if pins:
+        memory = torch.empty((count, side, side, 3), dtype=torch.uint8, pin_memory=True)
+    else:
+        memory = buffers.take((count, side, side, 3), torch.uint8)
+    pixels = source.load(indices, memory)
+    if on_device:
+        return Batch(pixels, labels, first, num_images, finish=finish)
+    images = finish(pixels, out=buffers.take((count, 3, side, side), torch.float32))
+    return Batch(images, labels, first, num_images)
 
 
 def ask_for(source: ImageSource, records: Int64Array) -> None:

@@ -272,8 +272,9 @@ def test_header_records_need_people_in_order(tmp_path):
     writer.close()
 
 
-EVIL = ["../up", "/etc/passwd", "..", ".", "", ".hidden", "a\0b", "x" * 400, "a\nb", "tab\t",
-        "__MACOSX", " space ", "#comment", "caf\udce9", "a\u2028b", "a\\b"]  # fmt: skip
+EVIL = ["../up", "/etc/passwd", "..", ".", "", ".hidden", "a\0b", "x" * 400, "line\nend",
+        "tab\there", "__MACOSX", " space ", "#comment", "caf\udce9", "a\u2028b",
+        "a\\b"]  # fmt: skip
 
 
 @given(st.one_of(st.text(max_size=300), st.sampled_from(EVIL)))

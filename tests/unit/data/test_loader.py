@@ -31,7 +31,7 @@ class CountingSource:
     def labels(self, indices):
         return indices % self.num_identities
 
-    def load(self, indices):
+    def load(self, indices, out=None):
         self.torch_threads.add(torch.get_num_threads())
         time.sleep(self.seconds)
         if self.fail_at is not None and self.fail_at in indices:

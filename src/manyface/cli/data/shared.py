@@ -24,6 +24,13 @@ DataPath = Annotated[
 Threads = Annotated[
     int, typer.Option("--threads", min=0, help="That read and decode; 0: one per core.")
 ]
+Model = Annotated[
+    Path, typer.Option("--model", metavar="RUN", help="The folder of a run, whose net looks.")
+]
+Checkpoint = Annotated[
+    str,
+    typer.Option("--checkpoint", help='"last", "best", or the name of a folder in checkpoints.'),
+]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write what was found as JSON.")
 ]

@@ -97,6 +97,10 @@ class GroupedRecords(ABC):
         """Of files of their own there is nothing worth asking for."""
         return
 
+    def text_names(self) -> Sequence[str]:
+        """Text files that came with the data, where their names are known."""
+        return []
+
     @property
     @abstractmethod
     def index_bytes(self) -> int:

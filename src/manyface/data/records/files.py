@@ -83,6 +83,15 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """A small file, one of thousands: under its name when it is complete, not forced to disk."""
+    draft = path.with_name(f".{path.name}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # a link may lead elsewhere
+    with os.fdopen(os.open(draft, flags, 0o666), "wb") as file:
+        file.write(data)
+    draft.replace(path)
+
+
 def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)

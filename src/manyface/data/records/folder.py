@@ -80,6 +80,9 @@ class FolderRecords(GroupedRecords):
     def read_text(self, name: str) -> str:
         return read_text_file(self.path / name)
 
+    def text_names(self) -> list[str]:
+        return [path.name for path in self.path.iterdir() if path.is_file()]
+
     @property
     def index_bytes(self) -> int:
         return self._file_names.num_bytes + self.first_images.nbytes

@@ -14,6 +14,9 @@ from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Int64Array, Records
 from manyface.data.records.table import ChosenStrings, StringTable
 
+# Pairs of (set, person) that are one person.
+Same = list[tuple[tuple[int, int], tuple[int, int]]]
+
 
 class MergedRecords(GroupedRecords):
     """The people of `sets`, numbered through: those of the first set first.
@@ -24,9 +27,7 @@ class MergedRecords(GroupedRecords):
             earlier one, whose name stays.
     """
 
-    def __init__(
-        self, sets: Sequence[Records], *, same: Sequence[tuple[tuple[int, int], tuple[int, int]]]
-    ) -> None:
+    def __init__(self, sets: Sequence[Records], *, same: Same) -> None:
         self._sets = sets
         sizes = [len(each.identity_names) for each in sets]
         self._offsets = np.concatenate([[0], np.cumsum(sizes)])
@@ -71,7 +72,7 @@ class MergedRecords(GroupedRecords):
     def index_bytes(self) -> int:
         return self._parts.nbytes + self._first_of_part.nbytes + self.first_images.nbytes
 
-    def _owners(self, same: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> Int64Array:
+    def _owners(self, same: Same) -> Int64Array:
         """The earliest person that each one is the same as: int64 [all people]."""
         parent: dict[int, int] = {}
 
@@ -111,7 +112,7 @@ class MergedRecords(GroupedRecords):
         return records, first + index - int(self._first_of_part[part])
 
 
-def same_names(sets: Sequence[Records]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+def same_names(sets: Sequence[Records]) -> Same:
     """People of different sets who have one name."""
     seen: dict[str, tuple[int, int]] = {}
     found = []

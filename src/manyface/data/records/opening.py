@@ -5,6 +5,7 @@ from pathlib import Path
 
 from manyface.base.errors import DataError
 from manyface.data.records.base import Records, Warn
+from manyface.data.records.by_list import by_list_inside
 from manyface.data.records.folder import FolderRecords
 from manyface.data.records.headers import BLOCK, is_tar_header
 from manyface.data.records.indexed import IndexedRecords
@@ -43,9 +44,13 @@ def open_records(
         if (store := kind.recognise(path, head)) is not None:
             return IndexedRecords(store, warn=warn, progress=progress)
     if path.is_dir():
-        return FolderRecords(path, warn=warn)
+        folder = FolderRecords(path, warn=warn)
+        return by_list_inside(folder, folder.text_names(), warn=warn)
     _check_readable(path, head)
-    return TarRecords(path, warn=warn) if is_tar_header(head) else ListRecords(path)
+    if not is_tar_header(head):
+        return ListRecords(path)
+    tar = TarRecords(path, warn=warn)
+    return by_list_inside(tar, tar.text_names(), warn=warn)
 
 
 def _head(path: Path) -> bytes:

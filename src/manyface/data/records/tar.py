@@ -124,6 +124,9 @@ class TarRecords(GroupedRecords):
     def _by_offset(self) -> Int64Array:
         return np.argsort(self._offsets, kind="stable")
 
+    def text_names(self) -> list[str]:
+        return list(self._texts)
+
     @property
     def index_bytes(self) -> int:
         arrays = self._offsets.nbytes + self._sizes.nbytes + self.first_images.nbytes

@@ -26,7 +26,12 @@ _SLICE_BYTES = 2 << 20  # of float pixels: about a second-level cache; 1 MiB cos
 
 
 def augment(
-    images: Tensor, *, positions: npt.NDArray[np.int64], seed: int, options: Augmentation
+    images: Tensor,
+    *,
+    positions: npt.NDArray[np.int64],
+    seed: int,
+    options: Augmentation,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Augment and normalise.
 
@@ -35,6 +40,7 @@ def augment(
         positions: int [B], of the samples in the endless row of training.
         seed: of the augmentation stream.
         options: what to draw.
+        out: on the CPU, float32 [B, 3, S, S], contiguous, to be filled and returned.
 
     Returns: float32 [B, 3, S, S], contiguous, in [-1, 1], on the device of `images`; there but for
         rounding what it is on the CPU.
@@ -45,7 +51,7 @@ def augment(
     draws = Draws(seed, np.asarray(positions), device=images.device)
     if images.device.type != "cpu":
         return augment_together(images, draws, options)
-    result = torch.empty(size, 3, side, side)
+    result = torch.empty(size, 3, side, side) if out is None else out
     step = max(1, _SLICE_BYTES // (side * side * 12))
     for start in range(0, size, step):
         here = slice(start, start + step)
