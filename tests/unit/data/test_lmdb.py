@@ -93,7 +93,7 @@ def test_as_ffc_writes_it(tmp_path, beside):
     images = [JPEG + bytes([i]) * (3000 * i) for i in range(6)]
     keys = [f"train_{i // 2}_{i % 2}" for i in range(6)]
     write_lmdb(
-        tmp_path / "train", [(k.encode(), ffc_datum(i)) for k, i in zip(keys, images, strict=False)]
+        tmp_path / "train", [(k.encode(), ffc_datum(i)) for k, i in zip(keys, images, strict=True)]
     )
     where = tmp_path if beside else tmp_path / "train"
     (where / "train_kv.txt").write_text("".join(f"{k} {i // 2}\n" for i, k in enumerate(keys)))
@@ -198,7 +198,7 @@ def test_foreign_versions_are_refused(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 50, 5000])
 def test_walk_is_what_the_library_sees(tmp_path, count):
-    rng = random.Random(count)
+    rng = random.Random(count)  # noqa: S311
     pairs = {b"%x/%d" % (rng.getrandbits(64), i): rng.randbytes(rng.choice((0, 9, 900, 5000)))
              for i in range(count)}  # fmt: skip
     path = write_lmdb(tmp_path / "a.mdb", pairs.items(), subdir=False)
@@ -256,7 +256,7 @@ def fuzz(tmp_path, cases):
     raw = write_lmdb(tmp_path / "a.mdb", pairs, subdir=False).read_bytes()
     for seed in range(cases):
         path = tmp_path / "b.mdb"
-        path.write_bytes(damaged(raw, random.Random(seed)))
+        path.write_bytes(damaged(raw, random.Random(seed)))  # noqa: S311
         read_damaged(path)
 
 
