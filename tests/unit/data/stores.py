@@ -74,7 +74,7 @@ def check_concurrent(records, *, methods=("fork",)):
     with ThreadPoolExecutor(8) as pool:
         order = list(range(len(records))) * 5
         assert list(pool.map(records.read, order)) == alone * 5
-    assert read_all(pickle.loads(pickle.dumps(records))) == alone  # noqa: S301
+    assert read_all(pickle.loads(pickle.dumps(records))) == alone
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
         for method in methods:

@@ -198,7 +198,7 @@ def test_foreign_versions_are_refused(tmp_path):
 
 @pytest.mark.parametrize("count", [0, 1, 50, 5000])
 def test_walk_is_what_the_library_sees(tmp_path, count):
-    rng = random.Random(count)  # noqa: S311
+    rng = random.Random(count)
     pairs = {b"%x/%d" % (rng.getrandbits(64), i): rng.randbytes(rng.choice((0, 9, 900, 5000)))
              for i in range(count)}  # fmt: skip
     path = write_lmdb(tmp_path / "a.mdb", pairs.items(), subdir=False)
@@ -256,7 +256,7 @@ def fuzz(tmp_path, cases):
     raw = write_lmdb(tmp_path / "a.mdb", pairs, subdir=False).read_bytes()
     for seed in range(cases):
         path = tmp_path / "b.mdb"
-        path.write_bytes(damaged(raw, random.Random(seed)))  # noqa: S311
+        path.write_bytes(damaged(raw, random.Random(seed)))
         read_damaged(path)
 
 

@@ -164,7 +164,7 @@ def test_row_groups_make_room_for_others(tmp_path, monkeypatch):
         columns = {"jpg": [b"%d" % j * 40 for j in range(9)], "label": [i] * 9}
         write_table(tmp_path / f"{i}.parquet", columns, row_group_size=2)
     records = open_records(tmp_path)
-    for record in random.Random(0).sample(range(27), 27) * 3:  # noqa: S311
+    for record in random.Random(0).sample(range(27), 27) * 3:
         assert records.read(record) == b"%d" % (record % 9) * 40
     assert records.store._opened._bytes <= 100
 
@@ -191,7 +191,7 @@ def fuzz(tmp_path, cases):
         pq.write_table(pa.table(columns), buffer, row_group_size=16, compression=compression)
         sources.append(buffer.getvalue())
     for seed in range(cases):
-        rng = random.Random(seed)  # noqa: S311
+        rng = random.Random(seed)
         path = tmp_path / "a.parquet"
         path.write_bytes(damaged(rng.choice(sources), rng))
         read_damaged(path)
