@@ -11,6 +11,7 @@ from manyface.data.dual import DualBatch, DualLoader
 from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
 from manyface.data.loader import Batch, Loader
+from manyface.data.mixture import Mixture, MixtureSampler, Shares
 from manyface.data.records import Records, find_text, open_records, select_records
 from manyface.data.samplers import BlockSampler, EpochSampler, MakeSampler
 from manyface.data.source import GroupedSource, ImageSource
@@ -29,9 +30,12 @@ __all__ = [
     "ImageSource",
     "Loader",
     "MakeSampler",
+    "Mixture",
+    "MixtureSampler",
     "PairList",
     "Records",
     "VerificationSet",
+    "Shares",
     "augment",
     "find_bin",
     "find_text",

@@ -26,6 +26,8 @@ _FREE = {
     "run.precision",
     "data.path",
     "data.people",
+    "data.sets.path",
+    "data.sets.people",
     "data.threads",
     "data.max_bad_share",
     "data.synthetic.difficulty",

@@ -225,7 +225,7 @@ class HeaderRecords:
         if not self._ids:
             return {"count": 0}
         ids, spans = np.concatenate(self._ids), np.concatenate(self._spans)
-        spans = np.where(np.isfinite(spans), spans, 0).astype(np.int64)
+        spans = np.where(np.abs(spans) < 1 << 62, spans, 0).astype(np.int64)  # NaN too
         first = spans[ids == 0][:1]  # [0 or 1, 2]
         if not len(first):
             return {"count": len(ids), "photos": None}
