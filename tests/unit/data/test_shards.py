@@ -8,6 +8,7 @@ import re
 import tarfile
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -17,7 +18,7 @@ from manyface.base.errors import DataError
 from manyface.data.records import TarRecords, find_text, open_records
 from manyface.data.records.files import PlainFile
 from manyface.data.records.headers import iterate_members
-from manyface.data.records.remote import Address, expand
+from manyface.data.records.remote import Address, as_location, expand
 from manyface.data.records.shards import ShardWriter, samples
 
 JPEG = b"\xff\xd8"
@@ -131,6 +132,16 @@ def test_names_for_several(tmp_path, name):
     records = open_records(tmp_path / name)
     assert stores.read_all(records) == [b"0", b"1", b"2"][:count]
     assert stores.read_all(open_records(tmp_path / name)) == stores.read_all(records)
+
+
+@pytest.mark.parametrize("text, address", [
+    ("s3://b/a.tar", "s3://b/a.tar"), ("simplecache::memory://b", "simplecache::memory://b"),
+    ("faces/a:b", None), ("/a:/b", None), ("~/a", None),
+])  # fmt: skip
+def test_addresses_are_told_from_paths_also_as_paths(text, address):
+    for given in (text, Path(text)):
+        found = as_location(given)
+        assert (found if isinstance(found, Address) else None) == address
 
 
 def test_expansion():

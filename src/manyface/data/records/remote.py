@@ -18,6 +18,7 @@ from manyface.base.errors import DataError
 _AT_ONCE = 16  # files that are asked for together
 _BLOCK = 4 << 20  # of a file that is read from front to back
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_FOLDED = re.compile(r"(^|^.*::)([a-z][a-z0-9+.-]*):/(?!/)")
 _MOST_FILES = 1 << 20
 
 
@@ -53,8 +54,14 @@ class Readable(Protocol):
 
 
 def as_location(path: str | os.PathLike[str]) -> Location:
-    """An address, or a path with the user's home put in."""
+    """An address, or a path with the user's home put in.
+
+    An address that came through a `Path`, as from the command line, has lost a slash: it gets it
+    back if there is no such file.
+    """
     text = os.fspath(path)
+    if isinstance(path, Path) and _FOLDED.match(text) and not path.exists():
+        text = _FOLDED.sub(r"\1\2://", text)
     return Address(text) if "://" in text else Path(text).expanduser()
 
 
