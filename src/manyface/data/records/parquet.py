@@ -100,7 +100,10 @@ class ParquetStore(RecordStore):
 
     def read(self, place: int, size: int) -> bytes:
         group, row = place >> _ROW_BITS, place & (1 << _ROW_BITS) - 1
-        data: bytes | None = self._images(group)[row].as_py()
+        images = self._images(group)
+        if row >= len(images):
+            raise OSError(f"its row group has {len(images)} images, fewer than labels")
+        data: bytes | None = images[row].as_py()
         if data is None:
             raise OSError("the row holds no image, at most the path of one")
         return data
