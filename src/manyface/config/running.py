@@ -92,6 +92,11 @@ class DataConfig(Section):
         description="File that lists the identities to use: beside the data, inside the tar, or "
         "any path. Left out, all are used.",
     )
+    keep: Text | None = Field(
+        None,
+        description="Keep-list of `manyface data check`: records that are left out "
+        "(docs/howto/data.md).",
+    )
     image_size: Annotated[int, Field(ge=16, le=1024)] = Field(
         112, description="Side in pixels to which photos are brought."
     )

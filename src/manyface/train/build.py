@@ -39,6 +39,7 @@ from manyface.data import (
     open_records,
     read_bin,
     read_people,
+    select_kept,
     select_records,
 )
 from manyface.data.loader import check_trainable
@@ -133,6 +134,9 @@ def build_source(config: Config, *, warn: Warn) -> GroupedSource:
         )
     with _naming("data.path"):
         records = open_records(data.path)
+    if data.keep is not None:
+        with _naming("data.keep"):
+            records = select_kept(records, data.keep)
     with _naming("data.people"):
         people = None if data.people is None else read_people(find_text(records, data.people))
     if people is not None or data.min_images_per_identity > 1:

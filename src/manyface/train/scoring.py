@@ -26,6 +26,7 @@ _FREE = {
     "run.precision",
     "data.path",
     "data.people",
+    "data.keep",
     "data.threads",
     "data.max_bad_share",
     "data.synthetic.difficulty",
