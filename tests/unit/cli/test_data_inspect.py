@@ -53,7 +53,7 @@ def test_facts_at_any_width(tmp_path, capsys, monkeypatch, width, write):
 
 def test_speed_of_a_larger_sample(tmp_path, capsys):
     path = write_folder(tmp_path / "a", {"Ann": {f"{i}.jpg": face(i) for i in range(40)}})
-    assert "/s on 1 thread" in inspect(capsys, path, "--sample", 20, "--threads", 2)
+    assert "/s on 1 thread" in inspect(capsys, path, "--sample", 34, "--threads", 2)
 
 
 def test_headers_of_insightface(tmp_path, capsys):

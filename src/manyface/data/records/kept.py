@@ -60,9 +60,6 @@ class KeptRecords(GroupedRecords):
     def read_text(self, name: str) -> str:
         return self._full.read_text(name)
 
-    def text_names(self) -> Sequence[str]:
-        return self._full.text_names()
-
     def from_storage(self, places: Int64Array) -> Int64Array:
         behind = self._thresholds_in_storage.searchsorted(places, side="right")
         records = self._full.from_storage(places + behind)
