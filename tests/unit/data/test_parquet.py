@@ -58,6 +58,20 @@ def test_written_anew_after_a_stop_at_every_commit(tmp_path, max_bytes):
     assert all(file.suffix == ".parquet" for file in (tmp_path / "faces").iterdir())
 
 
+def test_finished_anew_after_a_stop_before_the_last_step(tmp_path, monkeypatch):
+    writer = make(tmp_path / "a")
+    stores.write(writer, stores.faces())
+    position = writer.commit()
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "path", tmp_path / "no" / "such" / "folder")
+        with pytest.raises(FileNotFoundError):
+            writer.finish()
+    writer = make(tmp_path / "a")
+    writer.resume(position)
+    writer.finish()
+    assert stores.content(open_records(tmp_path / "a")) == stores.expected(stores.faces())
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_datasets_reads_it(tmp_path, monkeypatch):
     for name in ("HF_HOME", "HF_DATASETS_CACHE", "XDG_CACHE_HOME"):

@@ -28,7 +28,9 @@ __all__ = [
 
 def find_text(records: Records, name: str | Path) -> str:
     """The text of a list: from inside the data, from beside it, or from anywhere on disk."""
-    places = [records.path.parent / name, Path.cwd() / Path(name).expanduser()]
+    places = [Path.cwd() / Path(name).expanduser()]
+    if isinstance(records.path, Path):
+        places.insert(0, records.path.parent / name)
     try:
         return records.read_text(str(name))
     except DataError as error:

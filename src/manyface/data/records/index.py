@@ -37,6 +37,7 @@ import xxhash
 from manyface.base.errors import DataError
 from manyface.data.records.files import new_file
 from manyface.data.records.naming import check_distinct
+from manyface.data.records.remote import Location
 from manyface.data.records.store import (
     Faults,
     Int64Array,
@@ -173,12 +174,16 @@ def keep_index(index: RecordIndex, store: RecordStore) -> Path | None:
     return None
 
 
-def index_paths(path: Path) -> list[Path]:
-    """Where the index of the data at `path` may lie: beside it, or in the user's cache."""
-    path = path.absolute()
+def index_paths(location: Location) -> list[Path]:
+    """Where the index of the data may lie: beside it, or in the user's cache."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "manyface"
-    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    return [path.parent / (path.name + SUFFIX), cache / f"{path.name}-{digest}{SUFFIX}"]
+    beside: list[Path] = []
+    place: Location = location
+    if isinstance(location, Path):
+        path = location.absolute()
+        beside, place = [path.parent / (path.name + SUFFIX)], path.resolve()
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:16]
+    return [*beside, cache / f"{location.name[:100]}-{digest}{SUFFIX}"]
 
 
 def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:

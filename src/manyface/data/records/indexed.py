@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from manyface.data.records.base import GroupedRecords, Int64Array, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
+from manyface.data.records.remote import Location
 from manyface.data.records.store import RecordStore, ScanProgress, no_progress
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class IndexedRecords(GroupedRecords):
     ) -> None:
         self.store = store
         self.index = index or open_index(store, progress=progress)
-        self.path: Path = store.path
+        self.path: Location = store.path
         self.identity_names: Sequence[str] = self.index.identity_names
         self.first_images: Int64Array = self.index.starts
         if self.index.names is not None:
@@ -83,5 +83,5 @@ class IndexedRecords(GroupedRecords):
         return self.index.num_bytes
 
 
-def _reopen(kind: type[RecordStore], path: Path) -> IndexedRecords:
+def _reopen(kind: type[RecordStore], path: Location) -> IndexedRecords:
     return IndexedRecords(kind(path), warn=lambda _: None)

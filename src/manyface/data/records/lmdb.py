@@ -37,6 +37,7 @@ from manyface.data.records.store import (
     Int64Array,
     RecordStore,
     ScanProgress,
+    as_label,
     fingerprint_of,
 )
 from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
@@ -138,7 +139,7 @@ class LmdbStore(RecordStore):
                 faults.add(f"{image.key[:60]!r} has no label")
                 continue
             text = self._file.read(label.offset, min(label.size, _LONGEST_LABEL))
-            yield image.offset, image.size, _as_label(os.fsdecode(text)), image.key
+            yield image.offset, image.size, as_label(os.fsdecode(text)), image.key
 
     def _look(self, entry: Entry) -> tuple[int, int, int | str | None]:
         """Place and size of the image in a value, and the label in it; ValueError if none."""
@@ -216,23 +217,14 @@ def _person_of_key(key: bytes) -> str:
     return person_name(folder)
 
 
-def _as_label(label: object) -> int | str:
-    """Whole numbers are labels, also as text; other text is a name; else ValueError."""
-    if isinstance(label, int):
-        return label
-    if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"{str(label)[:60]!r} is no label")
-    return int(label) if label.isdecimal() and len(label) < 20 else person_name(label)
-
-
 def _unpickled(value: bytes) -> tuple[bytes, int | str]:
     """Image and label of a pickled value; ValueError if it is something else. Nothing is run."""
     try:
         match unpickle(value, "its value"):
             case [bytes() as image, label, *_]:
-                return image, _as_label(label)
+                return image, as_label(label)
             case [PickledArray(code="u1", data=image), label, *_]:
-                return image, _as_label(label)
+                return image, as_label(label)
     except DataError as error:
         raise ValueError(str(error)) from None
     raise ValueError("a pickle that is no pair of image and label")

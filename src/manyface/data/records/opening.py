@@ -13,12 +13,14 @@ from manyface.data.records.listfile import ListRecords
 from manyface.data.records.lmdb import LmdbStore
 from manyface.data.records.parquet import ParquetStore
 from manyface.data.records.recordio import RecordIOStore
+from manyface.data.records.remote import Address, as_location, is_pattern
+from manyface.data.records.shards import ShardStore
 from manyface.data.records.store import RecordStore, ScanProgress, no_progress
 from manyface.data.records.tar import TarRecords
 
 log = logging.getLogger(__name__)
 
-STORES: tuple[type[RecordStore], ...] = (RecordIOStore, LmdbStore, ParquetStore)
+STORES: tuple[type[RecordStore], ...] = (RecordIOStore, LmdbStore, ParquetStore, ShardStore)
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -35,11 +37,13 @@ def open_records(
 
     Args:
         path: a folder of persons, an uncompressed tar file of one, a list file, or the files of
-            one of `STORES`.
+            one of `STORES`; or the address of tar shards ("s3://..."), or a name for several.
         warn: gets a line for what has to be left out.
         progress: told of records while an index is built.
     """
-    path = Path(path).expanduser()
+    path = as_location(path)
+    if isinstance(path, Address) or (is_pattern(path) and not path.exists()):
+        return IndexedRecords(ShardStore(path), warn=warn, progress=progress)
     head = _head(path)
     for kind in STORES:
         if (store := kind.recognise(path, head)) is not None:

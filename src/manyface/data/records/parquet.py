@@ -35,6 +35,7 @@ from manyface.data.records.store import (
     Faults,
     Found,
     Int64Array,
+    NamesOfNumbers,
     RecordStore,
     ScanProgress,
     UInt64Array,
@@ -69,7 +70,7 @@ class ParquetStore(RecordStore):
         schema = self._open(0).schema_arrow
         self._columns = _Columns.of(schema, self._arrow.types, self.files[0])
         self._class_names = _class_names(schema, self._columns.label)
-        self._folders: _Folders | None = None
+        self._folders: NamesOfNumbers | None = None
 
     @classmethod
     def recognise(cls, path: Path, head: bytes) -> "ParquetStore | None":
@@ -86,7 +87,7 @@ class ParquetStore(RecordStore):
         return fingerprint_of(self.files)
 
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
-        self._folders = _Folders()
+        self._folders = NamesOfNumbers()
         done = 0
         for number, file in enumerate(self.files):
             try:
@@ -112,7 +113,7 @@ class ParquetStore(RecordStore):
         names = self._class_names
         if names is not None and len(numbers) and int(numbers[-1]) < len(names):
             return [names[number] for number in numbers.tolist()]
-        return None if self._folders is None else self._folders.person_names(numbers)
+        return None if self._folders is None else self._folders.of(numbers)
 
     def _scan_file(self, number: int, faults: Faults) -> Iterator[Found]:
         file = self._open(number)
@@ -154,7 +155,8 @@ class ParquetStore(RecordStore):
         if isinstance(people, np.ndarray):
             people = people[kept]
             if paths is not None and self._folders is not None:
-                self._folders.learn(people, paths)
+                for label, path in zip(people.tolist(), paths, strict=True):
+                    self._folders.learn(label, path.rpartition("/")[0])
         else:
             people = [people[row] for row in kept.tolist()]
         return Found(places[kept], np.zeros(len(kept), np.uint32), people, paths)
@@ -262,27 +264,6 @@ class _Opened:
             self._readers.append((number, reader))
             if len(self._readers) > _MOST_OPEN:
                 self._readers.popleft()
-
-
-class _Folders:
-    """Folders of the paths by label, as long as each label has one and each folder one label."""
-
-    def __init__(self) -> None:
-        self._folder_of: dict[int, str] | None = {}
-
-    def learn(self, labels: Int64Array, paths: Sequence[str]) -> None:
-        for label, path in zip(labels.tolist(), paths, strict=True):
-            if self._folder_of is None:
-                return
-            folder = path.rpartition("/")[0]
-            if not folder or self._folder_of.setdefault(label, folder) != folder:
-                self._folder_of = None
-
-    def person_names(self, numbers: Int64Array) -> list[str] | None:
-        if not self._folder_of:
-            return None
-        names = [person_name(self._folder_of[number]) for number in numbers.tolist()]
-        return names if len(set(names)) == len(names) else None
 
 
 def _place(file: int, group: int, row: int) -> int:
@@ -433,6 +414,9 @@ class ParquetWriter(RecordWriter):
     def resume(self, position: Position) -> None:
         self._rows.close()
         self._part = self._committed_part = position["part"]
+        # `finish` was cut off after it had thrown the rows away: nothing is left to be written.
+        was_finished = position["length"] > 0 and self._is_without_rows(self._part)
+        self._part += was_finished
         for part in self._folder.glob("train-*.parquet"):
             if int(part.stem[6:]) >= self._part:
                 part.unlink()
@@ -440,7 +424,8 @@ class ParquetWriter(RecordWriter):
             if int(rows.stem[5:]) > self._part:
                 rows.unlink()
         self._rows = DraftFile(self._rows_path(self._part))
-        self._rows.cut(position["length"])
+        if not was_finished:
+            self._rows.cut(position["length"])
 
     def finish(self) -> None:
         if self._rows.length or not self._part:
@@ -452,6 +437,11 @@ class ParquetWriter(RecordWriter):
 
     def close(self) -> None:
         self._rows.close()
+
+    def _is_without_rows(self, part: int) -> bool:
+        rows = self._draft(part)
+        written = (self._folder / f"train-{part:05d}.parquet").exists()
+        return written and not (rows.exists() and rows.stat().st_size)
 
     def _rows_path(self, part: int) -> Path:
         return self._folder / f"rows-{part:05d}"

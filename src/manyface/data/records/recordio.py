@@ -84,7 +84,7 @@ class RecordIOStore(RecordStore):
 
     def fingerprint(self) -> str:
         extra = [path for path in (self.index_file, self.list_file) if path.is_file()]
-        return fingerprint_of([self.path, *extra])
+        return fingerprint_of([self._file.path, *extra])
 
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         frames, keys = self._frames(faults)

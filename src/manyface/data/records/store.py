@@ -15,7 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manyface.base.errors import DataError
 from manyface.data.records.base import read_text_file
+from manyface.data.records.naming import person_name
+from manyface.data.records.remote import Location
 
 Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
@@ -117,6 +120,37 @@ class Collector:
         self._names: list[Any] = []
 
 
+class NamesOfNumbers:
+    """Names that come with numbered people, as long as each number has one and each name one."""
+
+    def __init__(self) -> None:
+        self._name_of: dict[int, str] | None = {}
+
+    def learn(self, number: int, name: str | None) -> None:
+        """One more record."""
+        if self._name_of is not None and (
+            not name or self._name_of.setdefault(number, name) != name
+        ):
+            self._name_of = None
+
+    def of(self, numbers: Int64Array) -> list[str] | None:
+        """Of the people `numbers`, int64 [P]; None if not all have their own."""
+        if not self._name_of:
+            return None
+        names = [person_name(self._name_of[number]) for number in numbers.tolist()]
+        return names if len(set(names)) == len(names) else None
+
+
+def as_label(label: object) -> int | str:
+    """Whole numbers are labels, also as text; other text is a name; else ValueError."""
+    if isinstance(label, int) and not isinstance(label, bool):
+        return label
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"{str(label)[:60]!r} is no label")
+    is_number = label.isascii() and label.isdigit() and len(label) < 19
+    return int(label) if is_number else person_name(label)
+
+
 class RecordStore(ABC):
     """Records of one format. A store is made from its path alone: other processes make it again.
 
@@ -127,7 +161,7 @@ class RecordStore(ABC):
 
     kind: str
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Location) -> None:
         self.path = path
 
     @classmethod
@@ -165,6 +199,8 @@ class RecordStore(ABC):
 
     def read_text(self, name: str) -> str:
         """A text file that came with the data; DataError if absent."""
+        if not isinstance(self.path, Path):
+            raise DataError(f"no texts are read at {self.path}; looked for {name!r}")
         folder = self.path if self.path.is_dir() else self.path.parent
         return read_text_file(folder / name)
 

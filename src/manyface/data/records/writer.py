@@ -106,6 +106,11 @@ class DraftFile:
         self.close()
         draft_of(self.path).replace(self.path)
 
+    def discard(self) -> None:
+        """Throw all of it away."""
+        self.close()
+        draft_of(self.path).unlink()
+
     def close(self) -> None:
         self._file.close()
 

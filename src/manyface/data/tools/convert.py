@@ -342,6 +342,6 @@ def fingerprint(records: Records) -> str:
         return text.hexdigest()
     for record in range(len(records)):
         text.update(os.fsencode(records.file_name(record)) + b"\0")
-    if records.path.is_file():
+    if isinstance(records.path, Path) and records.path.is_file():
         text.update(os.fsencode(fingerprint_of([records.path])))
     return text.hexdigest()

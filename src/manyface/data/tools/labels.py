@@ -32,7 +32,7 @@ def check_labels(records: Records, cases: Cases, progress: ScanProgress) -> None
         if numbers is not None:
             _check_gaps(numbers, cases)
     elif isinstance(records, FolderRecords):
-        for folder in _empty_folders(records.path):
+        for folder in _empty_folders(Path(records.path)):
             cases.add_identity("identity-empty", folder)
 
 
@@ -71,7 +71,7 @@ def _check_recordio(
     if unlisted := store.unlisted(progress):
         cases.add_file("index-file", f"{store.index_file.name} misses {unlisted} records")
     _check_headers(json.loads(records.index.notes.get("headers", '{"count": 0}')), records, cases)
-    _check_property(store.path.with_name("property"), records, cases)
+    _check_property(store.index_file.with_name("property"), records, cases)
 
 
 def _check_headers(facts: dict[str, int | None], records: IndexedRecords, cases: Cases) -> None:
