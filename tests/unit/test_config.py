@@ -363,10 +363,6 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
             '[[data.sets]]\npath = "a"\nhead = "own"\n[head]\nmethod = "f2c"',
             ["data.sets: a set has head 'own'", "'f2c'", "'common'"],
         ),
-        (
-            '[[data.sets]]\npath = "a"\n[evaluation]\npairs = "x.txt"',
-            ["evaluation.pairs", "several data.sets", "evaluation.path"],
-        ),
     ],
 )
 def test_impossible_combination(recipe: str, words: list[str]) -> None:

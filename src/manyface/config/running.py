@@ -118,8 +118,8 @@ class DataConfig(Section):
     )
     keep: Text | None = Field(
         None,
-        description="Keep-list of `manyface data check` or `clean`: which photos are left out. "
-        "Left out, none are.",
+        description="Keep-list of `manyface data check` or `clean`: photos that are left out "
+        "(docs/howto/data.md).",
     )
     people: Text | None = Field(
         None,

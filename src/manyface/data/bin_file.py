@@ -76,7 +76,7 @@ def read_bin(path: str | Path) -> VerificationSet:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    return _checked(unpickle(data, str(path)), str(path))
+    return parse_bin(data, str(path))
 
 
 def write_bin(path: str | Path, pairs: VerificationSet) -> None:
@@ -129,7 +129,9 @@ class BinRecords(GroupedRecords):
         return self.first_images.nbytes
 
 
-def _checked(value: Any, where: str) -> VerificationSet:
+def parse_bin(data: bytes, where: str) -> VerificationSet:
+    """The verification set that the bytes `data` are; `where` names them in a DataError."""
+    value = unpickle(data, where)
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise DataError(
             f"{where} holds {_kind(value)}; expected a pair: a list of images, a list of answers"

@@ -43,10 +43,10 @@ from manyface.data import (
     open_records,
     read_bin,
     read_people,
+    select_kept,
     select_records,
 )
 from manyface.data.loader import check_trainable
-from manyface.data.records.kept import select_kept
 from manyface.data.synthetic import SyntheticFaces
 from manyface.evaluate import (
     PairEvaluator,

@@ -28,6 +28,8 @@ _FREE = {
     "data.people",
     "data.sets.path",
     "data.sets.people",
+    "data.sets.keep",
+    "data.keep",
     "data.threads",
     "data.max_bad_share",
     "data.synthetic.difficulty",

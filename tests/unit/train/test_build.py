@@ -397,6 +397,7 @@ def test_made_up_faces_that_cannot_be_had_are_a_wrong_recipe(override, words):
         ("data.path=/nowhere", "data.path: no such data", "give the path"),
         ("data.people=nobody.txt", "data.people: cannot read", "give the path"),
         ("data.people=empty.txt", "data.people: the list of people is empty", "one name per line"),
+        ("data.keep=/nowhere", "data.keep: cannot read", "/nowhere"),
         ("evaluation.path=/nowhere", "evaluation.path: no such data", "give the path"),
         ("evaluation.pairs=absent.txt", "evaluation.pairs: cannot read", "give the path"),
         ("evaluation.pairs=empty.txt", "evaluation.pairs: the list of pairs is empty", "expected"),

@@ -6,6 +6,7 @@ from manyface.base.errors import DataError
 from manyface.data.records.base import Records, labels_of, read_text_file
 from manyface.data.records.folder import FolderRecords
 from manyface.data.records.indexed import IndexedRecords
+from manyface.data.records.kept import select_kept
 from manyface.data.records.listfile import ListRecords
 from manyface.data.records.opening import open_records
 from manyface.data.records.subset import select_records
@@ -20,6 +21,7 @@ __all__ = [
     "find_text",
     "labels_of",
     "open_records",
+    "select_kept",
     "select_records",
 ]
 

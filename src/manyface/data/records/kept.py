@@ -18,6 +18,7 @@ Memory of the view: 16 bytes per record left out, 8 per person.
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from manyface.data.records.naming import is_image_name
 from manyface.data.records.subset import select_records
 
 HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which of that name)"
+_STRIDE = 1 << 20  # records of the full set looked at at once
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PLAIN = {escape: sign for sign, escape in _ESCAPES.items()}
 
@@ -44,8 +46,7 @@ class KeptRecords(GroupedRecords):
             images_per_identity=np.diff(starts).tolist(),
         )
         self._full, self._dropped = full, dropped
-        # Record i of the view lies behind as many dropped ones as have a threshold <= i.
-        self._thresholds: Int64Array = dropped - np.arange(len(dropped))
+        self._thresholds = _thresholds(dropped)
 
     def read(self, index: int) -> bytes:
         return self._full.read(self._place(index))
@@ -59,6 +60,23 @@ class KeptRecords(GroupedRecords):
     def read_text(self, name: str) -> str:
         return self._full.read_text(name)
 
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        behind = self._thresholds_in_storage.searchsorted(places, side="right")
+        records = self._full.from_storage(places + behind)
+        return records - self._dropped.searchsorted(records)
+
+    def will_read(self, indices: Int64Array) -> None:
+        self._full.will_read(indices + self._thresholds.searchsorted(indices, side="right"))
+
+    @cached_property
+    def _thresholds_in_storage(self) -> Int64Array:
+        """Of the places of the dropped records in the storage, which is walked for them."""
+        found = [np.zeros(0, np.int64)]
+        for first in range(0, len(self._full), _STRIDE):
+            places = np.arange(first, min(first + _STRIDE, len(self._full)))
+            found.append(places[np.isin(self._full.from_storage(places), self._dropped)])
+        return _thresholds(np.concatenate(found))
+
     @property
     def index_bytes(self) -> int:
         return self.first_images.nbytes + self._dropped.nbytes + self._thresholds.nbytes
@@ -67,7 +85,12 @@ class KeptRecords(GroupedRecords):
         return index + int(self._thresholds.searchsorted(index, side="right"))
 
 
-def select_kept(records: Records, keep: Path) -> Records:
+def _thresholds(dropped: Int64Array) -> Int64Array:
+    """Number i of what is left lies behind as many dropped ones as have a threshold <= i."""
+    return dropped - np.arange(len(dropped))
+
+
+def select_kept(records: Records, keep: str | Path) -> Records:
     """`records` without those that the keep-list in the file `keep` names.
 
     People who lose all their images go too.
@@ -75,6 +98,7 @@ def select_kept(records: Records, keep: Path) -> Records:
     Raises:
         DataError: it is no keep-list, or one of other data, or it leaves nothing.
     """
+    keep = Path(keep).expanduser()
     dropped = find_dropped(records, read_keep_list(keep), keep)
     view = KeptRecords(records, dropped=dropped)
     return view if (np.diff(view.first_images) > 0).all() else select_records(view)

@@ -97,16 +97,12 @@ class _Survey:
                 done += 1
             progress(done, total)
 
-    def numbers(self, places: Int64Array) -> Int64Array:
-        """Records at places of the storage order."""
-        if isinstance(self.records, IndexedRecords):
-            return self.records.from_storage(places)
-        return places
-
     def pictures(self) -> Pictures:
         """Those that can be compared."""
         places = np.flatnonzero(self.is_picture)
-        return Pictures(self.numbers(places), self.checksums[places], self.prints[places])
+        return Pictures(
+            self.records.from_storage(places), self.checksums[places], self.prints[places]
+        )
 
     def keep_checksums(self, records: IndexedRecords) -> None:
         if records.index.checksums is None:
@@ -132,7 +128,7 @@ def _check_sizes(survey: _Survey, wanted: tuple[int, int] | None, cases: Cases) 
         code = int(values[counts.argmax()])
     width, height = from_code(code)
     places = np.flatnonzero((survey.sizes != code) & (survey.sizes > 0))
-    numbers = survey.numbers(places)
+    numbers = survey.records.from_storage(places)
     for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
         wide, high = from_code(int(survey.sizes[place]))
         cases.add_record("wrong-size", number, f"{wide}x{high}, not {width}x{height}")

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from manyface.base.threads import use_one_core
-from manyface.data.records import IndexedRecords, Records
+from manyface.data.records import Records
 from manyface.data.records.store import Int64Array
 
 T = TypeVar("T")
@@ -19,9 +19,7 @@ CHUNK = 64  # records that a thread takes at a time
 
 def in_storage_order(records: Records) -> Callable[[int, int], Int64Array]:
     """A function: the records that lie at [start, stop) in the order of the files."""
-    if isinstance(records, IndexedRecords):
-        return lambda start, stop: records.from_storage(np.arange(start, stop, dtype=np.int64))
-    return lambda start, stop: np.arange(start, stop, dtype=np.int64)
+    return lambda start, stop: records.from_storage(np.arange(start, stop, dtype=np.int64))
 
 
 def mapped(work: Callable[[Int64Array], T], chunks: Iterator[Int64Array], *, threads: int
