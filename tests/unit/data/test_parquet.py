@@ -14,7 +14,7 @@ import stores
 from conftest import encode, smooth_pixels
 from manyface.base.errors import DataError
 from manyface.data.records import open_records
-from manyface.data.records.parquet import ParquetWriter
+from manyface.data.records.parquet_writer import ParquetWriter
 
 JPEG = b"\xff\xd8"
 

@@ -14,22 +14,18 @@ keeps row groups in memory up to a budget. Written are groups of 64 rows: to rea
 of 5 kB takes 0.09 ms, of 256 0.2 ms, of 1,000 1 ms (from the page cache, one core).
 """
 
-import json
 import os
-import struct
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from manyface.base.errors import DataError
-from manyface.data.records.files import PlainFile, new_file
 from manyface.data.records.naming import people_of_folders, person_name
+from manyface.data.records.parquet_columns import Columns, class_names, library
 from manyface.data.records.store import (
     LARGEST_IMAGE,
     Faults,
@@ -41,12 +37,8 @@ from manyface.data.records.store import (
     UInt64Array,
     fingerprint_of,
 )
-from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of, new_folder
 
 _MAGIC = b"PAR1"
-_IMAGES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo", "face")
-_LABELS = ("label", "labels", "identity", "identity_id", "person", "person_id", "subject", "class",
-           "cls", "name", "target", "id")  # fmt: skip
 _ROW_BITS, _GROUP_BITS = 24, 24  # of a place, then the number of the file
 _CACHE_BYTES = 256 << 20
 _MOST_OPEN = 64
@@ -64,12 +56,12 @@ class ParquetStore(RecordStore):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._arrow, self._parquet = _library()
+        self._arrow, self._parquet = library()
         self.files = _files(path)
         self._opened = _Opened()
         schema = self._open(0).schema_arrow
-        self._columns = _Columns.of(schema, self._arrow.types, self.files[0])
-        self._class_names = _class_names(schema, self._columns.label)
+        self._columns = Columns.of(schema, self._arrow.types, self.files[0])
+        self.class_names = class_names(schema, self._columns.label)
         self._folders: NamesOfNumbers | None = None
 
     @classmethod
@@ -113,14 +105,14 @@ class ParquetStore(RecordStore):
         return f"{self.files[file]}, row group {group}, row {row}"
 
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
-        names = self._class_names
+        names = self.class_names
         if names is not None and len(numbers) and int(numbers[-1]) < len(names):
             return [names[number] for number in numbers.tolist()]
         return None if self._folders is None else self._folders.of(numbers)
 
     def _scan_file(self, number: int, faults: Faults) -> Iterator[Found]:
         file = self._open(number)
-        columns = _Columns.of(file.schema_arrow, self._arrow.types, self.files[number])
+        columns = Columns.of(file.schema_arrow, self._arrow.types, self.files[number])
         if columns != self._columns:
             raise ValueError("it has other columns than the first file")
         wanted = [name for name in (columns.label, columns.path) if name is not None]
@@ -287,82 +279,6 @@ def _files(path: Path) -> list[Path]:
     return [file for file in found if file.name.startswith("train")] or found
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Where images, labels and paths are.
-
-    Attributes:
-        image: a column of bytes, or a struct with them.
-        label: a column of numbers, or of names (`has_names`); None if there is none.
-        path: of the images, as a column within a struct; None if there is none.
-    """
-
-    image: str
-    in_struct: bool
-    label: str | None
-    has_names: bool
-    path: str | None
-
-    @classmethod
-    def of(cls, schema: Any, types: Any, file: Path) -> "_Columns":
-        """Those of a file; DataError if it has none of images, or of labels."""
-        kinds = {name: schema.field(name).type for name in dict.fromkeys(schema.names)
-                 if schema.get_field_index(name) >= 0}  # fmt: skip
-        image = next((n for n in (*_IMAGES, *kinds) if _holds_images(kinds.get(n), types)), None)
-        label = next((n for n in _LABELS if _holds_labels(kinds.get(n), types)), None)
-        there = f"it has {', '.join(schema.names)}"
-        if image is None:
-            raise DataError(
-                f"{file} has no column of images: expected bytes, or a struct of bytes and path, "
-                f"called image; {there}"
-            )
-        in_struct = types.is_struct(kinds[image])
-        has_path = in_struct and _is_text(_field(kinds[image], "path"), types)
-        if label is None and not has_path:
-            raise DataError(
-                f"{file} has no column of labels: expected one of {', '.join(_LABELS)}; {there}"
-            )
-        has_names = label is not None and not _is_number(kinds[label], types)
-        return cls(image, in_struct, label, has_names, f"{image}.path" if has_path else None)
-
-
-def _holds_images(kind: Any, types: Any) -> bool:
-    if kind is not None and types.is_struct(kind):
-        kind = _field(kind, "bytes")
-    return kind is not None and (types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _holds_labels(kind: Any, types: Any) -> bool:
-    if kind is not None and types.is_dictionary(kind):
-        kind = kind.value_type
-    return _is_text(kind, types) or (kind is not None and _is_number(kind, types))
-
-
-def _is_text(kind: Any, types: Any) -> bool:
-    return kind is not None and (types.is_string(kind) or types.is_large_string(kind))
-
-
-def _is_number(kind: Any, types: Any) -> bool:
-    return bool(types.is_integer(kind) or types.is_float32(kind) or types.is_float64(kind))
-
-
-def _field(kind: Any, name: str) -> Any | None:
-    """The type of a field of a struct."""
-    index = kind.get_field_index(name)
-    return None if index < 0 else kind.field(index).type
-
-
-def _class_names(schema: Any, label: str | None) -> list[str] | None:
-    """Names of numbered people in the features that `datasets` keeps in a schema."""
-    try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        names = about["info"]["features"][label]["names"]
-        names = [person_name(str(name)) for name in names]
-    except (KeyError, TypeError, ValueError):
-        return None
-    return names if len(set(names)) == len(names) and all(names) else None
-
-
 def _numbers(column: Any) -> tuple[Int64Array, Any]:
     """Labels, int64 [n], and bool [n], whether each is one."""
     nulls = column.is_null().to_numpy()
@@ -373,136 +289,3 @@ def _numbers(column: Any) -> tuple[Int64Array, Any]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200] or type(error).__name__
-
-
-class ParquetWriter(RecordWriter):
-    """Writes the folder `path` with `train-00000.parquet`, `train-00001.parquet`, ...
-
-    A Parquet file cannot be gone on with, so records are first laid in a plain file, and each
-    part is made of one when that is full.
-
-    Args:
-        path, identity_names: as of RecordWriter.
-        max_bytes: of the images of a part.
-    """
-
-    _ROWS, _GROUP_BYTES = 64, 8 << 20
-    _MOST_CLASS_NAMES = 100_000  # they are in the footer of each part; more are left to the paths
-    _HEADER = struct.Struct("<IIQ")  # person, bytes of the name, bytes of the image
-
-    def __init__(
-        self, path: Path, *, identity_names: Sequence[str], max_bytes: int = 256 << 20
-    ) -> None:
-        super().__init__(path, identity_names=identity_names)
-        self._arrow, self._parquet = _library()
-        self._folder = new_folder(path)
-        self._max_bytes = max_bytes
-        self._part, self._committed_part = 0, 0
-        self._rows = DraftFile(self._rows_path(0))
-
-    def add(self, image: bytes, *, person: int, name: str) -> None:
-        encoded = os.fsencode(name)
-        self._rows.write(self._HEADER.pack(person, len(encoded), len(image)) + encoded + image)
-        if self._rows.length >= self._max_bytes:
-            self._finish_part()
-            self._rows = DraftFile(self._rows_path(self._part))
-
-    def commit(self) -> Position:
-        # A part's rows go at the commit after the next: until then, its own may be resumed from.
-        for part in range(self._committed_part):
-            self._draft(part).unlink(missing_ok=True)
-        self._committed_part = self._part
-        return {"part": self._part, "length": self._rows.sync()}
-
-    def resume(self, position: Position) -> None:
-        self._rows.close()
-        self._part = self._committed_part = position["part"]
-        # `finish` was cut off after it had thrown the rows away: nothing is left to be written.
-        was_finished = position["length"] > 0 and self._is_without_rows(self._part)
-        self._part += was_finished
-        for part in self._folder.glob("train-*.parquet"):
-            if int(part.stem[6:]) >= self._part:
-                part.unlink()
-        for rows in self._folder.glob("rows-*.part"):
-            if int(rows.stem[5:]) > self._part:
-                rows.unlink()
-        self._rows = DraftFile(self._rows_path(self._part))
-        if not was_finished:
-            self._rows.cut(position["length"])
-
-    def finish(self) -> None:
-        if self._rows.length or not self._part:
-            self._finish_part()
-        self._rows.close()
-        for draft in self._folder.glob("rows-*"):
-            draft.unlink()
-        self._folder.replace(self.path)
-
-    def close(self) -> None:
-        self._rows.close()
-
-    def _is_without_rows(self, part: int) -> bool:
-        rows = self._draft(part)
-        written = (self._folder / f"train-{part:05d}.parquet").exists()
-        return written and not (rows.exists() and rows.stat().st_size)
-
-    def _rows_path(self, part: int) -> Path:
-        return self._folder / f"rows-{part:05d}"
-
-    def _draft(self, part: int) -> Path:
-        return draft_of(self._rows_path(part))
-
-    def _finish_part(self) -> None:
-        self._rows.sync()
-        self._rows.close()
-        schema = self._schema()
-        with (
-            new_file(self._folder / f"train-{self._part:05d}.parquet") as file,
-            self._parquet.ParquetWriter(
-                file, schema, compression="none", use_dictionary=False, write_statistics=False
-            ) as writer,
-        ):
-            for rows in self._groups(PlainFile(self._draft(self._part))):
-                writer.write_batch(self._arrow.RecordBatch.from_pylist(rows, schema=schema))
-        self._part += 1
-
-    def _groups(self, file: PlainFile) -> Iterator[list[dict[str, Any]]]:
-        rows: list[dict[str, Any]] = []
-        position, num_bytes = 0, 0
-        while position < file.size:
-            header = self._HEADER.unpack(file.read(position, self._HEADER.size))
-            person, name_size, image_size = header
-            data = file.read(position + self._HEADER.size, name_size + image_size)
-            name = data[:name_size].decode("utf-8", "backslashreplace")
-            path = f"{self.identity_names[person]}/{name}"
-            rows.append({"image": {"bytes": data[name_size:], "path": path}, "label": person})
-            position += self._HEADER.size + len(data)
-            num_bytes += image_size
-            if len(rows) == self._ROWS or num_bytes > self._GROUP_BYTES:
-                yield rows
-                rows, num_bytes = [], 0
-        if rows:
-            yield rows
-
-    def _schema(self) -> Any:
-        arrow = self._arrow
-        label: dict[str, Any] = {"dtype": "int64", "_type": "Value"}
-        if len(self.identity_names) <= self._MOST_CLASS_NAMES:
-            label = {"names": list(self.identity_names), "_type": "ClassLabel"}
-        features = {"image": {"_type": "Image"}, "label": label}
-        image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-        return arrow.schema(
-            [("image", image), ("label", arrow.int64())],
-            metadata={"huggingface": json.dumps({"info": {"features": features}})},
-        )
-
-
-def _library() -> tuple[ModuleType, ModuleType]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise DataError(
-            "Parquet needs the package pyarrow; run: pip install 'manyface[parquet]'"
-        ) from None
-    return pyarrow, pyarrow.parquet

@@ -43,7 +43,7 @@ FORMATS = {
     "recordio": Format("recordio:RecordIOWriter", (".rec",), in_order=True),
     "lmdb": Format("lmdb:LmdbWriter", (".lmdb",), in_order=True),
     "shards": Format("shards:ShardWriter", (".shards",), in_order=True),
-    "parquet": Format("parquet:ParquetWriter", (".parquet",), in_order=True),
+    "parquet": Format("parquet_writer:ParquetWriter", (".parquet",), in_order=True),
 }
 
 
