@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noise import Noise
 
 from manyface.data import Augmentation, EpochSampler, Loader, augment
 from manyface.data.records.headers import Member, iterate_members
@@ -23,27 +24,6 @@ WITHOUT_WARP = Augmentation(
     flip=0.5, shift=2, brightness=0.3, contrast=0.3, saturation=0.3, grey=0.3, blur=0.4,
     low_resolution=0.4, erase=0.4,
 )  # fmt: skip
-
-
-class Noise:
-    """Every record is its own noise image."""
-
-    name, image_size = "noise", 8
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-        self.num_identities = max(2, length // 3)
-        self.identity_names = [str(i) for i in range(self.num_identities)]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def labels(self, indices: np.ndarray) -> np.ndarray:
-        return indices % self.num_identities
-
-    def load(self, indices: np.ndarray, out: torch.Tensor | None = None) -> torch.Tensor:
-        values = np.arange(192).reshape(1, 8, 8, 3) * 37 + indices[:, None, None, None] * 11
-        return torch.from_numpy((values % 256).astype(np.uint8))
 
 
 @settings(max_examples=50, deadline=None)

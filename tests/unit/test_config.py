@@ -55,6 +55,14 @@ def test_resolved_recipe_reads_back_equal(overrides: list[str], described: bool)
     assert parse_config(parse_config(text).to_toml()) == config
 
 
+def test_sets_read_back_equal() -> None:
+    recipe = '[[data.sets]]\npath = "a"\nweight = 2.0\n[[data.sets]]\npath = "b"\nweight = 1\n'
+    config = parse_config(recipe, ["data.image_size=64"])
+    assert [each.path for each in config.data.sets] == ["a", "b"]
+    assert parse_config(config.to_toml()) == config
+    assert parse_config(config.to_toml(described=True)) == config
+
+
 def test_every_key_is_in_the_resolved_recipe_with_its_meaning() -> None:
     text = Config().to_toml(described=True)
     for section, model in Config.model_fields.items():
@@ -255,6 +263,8 @@ def test_samplers_fill_in_their_own_parameters() -> None:
         ("evaluation.fars=[0.1, 2]", ["evaluation.fars", "got 2"]),
         ("evaluation.fars=0.1", ["evaluation.fars", "a list"]),
         ("head=3", ["section.key=value"]),
+        ("data.sets.path=x", ["--set data.sets.path=x", "write it in the recipe"]),
+        ("data.sets=[]", ["a list of tables", "write it in the recipe"]),
         ("head.m", ["section.key=value"]),
         ("=3", ["section.key=value"]),
         ("data.path=\udcff", ["data.path", "UTF-8"]),
@@ -275,6 +285,11 @@ def test_wrong_override(override: str, words: list[str]) -> None:
         ('[run]\nseed = "3"', ["run.seed", '"3"', "a whole number"]),
         ("[run]\nseed =\n", ["not valid TOML", "line 2"]),
         ("[run]\nname = 3", ["run.name: got 3"]),
+        ("[[data.sets]]\nweight = 1.0", ["data.sets.path: missing"]),
+        ('[[data.sets]]\npath = "a"\nwieght = 1.0', ["did you mean data.sets.weight?"]),
+        ('[[data.sets]]\npath = "a"\nweight = -1.0', ["data.sets.weight", "above 0"]),
+        ('[data]\nsets = ["a"]', ["data.sets: got", "[[data.sets]]"]),
+        ("[data]\nsets = 3", ["data.sets: got 3", "[[data.sets]]"]),
     ],
 )
 def test_wrong_recipe(recipe: str, words: list[str]) -> None:
@@ -338,6 +353,20 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ),
         ('[evaluation]\npath = "x"', ["evaluation.path", "set evaluation.pairs"]),
         ('[data]\npeople = "x.txt"', ["data.people", "synthetic"]),
+        ('[data]\npath = "a"\n[[data.sets]]\npath = "b"', ["data.path is given beside sets"]),
+        (
+            '[[data.sets]]\npath = "a"\nweight = 1.0\n[[data.sets]]\npath = "b"',
+            ["data.sets: 1 of 2 have a weight", "all of them one, or none"],
+        ),
+        ('[[data.sets]]\npath = "synthetic"', ["data.sets.path is 'synthetic'", "without sets"]),
+        (
+            '[[data.sets]]\npath = "a"\nhead = "own"\n[head]\nmethod = "f2c"',
+            ["data.sets: a set has head 'own'", "'f2c'", "'common'"],
+        ),
+        (
+            '[[data.sets]]\npath = "a"\n[evaluation]\npairs = "x.txt"',
+            ["evaluation.pairs", "several data.sets", "evaluation.path"],
+        ),
     ],
 )
 def test_impossible_combination(recipe: str, words: list[str]) -> None:

@@ -54,7 +54,7 @@ from manyface.observe.memory import (
     peak_device_bytes,
     resident_bytes,
 )
-from manyface.train.build import SYNTHETIC, build_loader, build_method_for, build_plan, build_source
+from manyface.train.build import build_loader, build_method_for, build_plan, build_source
 from manyface.train.build_model import build_precision
 from manyface.train.checks import check_batch_size
 from manyface.train.devices import choose_device, cpu_threads
@@ -100,7 +100,7 @@ def measure_training(config: Config, options: TrainingOptions, *, report: Report
 
 
 def _build(config: Config, device: torch.device, *, room: Room, report: Report) -> "_Training":
-    if config.data.path == SYNTHETIC:  # before there is anything to count
+    if config.data.is_synthetic:  # before there is anything to count
         room.check(center_bytes(config, config.data.synthetic.num_identities))
     source = training_source(config, warn=report)
     check_batch_size(config.train.batch_size, source)
@@ -110,7 +110,7 @@ def _build(config: Config, device: torch.device, *, room: Room, report: Report) 
 
 def training_source(config: Config, *, warn: Report) -> GroupedSource:
     """The recipe's images; for synthetic faces JPEG records in memory, never kept decoded."""
-    if config.data.path != SYNTHETIC:
+    if not config.data.is_synthetic:
         return build_source(config, warn=warn)
     people, size = config.data.synthetic, config.data.image_size
     records = JpegRecords(people.num_identities, people.images_per_identity, image_size=size)

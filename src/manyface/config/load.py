@@ -31,7 +31,7 @@ from manyface.config.head import (
 )
 from manyface.config.messages import describe_errors, unknown_key
 from manyface.config.pool import F2C_KEYS
-from manyface.config.render import all_keys
+from manyface.config.render import all_keys, list_sections
 from manyface.config.schema import Config
 
 Table = dict[str, Any]
@@ -135,6 +135,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
     dotted = dotted.strip()
     if not equals or not re.fullmatch(r"\w+(\.\w+)+", dotted, re.ASCII):
         raise ConfigError(f"--set {override}: expected section.key=value")
+    if dotted.rpartition(".")[0] in list_sections(Config) or dotted in list_sections(Config):
+        raise ConfigError(f"--set {override}: a list of tables; write it in the recipe")
     accepts_text = {key: _accepts_text(info.annotation) for key, info, _ in all_keys(Config)}
     if dotted not in accepts_text:
         raise ConfigError(f"--set {override}: {unknown_key(dotted, Config)}")

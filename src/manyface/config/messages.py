@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from manyface.config.render import all_keys, expectation, toml_value, walk_sections
+from manyface.config.render import all_keys, expectation, list_sections, toml_value, walk_sections
 
 
 def describe_errors(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -36,12 +36,15 @@ def unknown_key(dotted: str, model: type[BaseModel]) -> str:
 
 def _line(item: Any, model: type[BaseModel]) -> str:
     dotted = ".".join(str(part) for part in item["loc"] if not isinstance(part, int))
+    if item["type"] == "missing":
+        return f"{dotted}: missing, and it has no default"
     if item["type"] == "extra_forbidden":
         return unknown_key(dotted, model)
     if item["type"] == "value_error":
         return f"{dotted}.{item['ctx']['error']}" if dotted else str(item["ctx"]["error"])
     if dotted in dict(walk_sections(model)):
-        return f"{dotted}: got {_shown(item['input'])}, expected a section: [{dotted}]"
+        title = f"[[{dotted}]]" if dotted in list_sections(model) else f"[{dotted}]"
+        return f"{dotted}: got {_shown(item['input'])}, expected a section: {title}"
     schemas = {key: schema for key, _, schema in all_keys(model)}
     return f"{dotted}: got {_shown(item['input'])}, expected {expectation(schemas[dotted])}"
 

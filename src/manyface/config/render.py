@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -25,6 +25,16 @@ def walk_sections(
     for name, info in model.model_fields.items():
         if section := _section(info):
             yield from walk_sections(section, f"{prefix}.{name}" if prefix else name)
+
+
+def list_sections(model: type[BaseModel]) -> set[str]:
+    """Dotted names of the sections that are lists of tables."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, section in walk_sections(model)
+        for name, info in section.model_fields.items()
+        if is_list(info)
+    }
 
 
 @cache
@@ -61,7 +71,7 @@ def expectation(schema: dict[str, Any]) -> str:
 def render_toml(config: BaseModel, *, described: bool = False) -> str:
     """TOML of every key that has a value, one table per section."""
     blocks = [
-        "\n".join(_table(name, record, described)) for name, record in _records(config) if name
+        "\n".join(_table(title, record, described)) for title, record in _records(config) if title
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -71,14 +81,16 @@ def render_page(model: type[BaseModel]) -> str:
     rows: dict[str, list[str]] = {}
     for dotted, info, schema in all_keys(model):
         section, _, key = dotted.rpartition(".")
-        default = "" if info.default is None else f"`{toml_value(info.default)}`"
+        has_default = info.default is not None and not info.is_required()
+        default = f"`{toml_value(info.default)}`" if has_default else ""
         cells = (f"`{key}`", expectation(schema), default, str(info.description))
         rows.setdefault(section, []).append(
             "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         )
     documents = {name: (section.__doc__ or "").strip() for name, section in walk_sections(model)}
+    lists = list_sections(model)
     parts = [
-        f"## [{section}]\n{documents[section]}\n\n"
+        f"## {f'[[{section}]]' if section in lists else f'[{section}]'}\n{documents[section]}\n\n"
         "| key | accepts | default | meaning |\n| --- | --- | --- | --- |\n" + "\n".join(lines)
         for section, lines in rows.items()
     ]
@@ -99,24 +111,37 @@ def toml_value(value: object) -> str:
 
 def _section(info: FieldInfo) -> type[BaseModel] | None:
     kind = info.annotation
+    if get_origin(kind) is tuple:  # a list of tables
+        kind = get_args(kind)[0]
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def is_list(info: FieldInfo) -> bool:
+    """Whether a section is a list of tables."""
+    return get_origin(info.annotation) is tuple and _section(info) is not None
+
+
 def _records(config: BaseModel, prefix: str = "") -> Iterator[tuple[str, BaseModel]]:
-    yield prefix, config
-    for name in type(config).model_fields:
-        value = getattr(config, name)
-        if isinstance(value, BaseModel):
-            yield from _records(value, f"{prefix}.{name}" if prefix else name)
+    """Each table with its title, "[name]" or "[[name]]" in a list; the root without one."""
+    yield f"[{prefix}]" if prefix else "", config
+    for name, info in type(config).model_fields.items():
+        value, dotted = getattr(config, name), f"{prefix}.{name}" if prefix else name
+        if is_list(info):
+            yield from ((f"[[{dotted}]]", each) for each in value)
+        elif isinstance(value, BaseModel):
+            yield from _records(value, dotted)
 
 
-def _table(name: str, record: BaseModel, described: bool) -> Iterator[str]:
+def _table(title: str, record: BaseModel, described: bool) -> Iterator[str]:
     if described:
         yield f"# {(record.__doc__ or '').strip()}"
-    yield f"[{name}]"
+    yield title
     for key, info in type(record).model_fields.items():
         value = getattr(record, key)
-        if isinstance(value, BaseModel):
+        if described and is_list(info) and not value:
+            yield f"# {info.description}"
+            yield f"# [{title[:-1]}.{key}]]"
+        if _section(info):
             continue
         if described:
             yield from wrap(info.description or "", 98, initial_indent="# ", subsequent_indent="# ")

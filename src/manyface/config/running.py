@@ -10,6 +10,7 @@ from manyface.config.kinds import (
     CountOrOff,
     Fraction,
     NotNegative,
+    Positive,
     Section,
     Seed,
     Text,
@@ -80,22 +81,50 @@ class SyntheticConfig(Section):
     )
 
 
+class SetConfig(Section):
+    """One of several sets, as `[[data.sets]]`, once for each; docs/data.md, "Several sets"."""
+
+    path: Text = Field(description="Where its photos are, as data.path.")
+    keep: Text | None = Field(None, description="As data.keep, of this set.")
+    people: Text | None = Field(None, description="As data.people, of this set.")
+    min_images_per_identity: Count = Field(1, description="As data.min_images_per_identity.")
+    weight: Positive | None = Field(
+        None,
+        description="Its share of every batch, relative to the other sets' weights; all sets have "
+        "one, or none. Left out, its share of the photos.",
+    )
+    head: Literal["common", "own"] = Field(
+        "common",
+        description="common: its people are classes beside those of the other common sets, as if "
+        "they were one set. own: a head of its own, which compares them with each other alone; for "
+        "sets that may show the same people.",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.path == "synthetic":
+            raise ValueError("path is 'synthetic', which can only be data.path, without sets")
+        return self
+
+
 class DataConfig(Section):
     """The photos to train on."""
 
     path: Text = Field(
         "synthetic",
-        description='"synthetic", or a folder of persons, the same inside a .tar, or a list file.',
+        description='"synthetic", or where the photos are: a folder of persons, the same inside a '
+        ".tar, a list file, RecordIO (train.rec), LMDB, tar shards (also their address), Parquet; "
+        "recognised by content.",
+    )
+    keep: Text | None = Field(
+        None,
+        description="Keep-list of `manyface data check` or `clean`: which photos are left out. "
+        "Left out, none are.",
     )
     people: Text | None = Field(
         None,
         description="File that lists the identities to use: beside the data, inside the tar, or "
         "any path. Left out, all are used.",
-    )
-    keep: Text | None = Field(
-        None,
-        description="Keep-list of `manyface data check`: records that are left out "
-        "(docs/howto/data.md).",
     )
     image_size: Annotated[int, Field(ge=16, le=1024)] = Field(
         112, description="Side in pixels to which photos are brought."
@@ -122,9 +151,31 @@ class DataConfig(Section):
     shuffle_window: Count = Field(
         64, description="Blocks, from all over the data, whose photos are mixed in shuffle block."
     )
+    sets: tuple[SetConfig, ...] = Field(
+        (), strict=False, description="Several sets instead of path, each with its weight."
+    )
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'
     )
+
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the photos are rendered."""
+        return self.path == "synthetic" and not self.sets
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key in ("path", "people", "min_images_per_identity") if self.sets else ():
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} is given beside sets; give it to each of the [[data.sets]] instead"
+                )
+        given = sum(each.weight is not None for each in self.sets)
+        if 0 < given < len(self.sets):
+            raise ValueError(
+                f"sets: {given} of {len(self.sets)} have a weight; give all of them one, or none"
+            )
+        return self
 
 
 class AugmentationConfig(Section):

@@ -41,16 +41,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        synthetic = self.data.path == "synthetic"
+        synthetic = self.data.is_synthetic
         if synthetic and self.data.people is not None:
             raise ValueError(
                 "data.people names people of a real data set, but data.path is 'synthetic'; "
                 "set data.path or take data.people out"
-            )
-        if synthetic and self.data.keep is not None:
-            raise ValueError(
-                "data.keep is the keep-list of a real data set, but data.path is 'synthetic'; "
-                "set data.path or take data.keep out"
             )
         if synthetic and self.data.min_images_per_identity > 1:
             raise ValueError(
@@ -69,6 +64,11 @@ class Config(Section):
                     f"pool.{key} is of head.method 'f2c', but it is 'virtual', which reads "
                     f"{', '.join(VIRTUAL_KEYS)} of [pool]; take it out"
                 )
+        if self.head.method in WITHOUT_CENTERS and any(s.head == "own" for s in self.data.sets):
+            raise ValueError(
+                f"data.sets: a set has head 'own', but head.method '{self.head.method}' has one "
+                "pool for all people; set it to 'common', or head.method to 'full' or 'partial'"
+            )
         listed = self.evaluation.pairs not in (None, "synthetic")
         if not listed and self.evaluation.path is not None:
             raise ValueError(

@@ -8,6 +8,7 @@ from manyface.heads.hard import HardNegatives
 from manyface.heads.partial import PartialFC
 from manyface.heads.pool import DynamicClassPool
 from manyface.heads.sampling import RowSampler, Strata, Uniform
+from manyface.heads.several import SeveralHeads
 from manyface.heads.virtual import VirtualFC
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "F2C",
     "DynamicClassPool",
     "VirtualFC",
+    "SeveralHeads",
 ]

@@ -22,6 +22,7 @@ from manyface.base.random import stream_seed
 from manyface.base.threads import usable_cores
 from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS
+from manyface.config.running import DataConfig, SetConfig
 from manyface.data import (
     Augmentation,
     BinRecords,
@@ -33,16 +34,19 @@ from manyface.data import (
     ImageSource,
     Loader,
     MakeSampler,
+    Mixture,
+    MixtureSampler,
     Records,
+    Shares,
     find_bin,
     find_text,
     open_records,
     read_bin,
     read_people,
-    select_kept,
     select_records,
 )
 from manyface.data.loader import check_trainable
+from manyface.data.records.kept import select_kept
 from manyface.data.synthetic import SyntheticFaces
 from manyface.evaluate import (
     PairEvaluator,
@@ -56,7 +60,12 @@ from manyface.evaluate import (
 from manyface.heads.pool_plan import StepPlan
 from manyface.parallel import Ranks, ranks_here
 from manyface.train.build_model import Warn, build_method, build_precision
-from manyface.train.checks import check_batch_size, check_ranks, single_images_warning
+from manyface.train.checks import (
+    check_batch_size,
+    check_ranks,
+    shared_names_warning,
+    single_images_warning,
+)
 from manyface.train.devices import choose_device
 from manyface.train.loop import Plan
 from manyface.train.method import Classification, PoolTraining
@@ -116,7 +125,18 @@ def build_method_for(
         device=device,
         autocast=autocast,
         counts=_images_of_each(source) if config.head.sampler == "balanced" else None,
+        identities_of_heads=identities_of_heads(config, source),
     )
+
+
+def identities_of_heads(config: Config, source: GroupedSource) -> list[int] | None:
+    """Identities of each head where sets have their own: of the common one, if any, first."""
+    sets = sets_in_order(config)
+    if not isinstance(source, Mixture) or all(each.head == "common" for each in sets):
+        return None
+    found = [each.num_identities for each in source.sources]
+    common = sum(each.head == "common" for each in sets)
+    return [sum(found[:common]), *found[common:]] if common else found
 
 
 # --- data -----------------------------------------------------------------------------------------
@@ -125,27 +145,48 @@ def build_method_for(
 def build_source(config: Config, *, warn: Warn) -> GroupedSource:
     """The images to train on."""
     data = config.data
-    if data.path == SYNTHETIC:
+    if data.is_synthetic:
         return _synthetic_faces(
             config,
             first_identity=0,
             num_identities=data.synthetic.num_identities,
             long_tail=data.synthetic.long_tail,
         )
-    with _naming("data.path"):
-        records = open_records(data.path)
-    if data.keep is not None:
-        with _naming("data.keep"):
-            records = select_kept(records, data.keep)
-    with _naming("data.people"):
-        people = None if data.people is None else read_people(find_text(records, data.people))
-    if people is not None or data.min_images_per_identity > 1:
-        records = select_records(records, people=people, min_images=data.min_images_per_identity)
+    if not data.sets:
+        return _decoded(config, data, key="data", warn=warn)
+    sets = sets_in_order(config)
+    mixture = Mixture([_decoded(config, each, key="data.sets", warn=warn) for each in sets])
+    for each, source in zip(sets, mixture.sources, strict=True):
+        if each.head == "own":
+            check_trainable(source)
+    if text := shared_names_warning(mixture, common=sum(each.head == "common" for each in sets)):
+        warn(text)
+    return mixture
+
+
+def sets_in_order(config: Config) -> list[SetConfig]:
+    """The sets in the order of their labels: those with the common head first."""
+    return sorted(config.data.sets, key=lambda each: each.head != "common")
+
+
+def _decoded(
+    config: Config, chosen: DataConfig | SetConfig, *, key: str, warn: Warn
+) -> DecodedImages:
+    """The photos of the data, or of one set of them."""
+    with _naming(f"{key}.path"):
+        records = open_records(chosen.path)
+    if chosen.keep is not None:
+        with _naming(f"{key}.keep"):
+            records = select_kept(records, Path(chosen.keep).expanduser())
+    with _naming(f"{key}.people"):
+        people = None if chosen.people is None else read_people(find_text(records, chosen.people))
+    if people is not None or chosen.min_images_per_identity > 1:
+        records = select_records(records, people=people, min_images=chosen.min_images_per_identity)
     return DecodedImages(
         records,
-        image_size=data.image_size,
-        threads=data.threads,
-        max_bad_share=data.max_bad_share,
+        image_size=config.data.image_size,
+        threads=config.data.threads,
+        max_bad_share=config.data.max_bad_share,
         warn=warn,
     )
 
@@ -178,6 +219,8 @@ def build_loader(
     shared["on_device"] = choose_device(config.run.device).type == "cuda"
     if config.head.method not in WITHOUT_CENTERS:
         return Loader(source, **shared)
+    if isinstance(source, Mixture):
+        shared["identity_order"] = build_identity_order(config, source)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
     return DualLoader(
         source, identity_share=config.pool.identity_share, make_planner=planner, **shared
@@ -185,8 +228,15 @@ def build_loader(
 
 
 def build_order(config: Config, source: ImageSource) -> MakeSampler:
-    """What makes the sampler of `source`, by `data.shuffle`."""
+    """What makes the sampler of `source`, by `data.shuffle` and the weights of sets."""
     data = config.data
+    if isinstance(source, Mixture):
+        sizes = [len(each) for each in source.sources]
+        orders = [build_order(config, each) for each in source.sources]
+        shares = Shares(
+            [each.weight or size for each, size in zip(sets_in_order(config), sizes, strict=True)]
+        )
+        return partial(MixtureSampler, sizes=sizes, shares=shares, orders=orders)
     if data.shuffle == "full":
         return EpochSampler
     return partial(
@@ -195,6 +245,16 @@ def build_order(config: Config, source: ImageSource) -> MakeSampler:
         window=data.shuffle_window,
         from_storage=source.from_storage,
     )
+
+
+def build_identity_order(config: Config, source: Mixture) -> MakeSampler:
+    """What makes the sampler of identities of dual batches: where sets have weights, these are
+    their shares here too."""
+    weights = [each.weight for each in sets_in_order(config)]
+    sizes = [each.num_identities for each in source.sources]
+    shares = Shares([weight or size for weight, size in zip(weights, sizes, strict=True)])
+    orders = [EpochSampler] * len(sizes)
+    return partial(MixtureSampler, sizes=sizes, shares=shares, orders=orders)
 
 
 def build_preparation(
@@ -292,7 +352,7 @@ def build_evaluators(
 def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
     """The pairs of `evaluation.pairs`; None if there are none."""
     chosen = config.evaluation
-    wanted = chosen.pairs or (SYNTHETIC if config.data.path == SYNTHETIC else None)
+    wanted = chosen.pairs or (SYNTHETIC if config.data.is_synthetic else None)
     if wanted is None:
         return None
     if wanted == SYNTHETIC:
@@ -304,9 +364,10 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
             images = _images_of_pairs(config, BinRecords(path, found), warn=warn)
             return bin_pairs(images, found.same, folds=chosen.folds, name=name)
     if chosen.path is None and config.data.path == SYNTHETIC:
+        several = "there are several data.sets" if config.data.sets else "data.path is 'synthetic'"
         raise ConfigError(
-            f"evaluation.pairs is {wanted!r}, no .bin file that is there, but data.path is "
-            "'synthetic'; set evaluation.path to the photos of the pairs"
+            f"evaluation.pairs is {wanted!r}, no .bin file that is there, but {several}; "
+            "set evaluation.path to the photos of the pairs"
         )
     with _naming("evaluation.path" if chosen.path else "data.path"):
         records = open_records(where)
@@ -333,7 +394,7 @@ def _synthetic_pairs(config: Config) -> PairSet:
     All have equally many photos, whatever `data.synthetic.long_tail` says of those trained on.
     """
     chosen = config.evaluation
-    trained = config.data.synthetic.num_identities if config.data.path == SYNTHETIC else 0
+    trained = config.data.synthetic.num_identities if config.data.is_synthetic else 0
     faces = _synthetic_faces(config, first_identity=trained, num_identities=chosen.num_identities)
     seed = stream_seed(config.data.synthetic.seed, "evaluation pairs")
     with _naming("evaluation", kind=ConfigError):

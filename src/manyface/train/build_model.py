@@ -1,7 +1,7 @@
 """Config -> what learns: backbone, head or pool, optimizer, precision (build.py has the rest)."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ from manyface.checkpoint.foreign import ForeignCenters
 from manyface.config import Config
 from manyface.config.head import MARGIN_DEFAULTS, RULE_DEFAULTS
 from manyface.data.dual import num_pairs
-from manyface.heads import F2C, CenterHead, DynamicClassPool, FullFC, PartialFC, VirtualFC
+from manyface.heads import (
+    F2C,
+    CenterHead,
+    DynamicClassPool,
+    FullFC,
+    PartialFC,
+    SeveralHeads,
+    VirtualFC,
+)
 from manyface.heads.balanced import ClassBalanced, balance_weights
 from manyface.heads.hard import HardNegatives
 from manyface.heads.sampling import RowSampler, Strata
@@ -55,8 +63,10 @@ def build_method(
     device: torch.device,
     autocast: torch.dtype | None,
     counts: Counts | None = None,
+    identities_of_heads: Sequence[int] | None = None,
 ) -> Classification | PoolTraining:
-    """Backbone, head or pool, and their optimizers on `device`; `counts` as in `build_head`."""
+    """Backbone, head or pool, and their optimizers on `device`; `counts` as in `build_head`,
+    `identities_of_heads` where there are several."""
     backbone = build_backbone(config).to(device)
     learning = config.optimizer
     shared: NetOptions = {
@@ -75,7 +85,11 @@ def build_method(
         f2c = build_f2c(config, backbone, num_identities, device=device)
         method = PoolTraining(f2c, optimizer, **shared)
     else:
-        head = build_head(config, num_identities, device=device, counts=counts)
+        head = (
+            build_head(config, num_identities, device=device, counts=counts)
+            if identities_of_heads is None
+            else build_heads(config, identities_of_heads, device=device, counts=counts)
+        )
         head_learning_rate = config.head.learning_rate or learning.learning_rate
         method = Classification(
             backbone, head, optimizer, head_learning_rate=head_learning_rate, **shared
@@ -120,10 +134,31 @@ def build_head(
     return head
 
 
+def build_heads(
+    config: Config, identities: Sequence[int], *, device: torch.device, counts: Counts | None = None
+) -> SeveralHeads:
+    """A head over each number of identities; `counts` of all of them."""
+    if config.head.weights is not None:
+        raise ConfigError("head.weights is for one head, but data.sets have heads of their own")
+    heads, first = [], 0
+    for number, each in enumerate(identities):
+        mine = None if counts is None else counts[first : first + each]
+        head = _new_head(config, each, device=device, counts=mine, number=number)
+        assert isinstance(head, CenterHead)  # noqa: S101  (the schema sees to it)
+        heads.append(head)
+        first += each
+    return SeveralHeads(heads)
+
+
 def _new_head(
-    config: Config, num_identities: int, *, device: torch.device, counts: Counts | None
+    config: Config,
+    num_identities: int,
+    *,
+    device: torch.device,
+    counts: Counts | None,
+    number: int | None = None,
 ) -> Head:
-    """`build_head` with the first values of its seed."""
+    """`build_head` with the first values of its seed; `number` of several."""
     chosen = config.head
     shared: dict[str, Any] = {
         "num_classes": num_identities,
@@ -138,8 +173,8 @@ def _new_head(
         "optimizer": build_center_optimizer(config),
         "dtype": getattr(torch, chosen.dtype),
         "operands": None if chosen.operands == "same" else getattr(torch, chosen.operands),
-        "place": build_place(config),
-        "seed": stream_seed(config.run.seed, "head"),
+        "place": build_place(config, number),
+        "seed": stream_seed(config.run.seed, "head", *([] if number is None else [number])),
         "negatives": build_negatives(config),
         "label_smoothing": chosen.label_smoothing,
         "sub_centers": chosen.sub_centers,
@@ -183,12 +218,13 @@ def build_center_optimizer(config: Config) -> RowOptimizer:
     return RowSGD(chosen.momentum, chosen.weight_decay, chosen.missed_steps)
 
 
-def build_place(config: Config) -> Place | None:
-    """Where class centers live, if not on the device."""
+def build_place(config: Config, number: int | None = None) -> Place | None:
+    """Where class centers live, if not on the device; of several heads each has its folder."""
     chosen = config.head
     if chosen.placement_folder is not None:
+        folder = Path(chosen.placement_folder) / ("" if number is None else f"head-{number}")
         try:
-            return InFiles(folder_of_rank(chosen.placement_folder, Ranks()))
+            return InFiles(folder_of_rank(str(folder), Ranks()))
         except ManyfaceError as error:
             raise ConfigError(f"head.placement_folder: {error}") from error
     return InMemory("cpu") if chosen.placement == "host" else None

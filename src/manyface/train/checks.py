@@ -1,7 +1,7 @@
 """Whether a recipe and its data fit together: said before a run begins, not in its middle."""
 
 from manyface.base.errors import ConfigError
-from manyface.data import ImageSource
+from manyface.data import ImageSource, Mixture
 from manyface.observe.memory import machine_bytes
 
 
@@ -58,6 +58,23 @@ def check_slots(slots: int, num_identities: int) -> None:
             f"pool.slots is {slots}, but the data have {num_identities} people; set pool.slots to "
             f"{num_identities} at most, or set pool.ratio instead"
         )
+
+
+def shared_names_warning(source: Mixture, *, common: int) -> str | None:
+    """One line where the first `common` sets have names in common, else None; numbers are none."""
+    seen: set[str] = set()
+    twice: set[str] = set()
+    for each in source.sources[:common] if common > 1 else []:
+        names = {name for name in each.identity_names if not name.isdecimal()}
+        twice |= seen & names
+        seen |= names
+    if not twice:
+        return None
+    return (
+        f"{len(twice)} people have the same name in several of data.sets (first: {min(twice)!r}): "
+        "the common head takes them for different people; merge the sets, leave these people out "
+        "of one of them, or give it head = 'own'"
+    )
 
 
 def single_images_warning(source: ImageSource) -> str | None:

@@ -4,6 +4,7 @@ Specification: docs/formats/run.md.
 """
 
 import json
+import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _FREE = {
     "run.device",
     "run.timeout_seconds",
     "data.path",
+    "data.sets.path",
     "data.threads",
     "data.max_bad_share",
     "backbone.activation_checkpointing",
@@ -53,6 +55,7 @@ _OF_A_RANK = {
     "run.device",
     "run.threads",
     "data.path",
+    "data.sets.path",
     "data.threads",
     "evaluation.path",
     "head.placement_folder",
@@ -99,7 +102,9 @@ def check_same_recipe(config: Config, ranks: Ranks) -> None:
     All ranks call this, and all are told.
     """
     mine = {
-        key: value for key, value in _flat(config.model_dump()).items() if key not in _OF_A_RANK
+        key: value
+        for key, value in _flat(config.model_dump()).items()
+        if not _names_of(key) & _OF_A_RANK
     }
     texts = ranks.say(json.dumps(mine, sort_keys=True, default=str), "recipe")
     for rank, text in enumerate(texts):
@@ -165,8 +170,14 @@ def changes(old: Config, new: Config, *, free: Collection[str]) -> str:
     return "; ".join(
         f"{key} was {before.get(key)!r}, is {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not {key, key.split(".")[0]} & set(free)
+        if before.get(key) != after.get(key) and not _names_of(key) & set(free)
     )
+
+
+def _names_of(key: str) -> set[str]:
+    """How a key may be named in a list: itself, its section, for a table of a list without its
+    number."""
+    return {key, key.split(".")[0], re.sub(r"\.\d+\.", ".", key)}
 
 
 def write_text(path: Path, text: str) -> None:
@@ -209,6 +220,9 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         if isinstance(value, dict):
             found |= _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            numbered = {str(number): each for number, each in enumerate(value)}
+            found |= _flat(numbered, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found

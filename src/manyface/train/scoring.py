@@ -27,6 +27,8 @@ _FREE = {
     "data.path",
     "data.people",
     "data.keep",
+    "data.sets.path",
+    "data.sets.people",
     "data.threads",
     "data.max_bad_share",
     "data.synthetic.difficulty",

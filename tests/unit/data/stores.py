@@ -45,21 +45,20 @@ def expected(records, people=PEOPLE):
 
 
 def check_resume(make, path, *, per_commit=5):
-    """Stop at every commit, go on in a new writer, and once more from an older commit."""
+    """Stop after every commit, and after the one that followed it; go on in a new writer."""
     records = faces()
     writer = make(path)
-    positions = [writer.commit()]
+    position = writer.commit()
     for start in range(0, len(records), per_commit):
-        write(writer, records[start : start + per_commit])
-        positions.append(writer.commit())
-        write(writer, [(b"\xff\xd8lost", 0, "lost.jpg")] * 3)
-        writer.close()
-        writer = make(path)
-        writer.resume(positions[-1])
-    writer.close()
-    writer = make(path)
-    writer.resume(positions[2])
-    write(writer, records[2 * per_commit :])
+        for lost in range(3):  # ends without a commit, with one that nobody heard of, and well
+            write(writer, records[start : start + per_commit])
+            if lost == 0:
+                write(writer, [(b"\xff\xd8lost" * 3000, 0, "lost.jpg")] * 3)
+            reached = writer.commit() if lost else position
+            position = reached if lost == 2 else position
+            writer.close()
+            writer = make(path)
+            writer.resume(position)
     assert not path.exists()
     writer.finish()
     assert content(open_records(path)) == expected(records)

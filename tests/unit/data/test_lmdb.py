@@ -93,7 +93,7 @@ def test_as_ffc_writes_it(tmp_path, beside):
     images = [JPEG + bytes([i]) * (3000 * i) for i in range(6)]
     keys = [f"train_{i // 2}_{i % 2}" for i in range(6)]
     write_lmdb(
-        tmp_path / "train", [(k.encode(), ffc_datum(i)) for k, i in zip(keys, images, strict=False)]
+        tmp_path / "train", [(k.encode(), ffc_datum(i)) for k, i in zip(keys, images, strict=True)]
     )
     where = tmp_path if beside else tmp_path / "train"
     (where / "train_kv.txt").write_text("".join(f"{k} {i // 2}\n" for i, k in enumerate(keys)))

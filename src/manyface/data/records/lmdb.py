@@ -39,7 +39,7 @@ from manyface.data.records.store import (
     ScanProgress,
     fingerprint_of,
 )
-from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of
+from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
 from manyface.data.unpickle import PickledArray, unpickle
 
 _CHUNK = 1 << 14
@@ -325,15 +325,6 @@ class LmdbWriter(RecordWriter):
                 continue
             self._pending.clear()
             self._bytes = 0
-
-
-def new_folder(path: Path) -> Path:
-    """The folder in which the set `path` is written; DataError if there is something at `path`."""
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise DataError(f"{path} is there already; remove it, or choose another name")
-    folder = draft_of(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _library() -> ModuleType:

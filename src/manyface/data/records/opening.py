@@ -11,13 +11,14 @@ from manyface.data.records.headers import BLOCK, is_tar_header
 from manyface.data.records.indexed import IndexedRecords
 from manyface.data.records.listfile import ListRecords
 from manyface.data.records.lmdb import LmdbStore
+from manyface.data.records.parquet import ParquetStore
 from manyface.data.records.recordio import RecordIOStore
 from manyface.data.records.store import RecordStore, ScanProgress, no_progress
 from manyface.data.records.tar import TarRecords
 
 log = logging.getLogger(__name__)
 
-STORES: tuple[type[RecordStore], ...] = (RecordIOStore, LmdbStore)
+STORES: tuple[type[RecordStore], ...] = (RecordIOStore, LmdbStore, ParquetStore)
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",

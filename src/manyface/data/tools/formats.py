@@ -42,6 +42,7 @@ FORMATS = {
     "tar": Format("plain_writers:TarWriter", (".tar",), in_order=False),
     "recordio": Format("recordio:RecordIOWriter", (".rec",), in_order=True),
     "lmdb": Format("lmdb:LmdbWriter", (".lmdb",), in_order=True),
+    "parquet": Format("parquet:ParquetWriter", (".parquet",), in_order=True),
 }
 
 
