@@ -47,11 +47,6 @@ class Config(Section):
                 "data.people names people of a real data set, but data.path is 'synthetic'; "
                 "set data.path or take data.people out"
             )
-        if synthetic and self.data.keep is not None:
-            raise ValueError(
-                "data.keep is the keep-list of a real data set, but data.path is 'synthetic'; "
-                "set data.path or take data.keep out"
-            )
         if synthetic and self.data.min_images_per_identity > 1:
             raise ValueError(
                 f"data.min_images_per_identity is {self.data.min_images_per_identity}, but "

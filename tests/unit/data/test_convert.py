@@ -26,7 +26,8 @@ from manyface.data.tools.journal import Journal
 from manyface.data.tools.reading import chunks_of
 
 MAGIC = struct.pack("<I", 0xCED7230A)
-SUFFIXES = {"folder": "", "list": ".txt", "tar": ".tar", "recordio": ".rec"}
+SUFFIXES = {"folder": "", "list": ".txt", "tar": ".tar", "recordio": ".rec", "lmdb": ".lmdb",
+            "parquet": ".parquet"}  # fmt: skip
 
 
 def quiet(name):
@@ -62,11 +63,11 @@ def faces(tmp_path):
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """All files but indices, which hold times."""
+    """All files but indices, which hold times, and LMDB's, which count its commits."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.endswith(".manyface-index")
+        if path.is_file() and not path.name.endswith((".manyface-index", ".mdb"))
     }
 
 
@@ -156,6 +157,8 @@ KILLED = pytest.mark.parametrize(
         ("recordio", {}),
         ("recordio", {"headers": True}),
         ("recordio", {"shuffle": 3}),
+        ("lmdb", {}),
+        ("parquet", {}),
     ],
 )
 

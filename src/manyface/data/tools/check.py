@@ -4,8 +4,9 @@ Nothing of the set is changed. One thing is learned on the way and kept: the che
 go into the index, so that damage from then on is noticed by whoever reads the set.
 
 Memory: per record 4 bytes for its checksum, 4 for its size, 16 for its fingerprint, 1 for whether
-it has one; while duplicates are searched, 33 more for a moment: 6 GB for 100 million records. Cases
-are counted, and written to the report as they come; the numbers of records to be left out are kept.
+it has one: 2.5 GB for 100 million records. While duplicates are searched it is 120 in all (measured
+at 4 million): 12 GB. Cases are counted, and written to the report as they come; the numbers of
+records to be left out are kept.
 """
 
 from collections.abc import Collection

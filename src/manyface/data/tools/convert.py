@@ -33,7 +33,7 @@ from manyface.data.records.naming import (
     unique_names,
 )
 from manyface.data.records.store import Int64Array, ScanProgress, UInt32Array, fingerprint_of
-from manyface.data.records.writer import RecordWriter, draft_of
+from manyface.data.records.writer import Position, RecordWriter, draft_of
 from manyface.data.tools.check import Show
 from manyface.data.tools.formats import FORMATS
 from manyface.data.tools.journal import DONE, FINISHING, VERIFYING, WRITING, Journal
@@ -80,7 +80,7 @@ def convert(records: Records, destination: Path, options: ConvertOptions, *, sho
                 journal.read(job)
             else:
                 _check_free(destination)
-                journal.begin()
+                journal.begin(job)
             if journal.stage != DONE:
                 _Conversion(records, destination, options, job, journal).run(show)
             journal.remove(job)
@@ -112,7 +112,7 @@ class _Conversion:
             _check_space(self.records, self.destination, journal.done)
             self._write(show("writing"))
         if journal.stage != VERIFYING:
-            self._save(VERIFYING, journal.position or {})
+            self._save(VERIFYING, journal.position)
         written = open_records(self.destination, progress=show("indexing"))
         if self.options.verify:
             self._verify(written, show("verifying"))
@@ -168,7 +168,7 @@ class _Conversion:
             writer.add(image, person=person, name=self.names.of(number, person, image))
         self.journal.add([checksum_of(image) for image in images])
 
-    def _save(self, stage: str, position: dict[str, int], done: int | None = None) -> None:
+    def _save(self, stage: str, position: Position | None, done: int | None = None) -> None:
         done = self.journal.done if done is None else done
         self.journal.save(self.job, done=done, position=position, stage=stage)
 

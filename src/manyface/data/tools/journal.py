@@ -28,7 +28,7 @@ class Journal:
 
     Attributes:
         done: records that are safe.
-        position: of the writer, None before its first.
+        position: of the writer; None before its first, when it has written no record.
         stage: WRITING, FINISHING, VERIFYING or DONE.
 
     Raises:
@@ -64,16 +64,18 @@ class Journal:
         """Whether a conversion was begun."""
         return self.path.is_file()
 
-    def begin(self) -> None:
-        """Forget what a process left that was killed before its first `save`."""
-        self._sums.truncate(0)
+    def begin(self, job: dict[str, Any]) -> None:
+        """From here on, what is found of the destination is of this conversion."""
+        self._sums.truncate(0)  # of a process that was killed before it came here
+        self.save(job, done=0, position=None, stage=WRITING)
 
     def read(self, job: dict[str, Any]) -> None:
         """Go on where `job` was; DataError if what was begun is another one."""
         try:
             kept = json.loads(self.path.read_bytes())
             begun, self.stage = kept["job"], kept["stage"]
-            self.done, self.position = int(kept["done"]), dict(kept["position"])
+            self.done, position = int(kept["done"]), kept["position"]
+            self.position = None if position is None else dict(position)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.path} cannot be read ({error}); remove it and what was begun"
@@ -92,7 +94,9 @@ class Journal:
         """Of the next records."""
         self._sums.write(np.array(checksums, np.uint32).tobytes())
 
-    def save(self, job: dict[str, Any], *, done: int, position: Position, stage: str) -> None:
+    def save(
+        self, job: dict[str, Any], *, done: int, position: Position | None, stage: str
+    ) -> None:
         """Make what was added and `position` safe."""
         self._sums.flush()
         os.fsync(self._sums.fileno())
@@ -111,7 +115,7 @@ class Journal:
 
     def remove(self, job: dict[str, Any]) -> None:
         """All is done; what a killed process left of the journal goes too."""
-        self.save(job, done=self.done, position=self.position or {}, stage=DONE)
+        self.save(job, done=self.done, position=self.position, stage=DONE)
         self._sums_path.unlink(missing_ok=True)
         for draft in self.path.parent.glob(f".{glob.escape(self.path.name)}-*"):
             draft.unlink(missing_ok=True)
