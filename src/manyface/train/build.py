@@ -43,6 +43,7 @@ from manyface.data import (
     open_records,
     read_bin,
     read_people,
+    select_kept,
     select_records,
 )
 from manyface.data.loader import check_trainable
