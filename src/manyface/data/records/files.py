@@ -1,6 +1,7 @@
 """Files as records need them: read anywhere by anybody, written whole or not at all."""
 
 import os
+import stat
 import tempfile
 import weakref
 from collections.abc import Iterator
@@ -60,6 +61,18 @@ class PlainFile:
         if count:
             raise OSError(f"{self.path.name} ends {count} bytes before the record does")
         return b"".join(parts)
+
+
+def read_whole(path: Path, *, limit: int) -> bytes:
+    """The bytes of a plain file; OSError if it is none, or has more than `limit` of them."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no plain file")
+        if status.st_size > limit:
+            raise OSError(f"it has {status.st_size} bytes, more than any image ({limit})")
+        return file.read()
 
 
 def only_file(folder: Path, suffix: str, *, preferred: str) -> Path | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, read_text_file
+from manyface.data.records.files import read_whole
 from manyface.data.records.naming import (
     check_distinct,
     is_hidden,
@@ -25,6 +26,7 @@ from manyface.data.records.naming import (
     people_of_folders,
     suffix_of,
 )
+from manyface.data.records.store import LARGEST_IMAGE
 from manyface.data.records.table import StringTable
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class FolderRecords(GroupedRecords):
             warn(text)
 
     def read(self, index: int) -> bytes:
-        return Path(self.describe(index)).read_bytes()
+        return read_whole(Path(self.describe(index)), limit=LARGEST_IMAGE)
 
     def file_name(self, index: int) -> str:
         return self._file_names[index]

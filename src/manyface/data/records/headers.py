@@ -15,6 +15,7 @@ from manyface.base.errors import DataError
 from manyface.data.records.remote import Location, Readable
 
 BLOCK = 512
+_LONGEST_NUMBER = 20  # digits
 _REGULAR = (b"0", b"\0", b"7")
 _HARD_LINK, _SYMBOLIC_LINK = b"1", b"2"
 _EXTENSIONS = (b"L", b"K", b"x")
@@ -124,15 +125,16 @@ def _read_extension(kind: bytes, content: bytes, path: Location) -> dict[str, st
     if kind != b"x":
         return {"path" if kind == b"L" else "linkpath": _text(content)}
     values: dict[str, str] = {}
-    while content.strip(b"\0"):
-        length_text, _, _ = content.partition(b" ")
-        if not length_text.isdigit() or not 0 < int(length_text) <= len(content):
+    position, end = 0, len(content.rstrip(b"\0"))
+    while position < end:
+        length_text = content[position : position + _LONGEST_NUMBER].partition(b" ")[0]
+        if not length_text.isdigit() or not 0 < int(length_text) <= len(content) - position:
             raise DataError(f"{path} is damaged: a pax header that cannot be read")
-        record = content[len(length_text) + 1 : int(length_text) - 1]
+        record = content[position + len(length_text) + 1 : position + int(length_text) - 1]
         key, _, value = record.partition(b"=")
         if key.startswith(b"GNU.sparse"):
             raise DataError(f"{path} holds a sparse file; pack it without --sparse")
         if key in (b"path", b"linkpath", b"size"):
             values[key.decode()] = os.fsdecode(value)
-        content = content[int(length_text) :]
+        position += int(length_text)
     return values

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, read_text_file
+from manyface.data.records.files import read_whole
 from manyface.data.records.naming import person_name
+from manyface.data.records.store import LARGEST_IMAGE
 from manyface.data.records.table import StringTable
 
 
@@ -37,7 +39,7 @@ class ListRecords(GroupedRecords):
         super().__init__(path, identity_names=labels, images_per_identity=counts)
 
     def read(self, index: int) -> bytes:
-        return (self._folder / self._paths[index]).read_bytes()
+        return read_whole(self._folder / self._paths[index], limit=LARGEST_IMAGE)
 
     def file_name(self, index: int) -> str:
         return Path(self._paths[index]).name
@@ -78,7 +80,7 @@ def _read_entries(text: str, path: Path) -> Iterator[tuple[str, str]]:
             )
         if first[0] != number:
             continue
-        if not (path.parent / image).is_file():
+        if not _is_file(path.parent / image):
             missing.append(f"line {number}: {image}")
         yield image, label
     if missing:
@@ -86,6 +88,13 @@ def _read_entries(text: str, path: Path) -> Iterator[tuple[str, str]]:
             f"{path}: {len(missing)} of {len(line_of)} images do not exist (first: {missing[0]}); "
             f"paths are taken relative to {path.parent}"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is longer than any can be
+        return False
 
 
 def _split(line: str, number: int, path: Path) -> tuple[str, str]:

@@ -27,7 +27,6 @@ from manyface.base.errors import DataError
 from manyface.data.records.naming import people_of_folders, person_name
 from manyface.data.records.parquet_columns import Columns, class_names, library
 from manyface.data.records.store import (
-    LARGEST_IMAGE,
     Faults,
     Found,
     Int64Array,
@@ -42,6 +41,7 @@ _MAGIC = b"PAR1"
 _ROW_BITS, _GROUP_BITS = 24, 24  # of a place, then the number of the file
 _CACHE_BYTES = 256 << 20
 _MOST_OPEN = 64
+_LARGEST_GROUP = 1 << 31
 _LONGEST_TEXT = 64 << 20  # of names and of the list of row groups in a file's footer
 
 
@@ -131,7 +131,7 @@ class ParquetStore(RecordStore):
         about = file.metadata.row_group(group)
         if number >> 64 - _ROW_BITS - _GROUP_BITS or group >> _GROUP_BITS:
             raise ValueError("more files or row groups than can be counted")
-        if about.num_rows >> _ROW_BITS or about.total_byte_size > LARGEST_IMAGE:
+        if about.num_rows >> _ROW_BITS or about.total_byte_size > _LARGEST_GROUP:
             raise ValueError(
                 f"{about.num_rows} rows of {about.total_byte_size} bytes in one row group; write "
                 "the set anew with smaller ones"

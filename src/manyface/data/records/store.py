@@ -24,7 +24,7 @@ Int64Array = npt.NDArray[np.int64]
 UInt32Array = npt.NDArray[np.uint32]
 UInt64Array = npt.NDArray[np.uint64]
 
-LARGEST_IMAGE = 1 << 31  # bytes of one encoded image; whatever claims to be larger is damaged
+LARGEST_IMAGE = 1 << 28  # bytes of one encoded image; whatever claims to be larger is damaged
 _NUM_KEPT = 1000
 
 # Called now and then with the records done so far and how many there are (None: not known).

@@ -35,6 +35,7 @@ from manyface.data.records.naming import (
     suffix_of,
 )
 from manyface.data.records.readahead import will_need
+from manyface.data.records.store import LARGEST_IMAGE
 from manyface.data.records.table import StringTable
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,10 @@ class TarRecords(GroupedRecords):
         return by_folder, counts
 
     def read(self, index: int) -> bytes:
-        return self._file.read(int(self._offsets[index]), int(self._sizes[index]))
+        size = int(self._sizes[index])
+        if size > LARGEST_IMAGE:
+            raise OSError(f"it has {size} bytes, more than any image ({LARGEST_IMAGE})")
+        return self._file.read(int(self._offsets[index]), size)
 
     def file_name(self, index: int) -> str:
         return self._file_names[index]
