@@ -27,7 +27,7 @@ from manyface.data.tools.reading import chunks_of
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 SUFFIXES = {"folder": "", "list": ".txt", "tar": ".tar", "recordio": ".rec", "lmdb": ".lmdb",
-            "parquet": ".parquet"}  # fmt: skip
+            "parquet": ".parquet", "shards": ".shards"}  # fmt: skip
 
 
 def quiet(name):
@@ -159,6 +159,7 @@ KILLED = pytest.mark.parametrize(
         ("recordio", {"shuffle": 3}),
         ("lmdb", {}),
         ("parquet", {}),
+        ("shards", {}),
     ],
 )
 

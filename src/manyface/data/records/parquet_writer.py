@@ -60,6 +60,8 @@ class ParquetWriter(RecordWriter):
         for part in self._folder.glob("train-*.parquet"):
             if int(part.stem[6:]) >= self._part:
                 part.unlink()
+        for draft in self._folder.glob(".train-*"):  # of a part that was just being written
+            draft.unlink()
         for rows in self._folder.glob("rows-*.part"):
             if int(rows.stem[5:]) > self._part:
                 rows.unlink()
