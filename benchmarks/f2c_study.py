@@ -172,13 +172,15 @@ def entry(job: Job, run: Run) -> dict[str, Any]:
     }
 
 
-def jobs_of(dataset: str, cells: Cells, data: Path | None) -> list[Job]:
+def jobs_of(
+    dataset: str, cells: Cells, data: Path | None, seeds: Sequence[int] = SEEDS
+) -> list[Job]:
     """The runs of a set's cells, seed by seed."""
     chosen = DATASETS[dataset]
     where = () if data is None or dataset == "synthetic" else (f"data.path={data.resolve()}",)
     return [
         Job(dataset, cell, seed, (*where, *chosen.shared, *changes, f"run.seed={seed}"))
-        for seed in SEEDS
+        for seed in seeds
         for cell, changes in cells.items()
     ]
 

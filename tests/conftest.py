@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 # Tables shared by several test files live beside them.
-for folder in ("parity", "distributed", "reliability", "property", "unit/plan"):
+ROOMS = ("parity", "distributed", "reliability", "property", "unit/plan", "unit/cli", "unit/data")
+for folder in ROOMS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
 if not torch.cuda.is_available():  # read when triton is imported, by whoever does it first

@@ -78,7 +78,7 @@ def _outcome(process: Any, pipe: Connection, seconds: float) -> tuple[bool, Any]
     if not pipe.poll(seconds):
         return False, f"hangs after {seconds:.0f} s"
     try:
-        found: tuple[bool, Any] = pickle.loads(pipe.recv_bytes())  # noqa: S301  our own
+        found: tuple[bool, Any] = pickle.loads(pipe.recv_bytes())
     except EOFError:
         process.join()
         code = process.exitcode

@@ -312,7 +312,7 @@ def test_no_gradient_and_inference_give_the_loss_alone() -> None:
 
 def test_head_survives_pickle_and_copy() -> None:
     head = partial()
-    for twin in (pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):  # noqa: S301  our own
+    for twin in (pickle.loads(pickle.dumps(head)), copy.deepcopy(head)):
         assert torch.equal(twin(*batches(1)[0]), head(*batches(1)[0]))
 
 

@@ -138,7 +138,7 @@ def test_micro_batches_of_a_step_have_the_values_of_that_step() -> None:
 
 def test_a_scheduled_head_can_be_pickled() -> None:
     one = head("both")
-    twin = pickle.loads(pickle.dumps(one))  # noqa: S301  our own
+    twin = pickle.loads(pickle.dumps(one))
     assert torch.equal(twin(*batches(1)[0]), one(*batches(1)[0]))
 
 

@@ -83,7 +83,7 @@ class Campaign:
         self.tally = Tally()
         self._folder, self._kills, self._ranks = folder, kills, ranks
         self._share_aimed, self._steps, self._forked = share_aimed, steps, forked
-        self._random = random.Random(seed)  # noqa: S311
+        self._random = random.Random(seed)
         self._attempts = 0
         self._expected: dict[int, str] = {}
         self._digest = ""

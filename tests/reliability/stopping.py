@@ -48,7 +48,7 @@ class Stops:
 
 def stop_runs(folder: Path, *, stops: int, seed: int = 0) -> Stops:
     """Stop runs in `folder` so many times; each goes on where the one before stopped."""
-    draw, tally, attempts = random.Random(seed), Stops(), 0  # noqa: S311
+    draw, tally, attempts = random.Random(seed), Stops(), 0
     while tally.total < stops:
         attempts += 1
         tiny = Tiny(folder / "tiny", steps=60, evaluate=7)

@@ -87,7 +87,7 @@ def strike(attempt: Attempt, fault: str) -> None:
 def test_a_run_lives_through_a_fault_every_so_often(tmp_path: Path) -> None:
     more = ("run.timeout_seconds=10", "train.log_every=10", "train.compare_every=100")
     tiny = Tiny(tmp_path / "tiny", steps=10**8, every=100, evaluate=0, more=more)
-    draw, watch, faults, attempts = random.Random(0), Watch(), 0, 0  # noqa: S311
+    draw, watch, faults, attempts = random.Random(0), Watch(), 0, 0
     shared = len(list(Path("/dev/shm").iterdir()))  # noqa: S108
     until, next_fault = time.monotonic() + MINUTES * 60, time.monotonic() + FAULT_MINUTES * 60
     while time.monotonic() < until:

@@ -347,7 +347,6 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         ("[optimizer]\nmomentum = 0.0\nnesterov = true", ["optimizer.nesterov", "momentum"]),
         ("[evaluation]\nevery_epochs = 1\nevery_steps = 9", ["every_steps", "expected one"]),
         ('[evaluation]\npairs = "synthetic"\npath = "x"', ["evaluation.path", "synthetic"]),
-        ('[evaluation]\npairs = "pairs.txt"', ["evaluation.pairs", "evaluation.path"]),
         (
             '[data]\npath = "a"\n[evaluation]\npath = "x"',
             ["evaluation.path", "set evaluation.pairs"],
@@ -363,10 +362,6 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
         (
             '[[data.sets]]\npath = "a"\nhead = "own"\n[head]\nmethod = "f2c"',
             ["data.sets: a set has head 'own'", "'f2c'", "'common'"],
-        ),
-        (
-            '[[data.sets]]\npath = "a"\n[evaluation]\npairs = "x.txt"',
-            ["evaluation.pairs", "several data.sets", "evaluation.path"],
         ),
     ],
 )

@@ -15,7 +15,7 @@ FLOORS = {
     2: ("softmax", "centers", "data"),
     3: ("heads", "testing"),
     4: ("evaluate", "checkpoint", "compat"),
-    5: ("train", "export"),
+    5: ("train", "export", "curate"),
     6: ("report", "bench", "plan"),
     7: ("cli",),
 }

@@ -13,6 +13,7 @@ from manyface.cli import (
     bench,
     checkpoint,
     config,
+    data,
     demo,
     doctor,
     evaluate,
@@ -94,4 +95,7 @@ app.add_typer(
 )
 app.add_typer(
     bench.app, name="bench", short_help="Time and memory of heads and trainings on this machine."
+)
+app.add_typer(
+    data.app, name="data", short_help="Look at a set of faces, check it, put it into other files."
 )

@@ -20,6 +20,7 @@ _SMALL = ("backbone.name=r18", "train.batch_size=64")
 _IN_MEMORY = (
     "data.path=synthetic",
     "data.people=",
+    "data.keep=",
     "data.min_images_per_identity=",
     "evaluation.pairs=",
     "evaluation.path=",

@@ -320,15 +320,30 @@ class _Mapping:
             "that batch and is not scaled"
         )
         self.put("train.log_every", self.integer("frequent"))
-        targets = self.take("val_targets")
         every = max(1, (self.integer("verbose") or 1) // (self.integer("gradient_acc") or 1))
-        if targets:
-            self.put("evaluation.every_steps", every)
+        targets = self.targets()
+        if not targets:
+            return
+        self.put("evaluation.every_steps", every)
+        if self.text("rec") == "synthetic":
+            self.lose("val_targets", "synthetic data are evaluated on synthetic pairs")
+            return
+        self.put("evaluation.pairs", f"{targets[0]}.bin")  # it is looked for in data.path
+        if len(targets) > 1:
             self.lose(
                 "val_targets",
-                "their .bin files are not read; give an LFW-like list of "
-                "pairs as evaluation.pairs, and evaluation.path",
+                f"a run evaluates on one set, {targets[0]}.bin; on others afterwards: "
+                f"manyface evaluate --set evaluation.pairs={targets[1]}.bin",
             )
+
+    def targets(self) -> list[str]:
+        """`val_targets`, the names of verification sets."""
+        value = self.take("val_targets")
+        if value is None:
+            return []
+        if not isinstance(value, list | tuple):
+            raise self.wrong("val_targets", value, "a list of names")
+        return [str(each) for each in value]
 
     def rest(self) -> None:
         """Keys without a place here, and keys that nobody knows."""

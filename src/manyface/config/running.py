@@ -85,6 +85,7 @@ class SetConfig(Section):
     """One of several sets, as `[[data.sets]]`, once for each; docs/data.md, "Several sets"."""
 
     path: Text = Field(description="Where its photos are, as data.path.")
+    keep: Text | None = Field(None, description="As data.keep, of this set.")
     people: Text | None = Field(None, description="As data.people, of this set.")
     min_images_per_identity: Count = Field(1, description="As data.min_images_per_identity.")
     weight: Positive | None = Field(
@@ -111,7 +112,14 @@ class DataConfig(Section):
 
     path: Text = Field(
         "synthetic",
-        description='"synthetic", or a folder of persons, the same inside a .tar, or a list file.',
+        description='"synthetic", or where the photos are: a folder of persons, the same inside a '
+        ".tar, a list file, RecordIO (train.rec), LMDB, tar shards (also their address), Parquet; "
+        "recognised by content.",
+    )
+    keep: Text | None = Field(
+        None,
+        description="Keep-list of `manyface data check` or `clean`: photos that are left out "
+        "(docs/howto/data.md).",
     )
     people: Text | None = Field(
         None,
@@ -233,11 +241,13 @@ class EvaluationConfig(Section):
 
     pairs: Text | None = Field(
         None,
-        description='"synthetic" (people never trained on), or an LFW pairs list: beside the '
-        "data, inside the tar, or any path. Left out: synthetic pairs for synthetic data, else "
-        "none.",
+        description='"synthetic" (people never trained on), an insightface verification set '
+        "(lfw.bin) or an LFW pairs list: in or beside the data, or any path. Left out: synthetic "
+        "pairs for synthetic data, else none.",
     )
-    path: Text | None = Field(None, description="Photos of the pairs; left out, data.path.")
+    path: Text | None = Field(
+        None, description="Photos of listed pairs; left out, data.path. A .bin has its own."
+    )
     every_epochs: NotNegative | None = Field(
         None,
         description="Epochs between evaluations; 0: only at the end. Default 1, unless every_steps "

@@ -70,16 +70,6 @@ class Config(Section):
                 "pool for all people; set it to 'common', or head.method to 'full' or 'partial'"
             )
         listed = self.evaluation.pairs not in (None, "synthetic")
-        if self.data.sets and listed and self.evaluation.path is None:
-            raise ValueError(
-                "evaluation.pairs is a list, but there are several data.sets; "
-                "set evaluation.path to the photos of the pairs"
-            )
-        if synthetic and listed and self.evaluation.path is None:
-            raise ValueError(
-                "evaluation.pairs is a list, but data.path is 'synthetic'; "
-                "set evaluation.path to the photos of the pairs"
-            )
         if not listed and self.evaluation.path is not None:
             raise ValueError(
                 "evaluation.path is given without evaluation.pairs; set evaluation.pairs to the "

@@ -6,12 +6,13 @@ three ahead of training. Record and augmentation of a sample are pure functions 
 so the data part of a checkpoint is one integer: the step.
 """
 
+from manyface.data.bin_file import BinRecords, VerificationSet, find_bin, read_bin, write_bin
 from manyface.data.dual import DualBatch, DualLoader
 from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
 from manyface.data.loader import Batch, Loader
 from manyface.data.mixture import Mixture, MixtureSampler, Shares
-from manyface.data.records import Records, find_text, open_records, select_records
+from manyface.data.records import Records, find_text, open_records, select_kept, select_records
 from manyface.data.samplers import BlockSampler, EpochSampler, MakeSampler
 from manyface.data.source import GroupedSource, ImageSource
 from manyface.data.transforms import Augmentation, augment, normalise
@@ -19,6 +20,7 @@ from manyface.data.transforms import Augmentation, augment, normalise
 __all__ = [
     "Augmentation",
     "Batch",
+    "BinRecords",
     "BlockSampler",
     "DecodedImages",
     "DualBatch",
@@ -32,12 +34,17 @@ __all__ = [
     "MixtureSampler",
     "PairList",
     "Records",
+    "VerificationSet",
     "Shares",
     "augment",
+    "find_bin",
     "find_text",
     "normalise",
     "open_records",
+    "read_bin",
     "read_pairs",
     "read_people",
+    "select_kept",
     "select_records",
+    "write_bin",
 ]

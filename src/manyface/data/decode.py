@@ -13,6 +13,7 @@ The size is read from the header and capped before any pixel is decoded: 10 KB o
 
 import io
 import struct
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 UInt8Array = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 16 << 20  # a phone photograph fits; 48 MiB decoded
-_PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
+PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 _SHRINK_FROM = 4  # JPEGs this many times larger than needed are decoded at a fraction of their size
 
 
@@ -42,6 +43,15 @@ def decode_image(
 
     Returns: None if `out` holds the image, else its pixels, uint8 [H, W, 3], still to be resized.
     """
+    return _decode(data, out, max_pixels)
+
+
+def decode_whole(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
+    """All pixels of an encoded image as they are, uint8 [H, W, 3]; as `decode_image` otherwise."""
+    return cast(UInt8Array, _decode(data, None, max_pixels))  # None is for pixels put elsewhere
+
+
+def _decode(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array | None:
     if not data:
         raise UnreadableImageError("the file is empty")
     try:
@@ -56,7 +66,7 @@ def decode_image(
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
-def _decode_jpeg(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | None:
+def _decode_jpeg(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array | None:
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(height, width, max_pixels)
@@ -73,13 +83,16 @@ def _decode_jpeg(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | 
 
 
 def _decode_with_simplejpeg(
-    data: bytes, out: UInt8Array, height: int, width: int
+    data: bytes, out: UInt8Array | None, height: int, width: int
 ) -> UInt8Array | None:
+    pixels: UInt8Array
+    if out is None:
+        pixels = simplejpeg.decode_jpeg(data)
+        return pixels
     side = out.shape[0]
     if (height, width) == (side, side):
         simplejpeg.decode_jpeg(data, buffer=out)
         return None
-    pixels: UInt8Array
     if min(height, width) >= _SHRINK_FROM * side:
         # libjpeg shrinks by fractions of 8 while decoding; twice the wanted size is left for the
         # antialiasing filter.
@@ -89,12 +102,12 @@ def _decode_with_simplejpeg(
     return pixels
 
 
-def _decode_with_pillow(data: bytes, out: UInt8Array, max_pixels: int) -> UInt8Array | None:
+def _decode_with_pillow(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array | None:
     _check_png_size(data, max_pixels)
-    with Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS) as image:
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         _check_size(image.height, image.width, max_pixels)
         pixels = _to_rgb(image)
-    if pixels.shape != out.shape:
+    if out is None or pixels.shape != out.shape:
         return pixels
     out[...] = pixels
     return None

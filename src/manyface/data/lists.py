@@ -76,6 +76,28 @@ def read_pairs(text: str) -> PairList:
     )
 
 
+def write_pairs(pairs: PairList) -> str:
+    """The text of a pair list that `read_pairs` reads; folds are one after the other.
+
+    Raises:
+        DataError: folds of odd or unequal size, which such a list cannot say, or a name it cannot.
+    """
+    sizes = np.unique(pairs.fold, return_counts=True)[1]
+    if len(set(sizes.tolist())) != 1 or sizes[0] % 2:
+        raise DataError(
+            f"{len(pairs)} pairs in {len(sizes)} folds: a list of pairs has folds of one size, and "
+            "an even number of pairs in each"
+        )
+    lines = [f"{len(sizes)}\t{sizes[0] // 2}" if len(sizes) > 1 else str(sizes[0] // 2)]
+    for (name, number), (other, other_number) in zip(pairs.left, pairs.right, strict=True):
+        fields = [name, number, *([] if name == other else [other]), other_number]
+        line = "\t".join(map(str, fields))
+        if _read_pair(len(lines) + 1, line) != ((name, number), (other, other_number)):
+            raise DataError(f"{line!r} cannot be a line of a list of pairs: rename the people")
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def _content(text: str) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of the lines that are not empty."""
     for number, line in enumerate(text.splitlines(), start=1):

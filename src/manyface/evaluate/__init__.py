@@ -5,7 +5,7 @@ from manyface.evaluate.bootstrap import Difference, Resampler, accuracy_differen
 from manyface.evaluate.embed import EmbedFunction, embed_source, make_embed_function
 from manyface.evaluate.files import write_evaluation
 from manyface.evaluate.overlap import identity_overlap, overlap_warning
-from manyface.evaluate.pairs import PairSet, lfw_pairs, synthetic_pairs
+from manyface.evaluate.pairs import PairSet, bin_pairs, lfw_pairs, synthetic_pairs
 from manyface.evaluate.verification import Evaluation, PairEvaluator, Score
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Score",
     "WhitenedPixels",
     "accuracy_difference",
+    "bin_pairs",
     "embed_source",
     "fit_whitened_pixels",
     "identity_overlap",

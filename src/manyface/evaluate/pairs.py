@@ -1,7 +1,7 @@
-"""Sets of image pairs to verify: drawn from any source, or read from an LFW list.
+"""Sets of image pairs to verify: drawn from any source, or read from an LFW list or a .bin file.
 
-Both give the LFW shape: half of the pairs show one person, half two, split into folds so that
-thresholds are chosen on pairs other than those they are judged on.
+The first two give the LFW shape: half of the pairs show one person, half two, split into folds so
+that thresholds are chosen on pairs other than those they are judged on.
 """
 
 import unicodedata
@@ -33,7 +33,10 @@ class NumberedSource(ImageSource, Protocol):
 
 @dataclass(frozen=True)
 class PairSet:
-    """P pairs of images of `source`: indices, truth and fold of each."""
+    """P pairs of images of `source`: indices, truth and fold of each.
+
+    `names_people` is False where the labels of `source` tell no more than the pairs do.
+    """
 
     name: str
     source: ImageSource
@@ -41,6 +44,7 @@ class PairSet:
     right: IntArray  # [P]
     same: BoolArray  # [P]
     fold: IntArray  # [P]
+    names_people: bool = True
 
     def __len__(self) -> int:
         return len(self.same)
@@ -50,7 +54,9 @@ class PairSet:
         return self.source.labels(self.left), self.source.labels(self.right)
 
     def identity_names(self) -> list[str]:
-        """Names of the people who appear in a pair, for `identity_overlap`."""
+        """Names of the people who appear in a pair, for `identity_overlap`; [] if unknown."""
+        if not self.names_people:
+            return []
         labels = np.unique(np.concatenate(self.identities()))
         return [str(self.source.identity_names[int(label)]) for label in labels]
 
@@ -102,6 +108,21 @@ def lfw_pairs(source: NumberedSource, text: str, *, folds: int = 10, name: str =
         fold = _folds_in_order(same, folds)
     left, right = _indices(source, listed.left), _indices(source, listed.right)
     return PairSet(name, source, left, right, same, fold)
+
+
+def bin_pairs(source: ImageSource, same: BoolArray, *, folds: int = 10, name: str) -> PairSet:
+    """The pairs of a verification set: images 2i and 2i + 1 of `source` are pair i.
+
+    Args:
+        same: bool [P].
+        folds: runs of neighbouring pairs, in the order of the set; sizes differ by one at most.
+    """
+    if len(same) < folds:
+        raise DataError(f"{name} has {len(same)} pairs, too few for {folds} folds; use fewer folds")
+    numbers = np.arange(len(same), dtype=np.int64)
+    sizes = [len(part) for part in np.array_split(numbers, folds)]
+    fold = np.repeat(np.arange(folds, dtype=np.int64), sizes)
+    return PairSet(name, source, 2 * numbers, 2 * numbers + 1, same, fold, names_people=False)
 
 
 def _indices(source: NumberedSource, images: list[tuple[str, int]]) -> IntArray:

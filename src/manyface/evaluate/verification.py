@@ -63,7 +63,8 @@ class PairEvaluator:
 
     Scores: `accuracy` and `accuracy_std` (mean and spread over folds), `auc`, `tar@far=F` for each
     of `fars` that the number of different pairs can show. Intervals: bootstrap over identities or
-    pairs (`bootstrap.py`), 95 %; `resamples=0` leaves them out.
+    pairs (`bootstrap.py`), 95 %; `unit` left out means identities, pairs where nobody is named;
+    `resamples=0` leaves them out.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PairEvaluator:
         fars: Sequence[float] = (1e-1, 1e-2, 1e-3),
         *,
         batch_size: int = 128,
-        unit: bootstrap.Unit = "identities",
+        unit: bootstrap.Unit | None = None,
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
@@ -83,6 +84,7 @@ class PairEvaluator:
         smallest = metrics.smallest_far(pairs.same)
         self.fars = [far for far in fars if far >= smallest * (1 - 1e-9)]
         self.notes = [_too_few(pairs, far) for far in fars if far not in self.fars]
+        unit = unit or ("identities" if pairs.names_people else "pairs")
         left, right = pairs.identities()
         self._resampler = (
             bootstrap.Resampler(pairs.same, left, right, unit, resamples, seed)

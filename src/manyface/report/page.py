@@ -2,20 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 
-from manyface.base.errors import WriteError
 from manyface.report import figures, results
+from manyface.report.document import document, header, write_page
 from manyface.report.rows import Row
 from manyface.report.runs import Run, Warn, read_runs
 
 log = logging.getLogger(__name__)
-
-# The browser itself refuses to fetch anything: styles and pictures come with the page.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write_report(
@@ -32,17 +26,7 @@ def write_report(
     """
     runs, baselines = read_runs(run_directories, warn=warn)
     page = render_page(runs, baselines, title=title)
-    output = Path(output)
-    beside = output.with_name(f".{output.name}.tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(output)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise WriteError(output, error) from error
-    return output
+    return write_page(page, Path(output))
 
 
 def render_page(runs: Sequence[Run], baselines: Sequence[Row], *, title: str | None = None) -> str:
@@ -50,10 +34,9 @@ def render_page(runs: Sequence[Run], baselines: Sequence[Row], *, title: str | N
     heading = title or " and ".join(run.name for run in runs[:3]) + (
         f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     )
-    style = files("manyface.report").joinpath("style.css").read_text(encoding="utf-8")
     body = "".join(
         [
-            f"<header><p>manyface report</p><h1>{escape(heading)}</h1></header>",
+            header("manyface report", heading),
             results.headline(runs, baselines),
             results.comparisons(runs),
             figures.training(runs, baselines),
@@ -62,11 +45,4 @@ def render_page(runs: Sequence[Run], baselines: Sequence[Row], *, title: str | N
             results.reproduction(runs),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{escape(heading)} \u00b7 manyface</title>\n<style>\n{style}</style></head>\n"
-        f"<body><main>{body}</main></body></html>\n"
-    )
+    return document(heading, body)

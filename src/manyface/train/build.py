@@ -25,6 +25,7 @@ from manyface.config.head import WITHOUT_CENTERS
 from manyface.config.running import DataConfig, SetConfig
 from manyface.data import (
     Augmentation,
+    BinRecords,
     BlockSampler,
     DecodedImages,
     DualLoader,
@@ -35,10 +36,14 @@ from manyface.data import (
     MakeSampler,
     Mixture,
     MixtureSampler,
+    Records,
     Shares,
+    find_bin,
     find_text,
     open_records,
+    read_bin,
     read_people,
+    select_kept,
     select_records,
 )
 from manyface.data.loader import check_trainable
@@ -46,6 +51,7 @@ from manyface.data.synthetic import SyntheticFaces
 from manyface.evaluate import (
     PairEvaluator,
     PairSet,
+    bin_pairs,
     identity_overlap,
     lfw_pairs,
     overlap_warning,
@@ -169,6 +175,9 @@ def _decoded(
     """The photos of the data, or of one set of them."""
     with _naming(f"{key}.path"):
         records = open_records(chosen.path)
+    if chosen.keep is not None:
+        with _naming(f"{key}.keep"):
+            records = select_kept(records, Path(chosen.keep).expanduser())
     with _naming(f"{key}.people"):
         people = None if chosen.people is None else read_people(find_text(records, chosen.people))
     if people is not None or chosen.min_images_per_identity > 1:
@@ -330,7 +339,9 @@ def build_evaluators(
     pairs = build_pairs(config, warn=warn)
     if pairs is None:
         return []
-    if source is not None:
+    if source is not None and not pairs.names_people:
+        warn(f"nobody is named in {pairs.name}: see to it that its people are not trained on")
+    elif source is not None:
         names = pairs.identity_names()
         overlap = identity_overlap(source.identity_names, names)
         if text := overlap_warning(overlap, num_test=len(names), name=pairs.name):
@@ -346,9 +357,28 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         return None
     if wanted == SYNTHETIC:
         return _synthetic_pairs(config)
+    where, name = Path(chosen.path or config.data.path).expanduser(), Path(wanted).stem
+    with _naming("evaluation.pairs"):
+        if (path := find_bin(wanted, near=where)) is not None:
+            found = read_bin(path)
+            images = _images_of_pairs(config, BinRecords(path, found), warn=warn)
+            return bin_pairs(images, found.same, folds=chosen.folds, name=name)
+    if chosen.path is None and config.data.path == SYNTHETIC:
+        several = "there are several data.sets" if config.data.sets else "data.path is 'synthetic'"
+        raise ConfigError(
+            f"evaluation.pairs is {wanted!r}, no .bin file that is there, but {several}; "
+            "set evaluation.path to the photos of the pairs"
+        )
     with _naming("evaluation.path" if chosen.path else "data.path"):
-        records = open_records(chosen.path or config.data.path)
-    images = DecodedImages(
+        records = open_records(where)
+    images = _images_of_pairs(config, records, warn=warn)
+    with _naming("evaluation.pairs"):
+        text = find_text(records, wanted)
+        return lfw_pairs(images, text, folds=chosen.folds, name=name)
+
+
+def _images_of_pairs(config: Config, records: Records, *, warn: Warn) -> DecodedImages:
+    return DecodedImages(
         records,
         image_size=config.data.image_size,
         threads=config.data.threads,
@@ -356,9 +386,6 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         substitute=False,
         warn=warn,
     )
-    with _naming("evaluation.pairs"):
-        text = find_text(records, wanted)
-        return lfw_pairs(images, text, folds=chosen.folds, name=Path(wanted).stem)
 
 
 def _synthetic_pairs(config: Config) -> PairSet:

@@ -1,14 +1,17 @@
 """A run evaluated again: another checkpoint, other pairs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from manyface.base.errors import CheckpointError, ConfigError
 from manyface.checkpoint import Checkpoint, committed, load, newest, read_pointer
 from manyface.config import Config, load_config
 from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
+from manyface.evaluate.embed import EmbedFunction
 from manyface.train import directory as places
 from manyface.train.build import build_evaluators, build_source
 from manyface.train.build_model import Warn, build_backbone, build_precision
@@ -25,6 +28,8 @@ _FREE = {
     "data.people",
     "data.sets.path",
     "data.sets.people",
+    "data.sets.keep",
+    "data.keep",
     "data.threads",
     "data.max_bad_share",
     "data.synthetic.difficulty",
@@ -57,19 +62,47 @@ def evaluate_run(
         output = output / chosen.name
     found: dict[str, Evaluation] = {}
     with cpu_threads(config.run.threads):
-        embedder = load_embedder(config, load(chosen, groups=("averaged", "backbone")))
-        embed = make_embed_function(
-            embedder.to(device),
-            device,
-            flip=config.evaluation.flip,
-            autocast=build_precision(config, device, warn=warn),
-        )
+        embed = _embed_function(config, chosen, device, warn=warn)
         source = build_source(config, warn=warn)  # only to find people who are in both
         for evaluator in build_evaluators(config, source, warn=warn):
             evaluation = found[evaluator.pairs.name] = evaluator(embed)
             if write:
                 write_evaluation(output, evaluator.pairs, evaluation)
     return found
+
+
+@dataclass(frozen=True)
+class TrainedNet:
+    """Attributes:
+    embed: uint8 [B, S, S, 3] -> float32 [B, D] of unit length.
+    image_size: S.
+    """
+
+    embed: EmbedFunction
+    image_size: int
+
+
+def open_net(
+    run_directory: Path | str, *, checkpoint: str = "last", warn: Warn = lambda text: None
+) -> TrainedNet:
+    """The net of a run, as it is evaluated."""
+    directory = Path(run_directory)
+    config = read_run_config(directory)
+    chosen = find_checkpoint(directory, checkpoint)
+    embed = _embed_function(config, chosen, choose_device(config.run.device), warn=warn)
+    return TrainedNet(embed, config.data.image_size)
+
+
+def _embed_function(
+    config: Config, checkpoint: Path, device: torch.device, *, warn: Warn
+) -> EmbedFunction:
+    embedder = load_embedder(config, load(checkpoint, groups=("averaged", "backbone")))
+    return make_embed_function(
+        embedder.to(device),
+        device,
+        flip=config.evaluation.flip,
+        autocast=build_precision(config, device, warn=warn),
+    )
 
 
 def load_embedder(config: Config, checkpoint: Checkpoint) -> nn.Module:

@@ -239,7 +239,7 @@ def refuse(good: Path, folder: Path, kind: Callable[..., list[str]], seed: int) 
         shutil.rmtree(folder)
     shutil.copytree(good, folder)
     path = folder / "step-00000002"
-    names = kind(path, random.Random(seed))  # noqa: S311
+    names = kind(path, random.Random(seed))
     with pytest.raises(CheckpointError) as caught:
         load(path)
     text = str(caught.value)
@@ -281,7 +281,7 @@ def test_all_ranks_refuse_with_the_same_words(
 ) -> None:
     shutil.copytree(good, tmp_path / "copy")
     path = tmp_path / "copy" / "step-00000002"
-    kind(path, random.Random(7))  # noqa: S311
+    kind(path, random.Random(7))
     found = on_ranks(load_all, 2, path)
     assert found[0] == found[1]
     assert found[0] != "nothing was noticed"

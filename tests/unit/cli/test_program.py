@@ -17,6 +17,7 @@ VERBS = (
     *("train", "plan", "demo", "evaluate", "report", "config", "import-config", "doctor"),
     "checkpoint",
     "bench",
+    "data",
 )
 
 

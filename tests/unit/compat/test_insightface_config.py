@@ -91,13 +91,13 @@ def test_partial_sgd(given: Callable[..., Path], capsys: pytest.CaptureFixture[s
     assert (schedule.epochs, schedule.warmup_epochs, schedule.decay) == (20, 2, "polynomial")
     assert (schedule.power, schedule.final_fraction) == (1, 0)
     assert (config.train.batch_size, config.train.log_every) == (2048, 10)
-    assert config.evaluation.every_steps == 1000
+    assert (config.evaluation.every_steps, config.evaluation.pairs) == (1000, "lfw.bin")
 
 
 def test_what_is_listed(given: Callable[..., Path]) -> None:
     found = convert(given(PARTIAL), ranks=16)
     assert found.not_understood == []
-    assert ".bin" in listed(found.not_mapped, "val_targets")
+    assert "one set, lfw.bin" in listed(found.not_mapped, "val_targets")
     assert f"schedule.steps = {42474557 // 2048 * 20}" in listed(found.differs, "num_image")
     assert "2059906" in listed(found.differs, "num_classes")
     assert "2048 on 16 GPUs" in listed(found.differs, "batch_size")

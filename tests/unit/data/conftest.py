@@ -51,6 +51,11 @@ def orl_tar() -> Path:
     return _real("orl.tar")
 
 
+@pytest.fixture
+def small_lfw_bin() -> Path:
+    return _real("format-samples/arcface_paddle-test_tipc/small_lfw.bin")
+
+
 def _real(name: str) -> Path:
     path = REAL_DATA / name
     if not path.is_file():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from manyface.base.errors import DataError
-from manyface.evaluate import lfw_pairs, synthetic_pairs
+from manyface.evaluate import PairEvaluator, bin_pairs, lfw_pairs, synthetic_pairs
 
 from .conftest import CodedSource
 
@@ -109,3 +109,18 @@ def test_list_and_images_that_do_not_fit_are_said(source: CodedSource) -> None:
         lfw_pairs(source, VIEW_2.replace("person 5", "stranger"))
     with pytest.raises(DataError, match="'person 2' has no image number 9"):
         lfw_pairs(source, VIEW_2.replace("person 2\t2\t3", "person 2\t2\t9"))
+
+
+def test_pairs_of_a_verification_set_are_in_its_order(source):
+    same = np.arange(23) % 3 == 0
+    pairs = bin_pairs(source, same, folds=10, name="lfw")
+    assert pairs.left.tolist() == list(range(0, 46, 2))
+    assert pairs.right.tolist() == list(range(1, 46, 2))
+    assert np.array_equal(pairs.same, same)
+    # scikit-learn's KFold(10, shuffle=False), by which the field cuts: larger folds first
+    assert np.bincount(pairs.fold).tolist() == [3, 3, 3, 2, 2, 2, 2, 2, 2, 2]
+    assert np.array_equal(pairs.fold, np.sort(pairs.fold))
+    assert pairs.identity_names() == []
+    assert PairEvaluator(pairs)._resampler.unit == "pairs"
+    with pytest.raises(DataError, match="23 pairs, too few for 24 folds"):
+        bin_pairs(source, same, folds=24, name="lfw")

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import simplejpeg
 import torch
 from safetensors.torch import save_file
 
 from manyface.base.errors import ConfigError, DataError
 from manyface.centers import RowAdamW
 from manyface.config import parse_config
+from manyface.data import VerificationSet, write_bin
 from manyface.data.synthetic import SyntheticFaces
 from manyface.heads import ClassBalanced, FullFC, PartialFC, Strata
 from manyface.margins import (
@@ -395,6 +397,7 @@ def test_made_up_faces_that_cannot_be_had_are_a_wrong_recipe(override, words):
         ("data.path=/nowhere", "data.path: no such data", "give the path"),
         ("data.people=nobody.txt", "data.people: cannot read", "give the path"),
         ("data.people=empty.txt", "data.people: the list of people is empty", "one name per line"),
+        ("data.keep=/nowhere", "data.keep: cannot read", "/nowhere"),
         ("evaluation.path=/nowhere", "evaluation.path: no such data", "give the path"),
         ("evaluation.pairs=absent.txt", "evaluation.pairs: cannot read", "give the path"),
         ("evaluation.pairs=empty.txt", "evaluation.pairs: the list of pairs is empty", "expected"),
@@ -461,3 +464,26 @@ def test_thread_count_is_put_back():
     with cpu_threads(0):
         assert torch.get_num_threads() == before
     assert torch.get_num_threads() == before
+
+
+def test_a_verification_set_is_recognised_by_its_content(tmp_path):
+    images = [np.full((32, 32, 3), 20 * number, np.uint8) for number in range(8)]
+    encoded = [simplejpeg.encode_jpeg(image) for image in images]
+    same = np.array([True, False, False, True])
+    write_bin(tmp_path / "agedb.set", VerificationSet(encoded, same))
+    config = tiny(f"evaluation.pairs={tmp_path / 'agedb.set'}")
+    pairs = build_pairs(config, warn=no_warning)
+    assert (pairs.name, len(pairs), pairs.fold.tolist()) == ("agedb", 4, [0, 0, 1, 1])
+    shown = pairs.source.load(pairs.right)
+    assert [int(image.float().mean().round()) for image in shown] == [20, 60, 100, 140]
+    warnings = []
+    build_evaluators(config, build_source(config, warn=no_warning), warn=warnings.append)
+    assert "nobody is named in agedb" in warnings[0]
+    with pytest.raises(DataError, match=r"evaluation\.pairs: agedb has 4 pairs, too few for 5"):
+        build_pairs(tiny(f"evaluation.pairs={tmp_path / 'agedb.set'}", "evaluation.folds=5"),
+                    warn=no_warning)  # fmt: skip
+
+
+def test_a_list_of_pairs_needs_photos():
+    with pytest.raises(ConfigError, match=r"data.path is 'synthetic'; set evaluation.path"):
+        build_pairs(tiny("evaluation.pairs=pairs.txt"), warn=no_warning)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
+from manyface.data.records.remote import Location
 
 Int64Array = npt.NDArray[np.int64]
 Warn = Callable[[str], None]
@@ -30,7 +31,7 @@ class Records(Protocol):
     """
 
     @property
-    def path(self) -> Path: ...
+    def path(self) -> Location: ...
     @property
     def identity_names(self) -> Sequence[str]: ...
     @property
@@ -67,7 +68,7 @@ class GroupedRecords(ABC):
     """The part that readers share: the grouping by person."""
 
     def __init__(
-        self, path: Path, *, identity_names: Sequence[str], images_per_identity: Sequence[int]
+        self, path: Location, *, identity_names: Sequence[str], images_per_identity: Sequence[int]
     ) -> None:
         self.path = path
         self.identity_names = identity_names
@@ -96,6 +97,10 @@ class GroupedRecords(ABC):
     def will_read(self, indices: Int64Array) -> None:
         """Of files of their own there is nothing worth asking for."""
         return
+
+    def text_names(self) -> Sequence[str]:
+        """Text files that came with the data, where their names are known."""
+        return []
 
     @property
     @abstractmethod

@@ -43,7 +43,7 @@ class FolderRecords(GroupedRecords):
             )
         names = people_of_folders(folders)
         check_distinct(names, str(path))
-        self._folders = folders
+        self._root, self._folders = path, folders
         super().__init__(path, identity_names=names, images_per_identity=counts)
 
     @staticmethod
@@ -78,7 +78,10 @@ class FolderRecords(GroupedRecords):
         return f"{self.path}/{self._folders[person]}/{self._file_names[index]}"
 
     def read_text(self, name: str) -> str:
-        return read_text_file(self.path / name)
+        return read_text_file(self._root / name)
+
+    def text_names(self) -> list[str]:
+        return [path.name for path in self._root.iterdir() if path.is_file()]
 
     @property
     def index_bytes(self) -> int:

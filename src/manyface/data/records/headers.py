@@ -10,13 +10,15 @@ with what they share. Sparse members are refused.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from manyface.base.errors import DataError
+from manyface.data.records.remote import Location, Readable
 
 BLOCK = 512
 _REGULAR = (b"0", b"\0", b"7")
 _HARD_LINK, _SYMBOLIC_LINK = b"1", b"2"
+_EXTENSIONS = (b"L", b"K", b"x")
+_LONGEST_EXTENSION = 1 << 20
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
@@ -34,26 +36,28 @@ class Member:
     shares: str | None = None
 
 
-def iterate_members(descriptor: int, path: Path) -> Iterator[Member]:
-    """Files and links of the open tar `descriptor`, in archive order; DataError if damaged."""
-    end = os.fstat(descriptor).st_size
+def iterate_members(file: Readable) -> Iterator[Member]:
+    """Files and links of the tar `file`, in archive order; DataError if damaged."""
+    path, end = file.path, file.size
     position = 0
     extended: dict[str, str] = {}
     while position < end:
-        header = os.pread(descriptor, BLOCK, position)
+        header = file.read(position, min(BLOCK, end - position))
         if not header.strip(b"\0"):
             return
         kind, size = _check_header(header, path, position)
         if "size" in extended:
-            size = int(extended["size"])
+            size = _size(extended["size"], path, position)
         content = position + BLOCK
         if kind in _WITHOUT_DATA:
             size = 0
+        if kind in _EXTENSIONS and size > _LONGEST_EXTENSION:
+            raise DataError(f"{path} is damaged: a name of {size} bytes at byte {position}")
         if content + size > end:
             raise DataError(f"{path} is cut off: a member at byte {position} ends past its end")
         position = content + -(-size // BLOCK) * BLOCK
-        if kind in (b"L", b"K", b"x"):
-            extended.update(_read_extension(kind, os.pread(descriptor, size, content), path))
+        if kind in _EXTENSIONS:
+            extended.update(_read_extension(kind, file.read(content, size), path))
         elif kind != b"g":
             name = extended.get("path") or _plain_name(header)
             if kind in _REGULAR and not name.endswith("/"):
@@ -63,6 +67,8 @@ def iterate_members(descriptor: int, path: Path) -> Iterator[Member]:
             elif kind == _SYMBOLIC_LINK:
                 yield Member(name, content, 0, "")
             extended = {}
+    if position > end:
+        raise DataError(f"{path} is cut off: its last member ends past its end")
 
 
 def is_tar_header(header: bytes) -> bool:
@@ -78,7 +84,7 @@ def _checksum_fits(header: bytes) -> bool:
     return sum(header[:148]) + sum(header[156:]) + 8 * ord(" ") == wanted  # the field as blanks
 
 
-def _check_header(header: bytes, path: Path, position: int) -> tuple[bytes, int]:
+def _check_header(header: bytes, path: Location, position: int) -> tuple[bytes, int]:
     if len(header) < BLOCK or not _checksum_fits(header):
         raise DataError(f"{path} is damaged or cut off: no valid tar header at byte {position}")
     kind = header[156:157]
@@ -88,6 +94,12 @@ def _check_header(header: bytes, path: Path, position: int) -> tuple[bytes, int]
         return kind, _number(header[124:136])
     except ValueError:
         raise DataError(f"{path} is damaged: a member without size at byte {position}") from None
+
+
+def _size(text: str, path: Location, position: int) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise DataError(f"{path} is damaged: a member without size at byte {position}")
+    return int(text)
 
 
 def _number(field: bytes) -> int:
@@ -108,7 +120,7 @@ def _text(field: bytes) -> str:
     return os.fsdecode(field.split(b"\0", 1)[0])
 
 
-def _read_extension(kind: bytes, content: bytes, path: Path) -> dict[str, str]:
+def _read_extension(kind: bytes, content: bytes, path: Location) -> dict[str, str]:
     if kind != b"x":
         return {"path" if kind == b"L" else "linkpath": _text(content)}
     values: dict[str, str] = {}

@@ -10,7 +10,7 @@ line twice counts once. Memory of the index: 8 bytes and the path per image, a f
 person.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from manyface.base.errors import DataError
@@ -29,7 +29,7 @@ class ListRecords(GroupedRecords):
         if not images_of:
             raise DataError(f"{path} names no image: expected lines of path, TAB, label or name")
         self._folder = path.parent
-        labels = _sorted_labels(images_of)
+        labels = sorted_labels(images_of)
         for label in labels:
             images_of[label].sort()
         self._paths = StringTable(image for label in labels for image in images_of[label])
@@ -53,7 +53,9 @@ class ListRecords(GroupedRecords):
         return self._paths.num_bytes + self.first_images.nbytes
 
 
-def _sorted_labels(labels: dict[str, list[str]]) -> list[str]:
+def sorted_labels(labels: Iterable[str]) -> list[str]:
+    """By number if all are numbers, else by name."""
+    labels = list(labels)
     try:
         return sorted(labels, key=lambda label: (int(label), label))
     except ValueError:

@@ -4,7 +4,9 @@ Names of people are compared after Unicode normalisation (NFC): an archive made 
 "José" with five code points, a list typed elsewhere with four, and both mean one person.
 """
 
+import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -80,3 +82,70 @@ def check_distinct(names: Sequence[str], where: str) -> None:
                 f"evened out; merge them or rename one"
             )
         seen.add(name)
+
+
+_CONTENTS = (
+    (b"\xff\xd8", ".jpg"),
+    (b"\x89PNG\r\n\x1a\n", ".png"),
+    (b"RIFF", ".webp"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tiff"),
+    (b"MM\0*", ".tiff"),
+    (b"P5", ".pgm"),
+    (b"P6", ".ppm"),
+)
+
+
+def suffix_of_content(head: bytes) -> str | None:
+    """The suffix of an image file that begins with `head`; None if it is of no known kind."""
+    return next((suffix for magic, suffix in _CONTENTS if head.startswith(magic)), None)
+
+
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@,()-]{0,99}")
+_UNSAFE_KINDS = frozenset(("Cc", "Cs", "Zl", "Zp"))  # control characters, all ends of lines
+_MAX_NAME_BYTES, _SHORTENED_BYTES = 200, 160  # in between is room for a number and a suffix
+
+
+def safe_name(raw: str) -> str:
+    """What a file or folder may be called that is to be named `raw`, from wherever that came.
+
+    One part of a path, of one line, neither hidden nor too long; most names stay as they are, and
+    what comes out stays as it is.
+    """
+    if _SAFE.fullmatch(raw) and not is_hidden(raw):
+        return raw
+    text = os.fsencode(raw).decode("utf-8", "backslashreplace")
+    kinds = map(unicodedata.category, text)
+    text = "".join(
+        "_" if sign in "/\\" or kind in _UNSAFE_KINDS else sign
+        for sign, kind in zip(text, kinds, strict=True)
+    )
+    inner = text.strip()  # readers of lists strip the labels
+    begin = text.index(inner) if inner else 0
+    text = "_" * begin + inner + "_" * (len(text) - begin - len(inner))
+    if not text or is_hidden(text) or text.startswith("#"):  # a comment in a list
+        text = f"_{text}"
+    return text if len(text.encode()) <= _MAX_NAME_BYTES else _shortened(text)
+
+
+def _shortened(text: str) -> str:
+    suffix = suffix_of(text) if is_image_name(text) else ""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    cut = text.encode()[: _SHORTENED_BYTES - len(digest) - len(suffix) - 1]
+    return f"{cut.decode(errors='ignore').rstrip()}-{digest}{suffix}"
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """`names`, made safe; of several that are the same, all but the first get numbers."""
+    wanted = [safe_name(name) for name in names]
+    taken, unique = set(wanted), []
+    seen: set[str] = set()
+    for name in wanted:
+        number, other = 2, name
+        while other in seen or (other != name and other in taken):
+            stem, suffix = (name.rpartition(".")[0], name[name.rfind(".") :])
+            other = f"{stem}-{number}{suffix}" if is_image_name(name) else f"{name}-{number}"
+            number += 1
+        seen.add(other)
+        unique.append(other)
+    return unique

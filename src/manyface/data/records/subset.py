@@ -7,7 +7,6 @@ nothing per image; 8 bytes per image kept once their order in the storage is ask
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,8 @@ import numpy.typing as npt
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Int64Array, Records, labels_of
 from manyface.data.records.naming import person_name
+from manyface.data.records.remote import Location
+from manyface.data.records.table import ChosenStrings
 
 _STRIDE = 1 << 20  # records of the full set looked at at once
 
@@ -26,7 +27,7 @@ class SubsetRecords(GroupedRecords):
         starts = full.first_images
         super().__init__(
             full.path,
-            identity_names=[full.identity_names[person] for person in kept.tolist()],
+            identity_names=ChosenStrings(full.identity_names, kept),
             images_per_identity=(starts[kept + 1] - starts[kept]).tolist(),
         )
         self._full, self._kept = full, kept
@@ -84,7 +85,7 @@ def select_records(
         people: names to keep; None keeps all. Each must exist. A name given twice counts once.
         min_images: people with fewer images are left out (after the choice by name).
     """
-    path: Path = records.path
+    path = records.path
     chosen = np.ones(len(records.identity_names), dtype=bool)
     if people is not None:
         chosen = _chosen_by_name(records.identity_names, list(people), path)
@@ -97,7 +98,9 @@ def select_records(
     return SubsetRecords(records, kept=np.flatnonzero(chosen))
 
 
-def _chosen_by_name(names: Sequence[str], people: list[str], path: Path) -> npt.NDArray[np.bool_]:
+def _chosen_by_name(
+    names: Sequence[str], people: list[str], path: Location
+) -> npt.NDArray[np.bool_]:
     wanted = {person_name(name) for name in people}
     if not wanted:
         raise DataError(f"the list of people for {path} is empty; name at least one")

@@ -12,7 +12,6 @@ archive is asked for.
 
 import logging
 import os
-import weakref
 from array import array
 from collections import Counter
 from collections.abc import Collection
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from manyface.base.errors import DataError
 from manyface.data.records.base import GroupedRecords, Warn, decode_text
+from manyface.data.records.files import PlainFile
 from manyface.data.records.headers import Member, iterate_members
 from manyface.data.records.naming import (
     check_distinct,
@@ -47,14 +47,11 @@ class TarRecords(GroupedRecords):
     """Images of the tar file `path`, one folder per person."""
 
     def __init__(self, path: Path, *, warn: Warn = log.warning) -> None:
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror}") from None
-        self.close = weakref.finalize(self, os.close, self._descriptor)
-        draft = _Draft.of(self._descriptor, path)
+        self._file = PlainFile(path)
+        self.close = self._file.close
+        draft = _Draft.of(self._file)
         if draft.shared:
-            draft = _Draft.of(self._descriptor, path, shared=draft.shared)
+            draft = _Draft.of(self._file, shared=draft.shared)
         if not draft.folders:
             raise DataError(f"no images in {path}: expected folders of persons inside the archive")
         if draft.loose:
@@ -95,7 +92,7 @@ class TarRecords(GroupedRecords):
         return by_folder, counts
 
     def read(self, index: int) -> bytes:
-        return os.pread(self._descriptor, int(self._sizes[index]), int(self._offsets[index]))
+        return self._file.read(int(self._offsets[index]), int(self._sizes[index]))
 
     def file_name(self, index: int) -> str:
         return self._file_names[index]
@@ -111,18 +108,21 @@ class TarRecords(GroupedRecords):
             raise DataError(f"no file {name!r} in {self.path}; other files in it: {known}")
         if member.size > _MAX_TEXT_BYTES:
             raise DataError(f"{self.path}:{name} has {member.size} bytes: not a list")
-        raw = os.pread(self._descriptor, member.size, member.offset)
+        raw = self._file.read(member.offset, member.size)
         return decode_text(raw, f"{self.path}:{name}")
 
     def from_storage(self, places: Int64Array) -> Int64Array:
         return self._by_offset[places]
 
     def will_read(self, indices: Int64Array) -> None:
-        will_need(self._descriptor, self._offsets[indices], self._sizes[indices])
+        will_need(self._file.descriptor, self._offsets[indices], self._sizes[indices])
 
     @cached_property
     def _by_offset(self) -> Int64Array:
         return np.argsort(self._offsets, kind="stable")
+
+    def text_names(self) -> list[str]:
+        return list(self._texts)
 
     @property
     def index_bytes(self) -> int:
@@ -149,10 +149,10 @@ class _Draft:
         self._ends = array("q", [0])
 
     @classmethod
-    def of(cls, descriptor: int, path: Path, *, shared: Collection[str] = ()) -> "_Draft":
+    def of(cls, file: PlainFile, *, shared: Collection[str] = ()) -> "_Draft":
         """The draft of a whole archive."""
         draft = cls(shared)
-        for member in iterate_members(descriptor, path):
+        for member in iterate_members(file):
             draft.add(member)
         return draft
 
@@ -195,7 +195,9 @@ class _Draft:
         self._ends.append(len(self._names))
 
     def file_names(self) -> StringTable:
-        return StringTable.from_parts(bytes(self._names), np.array(self._ends, dtype=np.int64))
+        return StringTable.from_parts(
+            np.frombuffer(self._names, np.uint8), np.array(self._ends, dtype=np.int64)
+        )
 
 
 def _parts(name: str) -> list[str]:

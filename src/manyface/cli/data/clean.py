@@ -1,0 +1,165 @@
+"""`manyface data clean`: wrong labels and split identities, found with a trained net."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from manyface.base.errors import WriteError
+from manyface.cli.console import make_console, warn, write_text
+from manyface.cli.data.shared import (
+    Checkpoint,
+    DataPath,
+    Displays,
+    Model,
+    Threads,
+    open_with_progress,
+)
+
+if TYPE_CHECKING:
+    from manyface.curate import Conflicts
+    from manyface.data.records import Records
+
+CONFLICTS = 1
+
+
+def clean(
+    path: DataPath,
+    model: Model,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", metavar="FILE.html", help="Write a page that shows the cases."),
+    ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep",
+            metavar="FILE",
+            help="Write a keep-list for data.keep, without wrong labels and strangers.",
+        ),
+    ] = None,
+    joins: Annotated[
+        Path | None,
+        typer.Option(
+            "--joins",
+            metavar="FILE.tsv",
+            help="Write the pairs of labels that are one person, for `data merge --joins`.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.tsv", help="Write every case.")
+    ] = None,
+    same_person: Annotated[
+        float | None,
+        typer.Option(help="Cosine from which two labels are one person. Default: measured."),
+    ] = None,
+    belongs: Annotated[
+        float | None,
+        typer.Option(help="Cosine from which an image belongs to a person. Default: measured."),
+    ] = None,
+    checkpoint: Checkpoint = "last",
+    threads: Threads = 0,
+) -> None:
+    """Look for images under the wrong person and people under two labels. Changes nothing.
+
+    Exit code 0: none found; 1: there are some.
+
+    \b
+    Examples:
+      manyface data clean faces/ --model runs/lfw --page conflicts.html
+      manyface data clean train.rec --model runs/lfw --keep keep.txt --joins joins.tsv
+    """
+    from manyface.curate import embed_set, find_conflicts
+    from manyface.data import DecodedImages
+    from manyface.data.records.kept import write_keep_list
+    from manyface.report.conflicts import render_conflicts
+    from manyface.report.document import write_page
+    from manyface.train.scoring import open_net
+
+    net = open_net(model, checkpoint=checkpoint, warn=warn)
+    records = open_with_progress(path)
+    source = DecodedImages(records, image_size=net.image_size, threads=threads, cache=0, warn=warn)
+    with Displays(path.name) as show:
+        images = embed_set(net.embed, source, progress=show("embedding"))
+        found = find_conflicts(
+            images,
+            same_person=same_person,
+            belongs=belongs,
+            told=lambda what, done, total: show(f"comparing {what} of")(done, total),
+        )
+    _print(found)
+    if page is not None:
+        write_page(render_conflicts(source, found, records.describe), page)
+        typer.echo(f"Wrote {page}")
+    if report is not None:
+        write_text(report, "".join(_lines(records, found)))
+    if joins is not None:
+        write_text(joins, "".join(_join_lines(records, found)))
+    if keep is not None:
+        dropped = [*found.wrong_labels.records.tolist(), *found.strangers.records.tolist()]
+        try:
+            write_keep_list(keep, records, dropped)
+        except OSError as error:
+            raise WriteError(keep, error) from error
+        typer.echo(f"Wrote {keep}: {len(dropped)} of {len(records)} records are left out")
+    if _count(found):
+        raise typer.Exit(CONFLICTS)
+
+
+def _count(found: "Conflicts") -> int:
+    cases = (found.wrong_labels.records, found.strangers.records, found.split.people)
+    return sum(map(len, cases))
+
+
+def _print(found: "Conflicts") -> None:
+    console, limits = make_console(), found.thresholds
+    for name, cases, limit in (
+        ("one person under two labels", len(found.split.people), limits.same_person),
+        ("images under the wrong label", len(found.wrong_labels.records), limits.belongs),
+        ("images like nobody", len(found.strangers.records), limits.by_chance),
+    ):
+        console.print(f"{cases:>9}  {name} (cosine {limit:.3f})")
+
+
+def _lines(records: "Records", found: "Conflicts") -> list[str]:
+    """Kind, where, whose it is now, whose it looks like, cosines."""
+    from manyface.data.records import labels_of
+
+    names, wrong, strange = records.identity_names, found.wrong_labels, found.strangers
+    lines = ["kind\twhere\tidentity\tother\tto_own\tto_other\n"]
+    lines += [
+        f"split\t\t{names[one]}\t{names[other]}\t\t{cosine:.4f}\n"
+        for (one, other), cosine in zip(
+            found.split.people.tolist(), found.split.cosines.tolist(), strict=True
+        )
+    ]
+    owners = labels_of(records.first_images, wrong.records).tolist()
+    lines += [
+        f"wrong\t{records.describe(record)}\t{names[own]}\t{names[other]}\t{here:.4f}\t{there:.4f}\n"
+        for record, own, other, here, there in zip(
+            wrong.records.tolist(),
+            owners,
+            wrong.people.tolist(),
+            wrong.to_own.tolist(),
+            wrong.to_other.tolist(),
+            strict=True,
+        )
+    ]
+    owners = labels_of(records.first_images, strange.records).tolist()
+    lines += [
+        f"stranger\t{records.describe(record)}\t{names[own]}\t\t{here:.4f}\t\n"
+        for record, own, here in zip(
+            strange.records.tolist(), owners, strange.to_own.tolist(), strict=True
+        )
+    ]
+    return lines
+
+
+def _join_lines(records: "Records", found: "Conflicts") -> list[str]:
+    names = records.identity_names
+    return [
+        f"{names[one]}\t{names[other]}\t{cosine:.4f}\n"
+        for (one, other), cosine in zip(
+            found.split.people.tolist(), found.split.cosines.tolist(), strict=True
+        )
+    ]

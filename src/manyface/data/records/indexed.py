@@ -1,0 +1,87 @@
+"""A store with its index: records grouped by person, read one by one, checked as they are read."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from manyface.data.records.base import GroupedRecords, Int64Array, Warn
+from manyface.data.records.index import RecordIndex, checksum_of, open_index
+from manyface.data.records.remote import Location
+from manyface.data.records.store import RecordStore, ScanProgress, no_progress
+
+log = logging.getLogger(__name__)
+
+_NUM_NAMED = 3
+
+
+class DamagedRecordError(OSError):
+    """The bytes of a record are not those that the index has the checksum of."""
+
+
+class IndexedRecords(GroupedRecords):
+    """Records of `store`.
+
+    Args:
+        store: of any format.
+        index: of it; opened, or built and kept, if left out.
+        warn: gets a line where records had to be left out.
+    """
+
+    def __init__(
+        self,
+        store: RecordStore,
+        *,
+        index: RecordIndex | None = None,
+        warn: Warn = log.warning,
+        progress: ScanProgress = no_progress,
+    ) -> None:
+        self.store = store
+        self.index = index or open_index(store, progress=progress)
+        self.path: Location = store.path
+        self.identity_names: Sequence[str] = self.index.identity_names
+        self.first_images: Int64Array = self.index.starts
+        if self.index.names is not None:
+            store.bind(self.index.names)
+        if self.index.num_faults:
+            first = "; ".join(self.index.faults[:_NUM_NAMED])
+            warn(f"{store.path}: {self.index.num_faults} records are left out: {first}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process opens the files and the kept index itself; what was left out is known.
+        return _reopen, (type(self.store), self.path)
+
+    def read(self, index: int) -> bytes:
+        ordinal = self.index.in_storage(index)
+        place, size = int(self.index.places[ordinal]), int(self.index.sizes[ordinal])
+        data = self.store.read(place, size)
+        if self.index.checksums is not None and checksum_of(data) != self.index.checksums[ordinal]:
+            raise DamagedRecordError(
+                "its bytes are not those that its checksum was taken of: the file is damaged"
+            )
+        return data
+
+    def file_name(self, index: int) -> str:
+        """The last part of its name; of a record without a name, its number in the store."""
+        ordinal = self.index.in_storage(index)
+        if self.index.names is None:
+            return str(ordinal)
+        return self.index.names[ordinal].rpartition("/")[2]
+
+    def describe(self, index: int) -> str:
+        ordinal = self.index.in_storage(index)
+        where = self.store.describe(int(self.index.places[ordinal]))
+        return f"{where} ({self.index.names[ordinal]})" if self.index.names else where
+
+    def read_text(self, name: str) -> str:
+        return self.store.read_text(name)
+
+    def from_storage(self, places: Int64Array) -> Int64Array:
+        return self.index.from_storage(places)
+
+    @property
+    def index_bytes(self) -> int:
+        return self.index.num_bytes
+
+
+def _reopen(kind: type[RecordStore], path: Location) -> IndexedRecords:
+    return IndexedRecords(kind(path), warn=lambda _: None)

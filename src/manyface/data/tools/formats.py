@@ -1,0 +1,78 @@
+"""The formats that a set can be written in: which class writes each, and how its path looks.
+
+The one table to add a format to. Writers are imported when they are needed, because some want
+libraries that are not everybody's.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from manyface.base.errors import ConfigError
+from manyface.data.records.writer import RecordWriter
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one format is written.
+
+    Attributes:
+        writer: module and class below manyface.data.records.
+        suffixes: of paths that mean this format; the first is added to a path without one.
+        in_order: records lie in the order in which they were written, so shuffling means something.
+    """
+
+    writer: str
+    suffixes: tuple[str, ...]
+    in_order: bool
+
+    def open(self, path: Path, **options: Any) -> RecordWriter:
+        """A writer for `path`."""
+        module, _, name = self.writer.partition(":")
+        made: RecordWriter = getattr(import_module(f"manyface.data.records.{module}"), name)(
+            path, **options
+        )
+        return made
+
+
+FORMATS = {
+    "folder": Format("plain_writers:FolderWriter", (), in_order=False),
+    "list": Format("plain_writers:ListWriter", (".txt", ".lst", ".list", ".tsv"), in_order=False),
+    "tar": Format("plain_writers:TarWriter", (".tar",), in_order=False),
+    "recordio": Format("recordio:RecordIOWriter", (".rec",), in_order=True),
+    "lmdb": Format("lmdb:LmdbWriter", (".lmdb",), in_order=True),
+    "shards": Format("shards:ShardWriter", (".shards",), in_order=True),
+    "parquet": Format("parquet_writer:ParquetWriter", (".parquet",), in_order=True),
+}
+
+
+def format_for(path: Path, wanted: str | None) -> str:
+    """The format of a set that is to be called `path`: the wanted one, or that of its suffix.
+
+    Raises:
+        ConfigError: there is no such format, or it cannot be told.
+    """
+    if wanted is not None:
+        if wanted not in FORMATS:
+            raise ConfigError(f"--to {wanted!r}: there are {', '.join(FORMATS)}")
+        return wanted
+    for name, about in FORMATS.items():
+        if path.suffix in about.suffixes:
+            return name
+    if path.suffix and not path.is_dir():
+        raise ConfigError(
+            f"{path}: no format has the suffix {path.suffix!r}; say which with --to "
+            f"({', '.join(FORMATS)})"
+        )
+    return "folder"
+
+
+def path_for(path: Path, form: str) -> Path:
+    """`path`, with a suffix where the format needs one: a folder gets `train.rec` inside."""
+    suffixes = FORMATS[form].suffixes
+    if form == "recordio" and path.suffix != ".rec":
+        return path / "train.rec"
+    if form in ("list", "tar") and not path.suffix:
+        return path.with_name(path.name + suffixes[0])
+    return path

@@ -1,0 +1,43 @@
+"""The frame of every page: one file that holds all it shows, and fetches nothing."""
+
+from contextlib import suppress
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from manyface.base.errors import WriteError
+
+# The browser itself refuses to fetch anything: styles and pictures come with the page.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def document(title: str, body: str) -> str:
+    """The page as text; `body` is HTML already."""
+    style = files("manyface.report").joinpath("style.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)} \u00b7 manyface</title>\n<style>\n{style}</style></head>\n"
+        f"<body><main>{body}</main></body></html>\n"
+    )
+
+
+def header(kind: str, heading: str) -> str:
+    """The first thing on a page."""
+    return f"<header><p>{escape(kind)}</p><h1>{escape(heading)}</h1></header>"
+
+
+def write_page(page: str, output: Path) -> Path:
+    """Write `page` whole, or leave what was there; WriteError if it cannot be written."""
+    beside = output.with_name(f".{output.name}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(page, encoding="utf-8")
+        beside.replace(output)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise WriteError(output, error) from error
+    return output

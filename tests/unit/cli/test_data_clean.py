@@ -1,0 +1,67 @@
+"""`manyface data clean`: what it prints and writes, with a net that sees colours."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from colour_net import SIDE, embed
+from PIL import Image
+
+from manyface.cli import main
+from manyface.train.scoring import TrainedNet
+
+
+@pytest.fixture
+def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """40 people of five photos: p3 and p30 are one, p7's first photo is of p8."""
+    monkeypatch.setattr(
+        "manyface.train.scoring.open_net", lambda *args, **rest: TrainedNet(embed, SIDE)
+    )
+    rng = np.random.default_rng(0)
+    looks = rng.integers(40, 215, (40, 4, 4, 3))
+    looks[30] = looks[3]
+    for person in range(40):
+        folder = tmp_path / "faces" / f"p{person}"
+        folder.mkdir(parents=True)
+        for photo in range(5):
+            look = looks[8] if (person, photo) == (7, 0) else looks[person]
+            noisy = np.clip(look + rng.integers(-25, 25, look.shape), 0, 255).astype(np.uint8)
+            pixels = noisy.repeat(SIDE // 4, axis=0).repeat(SIDE // 4, axis=1)
+            Image.fromarray(pixels).save(folder / f"{photo}.png")
+    return tmp_path / "faces"
+
+
+def test_conflicts_are_printed_and_written(faces, tmp_path, capsys):
+    out = {name: tmp_path / name for name in ("page.html", "keep.txt", "joins.tsv", "cases.tsv")}
+    words = ["data", "clean", str(faces), "--model", "run"]
+    options = zip(("--page", "--keep", "--joins", "--report"), out.values(), strict=True)
+    assert main([*words, *(str(word) for pair in options for word in pair)]) == 1
+    printed = capsys.readouterr().out
+    assert "1  one person under two labels" in printed
+    assert "1  images under the wrong label" in printed
+    assert out["joins.tsv"].read_text().startswith("p3\tp30\t0.9")
+    assert out["keep.txt"].read_text().splitlines()[1:] == ["p7\t0.png"]
+    kinds = [line.split("\t")[0] for line in out["cases.tsv"].read_text().splitlines()]
+    assert kinds == ["kind", "split", "wrong"]
+    page = out["page.html"].read_text()
+    assert page.count("<img") == 3 + 3 + 1 + 3 + 3
+    assert "p7/0.png" in page
+
+
+def test_limits_can_be_given(faces, capsys):
+    words = ["data", "clean", str(faces), "--model", "run"]
+    assert main([*words, "--same-person", "1.1", "--belongs", "1.1"]) == 1  # a stranger now
+    printed = capsys.readouterr().out
+    assert "0  one person under two labels (cosine 1.100)" in printed
+    assert "1  images like nobody" in printed
+
+
+def test_too_few_images_to_measure(tmp_path, monkeypatch, capsys, faces):
+    for person in range(30):
+        for photo in faces.joinpath(f"p{person}").glob("[2-4].png"):
+            photo.unlink()
+    words = ["data", "clean", str(faces), "--model", "run"]
+    assert main(words) == 1
+    assert "give a limit of your own" in capsys.readouterr().err
+    main([*words, "--same-person", "0.9"])
+    assert "1  one person under two labels" in capsys.readouterr().out
