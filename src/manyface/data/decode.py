@@ -24,6 +24,8 @@ UInt8Array = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 16 << 20  # a phone photograph fits; 48 MiB decoded
 PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
+_FRAME = b"\xff\xc0\x00\x11\x08"  # baseline, 17 bytes, 8 bits a sample; then height, width, colours
+_HEAD_BYTES = 2048
 _SHRINK_FROM = 4  # JPEGs this many times larger than needed are decoded at a fraction of their size
 
 
@@ -68,6 +70,8 @@ def _decode(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array 
 
 def _decode_jpeg(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8Array | None:
     try:
+        if out is not None and _decode_plain(data, out, max_pixels):
+            return None
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(height, width, max_pixels)
         if colorspace in ("YCbCr", "Gray", "RGB"):
@@ -80,6 +84,21 @@ def _decode_jpeg(data: bytes, out: UInt8Array | None, max_pixels: int) -> UInt8A
         if "extraneous bytes" not in str(error):
             raise UnreadableImageError(f"damaged JPEG ({error})") from error
     return _decode_with_pillow(data, out, max_pixels)
+
+
+def _decode_plain(data: bytes, out: UInt8Array, max_pixels: int) -> bool:
+    """Decode a baseline JPEG of three colours and of the size of `out`, as nearly all aligned faces
+    are; False for others, and for one behind a thumbnail.
+
+    simplejpeg would tell the size too, but gives up the interpreter's lock meanwhile, and threads
+    that decode would wait for it once more.
+    """
+    side = len(out)
+    place = data.find(_FRAME + struct.pack(">HHB", side, side, 3), 0, _HEAD_BYTES)
+    if place < 0 or data.find(b"\xff\xd8", 2, place) >= 0 or side**2 > max_pixels:
+        return False
+    found: UInt8Array = simplejpeg.decode_jpeg(data, buffer=out)
+    return found.shape == out.shape
 
 
 def _decode_with_simplejpeg(

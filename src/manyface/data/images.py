@@ -15,7 +15,7 @@ Small sets stay in memory once decoded, since decoding again each epoch takes co
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -191,33 +191,45 @@ class DecodedImages:
         _resize_all(pending, images)
 
     def _decode_or_replace(self, index: int, out: UInt8Array) -> UInt8Array | None:
-        for candidate in self._candidates(index):
-            if candidate in self.bad_images:
-                continue
+        if index not in self.bad_images:  # the usual case, and the one that has to be quick
             try:
-                data = self.records.read(candidate)
-                return decode_image(data, out=out, max_pixels=self._max_pixels)
-            except UnreadableImageError as error:
-                reason = str(error)
-            except OSError as error:
-                reason = error.strerror or str(error)
-            if not self._substitute:
-                raise DataError(
-                    f"{self.records.describe(candidate)}: {reason}; images of pairs are never "
-                    "replaced by others: replace the file or take its pairs out of the list"
-                )
-            self.bad_images.add(candidate, self.records.describe(candidate), reason)
-        self.bad_images.shown_grey(self._candidates(index))
+                return self._decode_record(index, out)
+            except (UnreadableImageError, OSError) as error:
+                self._note(index, error)
+        return self._replaced(index, out)
+
+    def _decode_record(self, index: int, out: UInt8Array) -> UInt8Array | None:
+        return decode_image(self.records.read(index), out=out, max_pixels=self._max_pixels)
+
+    def _replaced(self, index: int, out: UInt8Array) -> UInt8Array | None:
+        """The next image of the same person that can be used, else grey."""
+        others = self._others(index)
+        for other in others:
+            if other not in self.bad_images:
+                try:
+                    return self._decode_record(other, out)
+                except (UnreadableImageError, OSError) as error:
+                    self._note(other, error)
+        self.bad_images.shown_grey([index, *others])
         out[...] = _GREY
         return None
 
-    def _candidates(self, index: int) -> Iterator[int]:
-        """`index`, then the others of the same person, cyclic."""
-        yield index
+    def _note(self, index: int, error: Exception) -> None:
+        """An image is unusable: count it, or stop where nothing may stand in for it."""
+        strerror = error.strerror if isinstance(error, OSError) else None
+        where, reason = self.records.describe(index), strerror or str(error)
+        if not self._substitute:
+            raise DataError(
+                f"{where}: {reason}; images of pairs are never replaced by others: replace the "
+                "file or take its pairs out of the list"
+            )
+        self.bad_images.add(index, where, reason)
+
+    def _others(self, index: int) -> list[int]:
+        """The other records of the same person, from this one on, cyclic."""
         person = int(labels_of(self.records.first_images, np.array([index]))[0])
         first, end = self.records.first_images[person : person + 2].tolist()
-        yield from range(index + 1, end)
-        yield from range(first, index)
+        return [*range(index + 1, end), *range(first, index)]
 
 
 def _resize_all(

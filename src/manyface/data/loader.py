@@ -55,8 +55,8 @@ class Batch:
     finish: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, kw_only=True)
 
     def images_on(self, device: torch.device) -> torch.Tensor:
-        """float32 [B, 3, S, S] in [-1, 1] on `device`, which is not waited for."""
-        images = self.images.to(device, non_blocking=True)
+        """float32 [B, 3, S, S] in [-1, 1] on `device`; a CUDA GPU is not waited for."""
+        images = self.images.to(device, non_blocking=device.type == "cuda")
         return images if self.finish is None else self.finish(images)
 
 

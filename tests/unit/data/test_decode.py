@@ -160,3 +160,35 @@ def test_the_size_is_capped_before_decoding():
     with pytest.raises(UnreadableImageError, match="50x40 pixels; expected 1 to 1999"):
         decode(jpeg, max_pixels=1999)
     assert decode(jpeg, max_pixels=2000).shape == (40, 50, 3)
+
+
+def jpeg(size: int) -> bytes:
+    pixels = smooth_pixels(height=size, width=size)
+    return encode(Image.fromarray(pixels), "JPEG", quality=95)
+
+
+def test_the_frame_of_a_thumbnail_is_not_that_of_the_image():
+    """A JPEG that begins with another one of the wanted size, as cameras write them."""
+    small = jpeg(24)
+    for size in (24, 40, 16):
+        image = jpeg(size)
+        both = image[:2] + b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small + image[2:]
+        out = np.zeros((24, 24, 3), np.uint8)
+        found = decode_image(both, out=out)
+        expected = decode_image(image, out=np.zeros((size, size, 3), np.uint8))
+        assert expected is None
+        assert (found is None) == (size == 24)
+        assert (out if found is None else found).shape == (size, size, 3)
+        plain = np.zeros((size, size, 3), np.uint8)
+        decode_image(image, out=plain)
+        assert np.array_equal(out if found is None else found, plain)
+
+
+def test_a_frame_that_lies_in_other_data_is_not_believed():
+    frame = b"\xff\xc0\x00\x11\x08" + (24).to_bytes(2, "big") * 2 + b"\x03"
+    comment = b"\xff\xfe" + (len(frame) + 2).to_bytes(2, "big") + frame
+    image = jpeg(16)
+    out = np.zeros((24, 24, 3), np.uint8)
+    found = decode_image(image[:2] + comment + image[2:], out=out)
+    assert found is not None
+    assert found.shape == (16, 16, 3)
