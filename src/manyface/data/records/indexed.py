@@ -53,7 +53,10 @@ class IndexedRecords(GroupedRecords):
     def read(self, index: int) -> bytes:
         ordinal = self.index.in_storage(index)
         place, size = int(self.index.places[ordinal]), int(self.index.sizes[ordinal])
-        data = self.store.read(place, size)
+        try:
+            data = self.store.read(place, size)
+        except (IndexError, OverflowError):  # of a place that no file has
+            raise self.index.damaged("places") from None
         if self.index.checksums is not None and checksum_of(data) != self.index.checksums[ordinal]:
             raise DamagedRecordError(
                 "its bytes are not those that its checksum was taken of: the file is damaged"
