@@ -290,3 +290,23 @@ def test_an_array_that_lost_its_name_is_damage(tmp_path):
     path.write_bytes(path.read_bytes().replace(b'"order": {', b'"ordes": {'))
     assert read_all(IndexedRecords(store)) == first
     assert store.scans == 2
+
+
+def test_files_that_change_while_they_are_read(tmp_path):
+    class Growing(ListedStore):
+        def scan(self, faults, progress):
+            yield from super().scan(faults, progress)
+            self.mark = "2"
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        open_index(Growing(tmp_path / "a", [4, 2]))
+    assert not index_paths(tmp_path / "a")[0].exists()
+
+
+def test_checksums_of_files_that_have_changed_are_not_kept(tmp_path):
+    store = ListedStore(tmp_path / "a", [1, 0])
+    index = open_index(store).with_checksums(np.zeros(2, np.uint32))
+    store.mark = "2"
+    assert keep_index(index, store) is None
+    assert open_index(store).checksums is None
+    assert store.scans == 2

@@ -181,8 +181,10 @@ def open_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> R
 
 
 def keep_index(index: RecordIndex, store: RecordStore) -> Path | None:
-    """Save `index` as that of `store`; where, or None if no place can be written."""
-    index.notes["fingerprint"] = store.fingerprint()
+    """Save `index` as that of `store`; where, or None if no place can be written, or if the files
+    are no longer those that it was made of."""
+    if index.notes.get("fingerprint") != store.fingerprint():
+        return None
     for path in index_paths(store.path):
         with suppress(OSError), _one_at_a_time(path):
             index.save(path)
@@ -203,21 +205,25 @@ def index_paths(location: Location) -> list[Path]:
 
 
 def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
-    """Scan the store; DataError if there is no record in it, or it cannot be read."""
+    """Scan the store; DataError if there is no record in it, it cannot be read, or it changes."""
     faults = Faults()
     draft = _Draft()
     try:
+        fingerprint = store.fingerprint()
         for found in store.scan(faults, progress):
             draft.add(found.places, found.sizes, found.people, found.names)
+        changed = store.fingerprint() != fingerprint
     except OSError as error:
         raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
+    if changed:
+        raise DataError(f"{store.path} changed while it was read; begin again when it is complete")
     if not draft.count:
         first = f"; the first thing left out: {faults.first[0]}" if faults.first else ""
         raise DataError(f"{store.path} holds no image that could be read{first}")
     notes = {
         "format": _FORMAT,
         "kind": store.kind,
-        "fingerprint": store.fingerprint(),
+        "fingerprint": fingerprint,
         "num_faults": str(faults.count),
         "faults": json.dumps(faults.first),
         "fault_kinds": json.dumps(faults.kinds),
