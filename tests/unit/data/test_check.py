@@ -229,8 +229,10 @@ def test_header_records_without_the_first_and_in_the_place_of_a_photo(tmp_path):
 
 
 def test_index_files(tmp_path):
-    path = write_rec(tmp_path / "a.rec", two_each([0, 1]), only={0, 1, 2})
+    path = write_rec(tmp_path / "a.rec", two_each([0, 1]), only={0, 1, 3})
     assert kinds_of(path) == {"index-file": 1, "identity-single": 1}
+    path = write_rec(tmp_path / "short.rec", two_each([0, 1]), only={0, 1, 2})
+    assert kinds_of(path) == {"index-file": 1}  # it is not used, and all records are there
     path.with_suffix(".idx").write_text("0\t0\n1\t17\n")
     assert kinds_of(path) == {"index-file": 1}
 

@@ -226,3 +226,87 @@ def test_load_says_no_to_what_is_none(tmp_path):
     path.write_bytes(b"\2\0\0\0\0\0\0\0{}")
     with pytest.raises(ValueError, match="not an index"):
         RecordIndex.load(path)
+
+
+def _flipped(path, name, bit):
+    """Flip one bit of the array `name` in the file of an index."""
+    raw = bytearray(path.read_bytes())
+    length = int.from_bytes(raw[:8], "little")
+    start, _ = json.loads(raw[8 : 8 + length])[name]["data_offsets"]
+    raw[8 + length + start + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("bit", [0, 3, 65, 127])
+@pytest.mark.parametrize("name", ["starts", "people.text", "people.ends", "numbers"])
+def test_damaged_people_are_noticed_when_it_is_opened(tmp_path, name, bit):
+    people = [9, 5, 9] if name == "numbers" else ["Zoe" * 6, "Ann", "Zoe" * 6]
+    store = ListedStore(tmp_path / "a", people)
+    first = read_all(IndexedRecords(store))
+    _flipped(index_paths(tmp_path / "a")[0], name, bit)
+    assert read_all(IndexedRecords(store)) == first
+    assert store.scans == 2
+
+
+@pytest.mark.parametrize("bit", [0, 1, 9, 31])
+@pytest.mark.parametrize("name", ["order", "ranks"])
+def test_no_record_is_given_to_another_person(tmp_path, name, bit):
+    store = ListedStore(tmp_path / "a", [4, 2, 4, 2])
+    open_index(store)
+    _flipped(index_paths(tmp_path / "a")[0], name, bit)
+    records = IndexedRecords(store)
+    with pytest.raises(DataError, match=r"a\.manyface-index is damaged .*; delete it"):
+        read_all(records)
+    if name == "ranks" and bit > 1:
+        with pytest.raises(DataError, match="delete it"):
+            records.from_storage(np.arange(4))
+
+
+@pytest.mark.parametrize("name", ["places", "sizes", "labels", "order", "names.text", "names.ends"])
+def test_verify_sees_damage_anywhere(tmp_path, name):
+    store = ListedStore(tmp_path / "a", [4, 2, 4, 2], names=["a", "b", "c", "d"])
+    open_index(store).verify()
+    _flipped(index_paths(tmp_path / "a")[0], name, 68 if name == "names.ends" else 4)
+    with pytest.raises(DataError, match=rf"is damaged \({name}\)"):
+        open_index(store).verify()
+
+
+@pytest.mark.parametrize("error", [IndexError, OverflowError])
+def test_a_place_that_cannot_be_is_damage(tmp_path, error, monkeypatch):
+    records = IndexedRecords(ListedStore(tmp_path / "a", [4]))
+
+    def read(place, size):
+        raise error
+
+    monkeypatch.setattr(records.store, "read", read)
+    with pytest.raises(DataError, match=r"is damaged \(places\)"):
+        records.read(0)
+
+
+def test_an_array_that_lost_its_name_is_damage(tmp_path):
+    store = ListedStore(tmp_path / "a", [4, 2, 4])
+    path = index_paths(tmp_path / "a")[0]
+    first = read_all(IndexedRecords(store))
+    path.write_bytes(path.read_bytes().replace(b'"order": {', b'"ordes": {'))
+    assert read_all(IndexedRecords(store)) == first
+    assert store.scans == 2
+
+
+def test_files_that_change_while_they_are_read(tmp_path):
+    class Growing(ListedStore):
+        def scan(self, faults, progress):
+            yield from super().scan(faults, progress)
+            self.mark = "2"
+
+    with pytest.raises(DataError, match="changed while it was read"):
+        open_index(Growing(tmp_path / "a", [4, 2]))
+    assert not index_paths(tmp_path / "a")[0].exists()
+
+
+def test_checksums_of_files_that_have_changed_are_not_kept(tmp_path):
+    store = ListedStore(tmp_path / "a", [1, 0])
+    index = open_index(store).with_checksums(np.zeros(2, np.uint32))
+    store.mark = "2"
+    assert keep_index(index, store) is None
+    assert open_index(store).checksums is None
+    assert store.scans == 2

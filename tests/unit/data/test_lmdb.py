@@ -290,3 +290,27 @@ def test_lfw(lfw_tar, tmp_path):
 @pytest.mark.slow
 def test_all_of_lfw(lfw_tar, tmp_path):
     stores.check_lfw(make, tmp_path / "lfw", lfw_tar, None)
+
+
+def test_one_key_with_two_labels(tmp_path):
+    write_lmdb(tmp_path / "a", [(b"k", ffc_datum(JPEG)), (b"l", ffc_datum(JPEG))])
+    (tmp_path / "a" / "a_kv.txt").write_text("k 1\nl 2\nk 1\n")
+    assert len(open_records(tmp_path / "a")) == 2
+    (tmp_path / "a" / "a_kv.txt").write_text("k 1\nl 2\nk 3\n")
+    with pytest.raises(DataError, match=r"a_kv.txt gives 1 keys two labels \(first: 1 in entry 1"):
+        open_records(tmp_path / "a")
+
+
+@pytest.mark.parametrize(("label", "people"), [(3, ["Ann", "Bob"]), (2, ["2", "3"])])
+def test_names_come_only_from_a_list_that_fits(tmp_path, label, people, monkeypatch):
+    monkeypatch.setattr("manyface.data.records.lmdb._CHUNK", 1)
+    pairs = [(b"00", write_datum(JPEG, 2)), (b"01", write_datum(JPEG, 3))]
+    path = write_lmdb(tmp_path / "a", pairs)
+    lines = ["0\t2\tAnn/x.jpg\n", f"1\t{label}\t{'Bob' if label == 3 else 'Ann'}/y.jpg\n"]
+    (path / "a.lst").write_text("".join(lines))
+    told = []
+    records = open_records(path, warn=told.append)
+    assert list(records.identity_names) == people
+    names = ["x.jpg", "y.jpg"] if label == 3 else ["00", "01"]
+    assert [records.file_name(i) for i in range(2)] == names
+    assert len(told) == (label == 2)

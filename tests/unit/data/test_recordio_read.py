@@ -127,7 +127,9 @@ def test_an_index_of_other_data_is_not_used(tmp_path):
     told = []
     records = open_records(path, warn=told.append)
     assert content(records) == {str(i): [b"image"] for i in range(5)}
+    assert len(told) == 1  # and no record is left out
     assert "train.idx does not fit train.rec" in told[0]
+    assert records.index.num_faults == 0
 
 
 @pytest.mark.parametrize("index", ["no numbers", "1\t2\t3\n", "", "-1\t-4\n", "9" * 40 + "\t0\n"])
@@ -146,7 +148,7 @@ def test_cut_off_and_damaged_in_the_middle(tmp_path, index):
     told = []
     records = open_records(path, warn=told.append)
     assert sorted(content(records)) == sorted(str(i) for i in range(19) if i != 10)
-    assert "left out" in told[0]
+    assert "left out" in told[-1]
 
 
 def test_nothing_but_rubbish_after_the_magic(tmp_path):
@@ -178,3 +180,53 @@ def test_written_and_read(tmp_path):
     records = open_records(tmp_path / "a.rec")
     assert content(records) == {"Ann": [b"y.jpg"], "José": [b"x.jpg", b"z.jpg"]}
     assert (tmp_path / "property").read_text() == "2,112,112\n3\n"
+
+
+@pytest.mark.parametrize("last", [b"image", b"abcd" + MAGIC_BYTES * 2])
+def test_an_index_that_ends_before_the_records(tmp_path, last):
+    images = [b"image"] * 4 + [last]
+    path = write_rec(tmp_path / "a", [pack(i, image) for i, image in enumerate(images)])
+    told, lines = [], path.with_suffix(".idx").read_text().splitlines(keepends=True)
+    assert len(open_records(path, warn=told.append)) == 5
+    assert not told
+    path.with_suffix(".idx").write_text("".join(lines[:-1]))
+    assert len(open_records(path, warn=told.append)) == 5
+    assert "train.idx ends before train.rec" in told[0]
+
+
+def test_padding_behind_the_last_record(tmp_path):
+    path = write_rec(tmp_path / "a", [pack(i, b"image") for i in range(3)])
+    path.write_bytes(path.read_bytes() + bytes(4))
+    told = []
+    assert len(open_records(path, warn=told.append)) == 3
+    assert not told
+
+
+LINES = ["0\t7\tAnn/a.jpg\n", "1\t7\tAnn/b.jpg\n", "2\t8\tBob/c.jpg\n"]
+
+
+@pytest.mark.parametrize("other", [None, "2\t7\tAnn/c.jpg\n", "3\t8\tBob/c.jpg\n", ""])
+def test_names_come_only_from_a_list_that_fits_every_record(tmp_path, other, monkeypatch):
+    monkeypatch.setattr("manyface.data.records.recordio._CHUNK", 2)
+    path = write_rec(tmp_path / "a", [pack(label, b"x") for label in (7, 7, 8)])
+    lines = LINES if other is None else [*LINES[:2], other]
+    path.with_suffix(".lst").write_text("".join(lines))
+    told = []
+    records = open_records(path, warn=told.append)
+    if other is None:
+        assert list(records.identity_names) == ["Ann", "Bob"]
+        assert [records.file_name(i) for i in range(3)] == ["a.jpg", "b.jpg", "c.jpg"]
+        assert not told
+    else:
+        assert list(records.identity_names) == ["7", "8"]
+        assert [records.file_name(i) for i in range(3)] == ["0", "1", "2"]
+        assert "train.lst does not name every record" in told[0]
+        assert len(told) == 1
+
+
+def test_an_image_too_large_for_a_part_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("manyface.data.records.recordio.LENGTH_BITS", 10)
+    writer = RecordIOWriter(tmp_path / "a.rec", identity_names=["Ann"])
+    with pytest.raises(DataError, match=r"a\.rec: big\.jpg of 'Ann': a part of 2024 bytes"):
+        writer.add(bytes(2000), person=0, name="big.jpg")
+    writer.close()

@@ -13,7 +13,7 @@ processes of a machine share its pages, and strings are read when they are asked
 and for the people `starts` (I64 [P + 1]) and `order` (U32 [N], the records person by person): 0.48
 GB for 100M images of 10M people. Where records lie grouped already, `ranks` and `order` are left
 out. From 2^32 records on, the latter two are U64. Names of people and records are a text and the
-ends of its parts. The file is laid out as safetensors are; `docs/formats/index.md` has the rest.
+ends of its parts. The file's layout is that of index_file.py; `docs/formats/index.md` has the rest.
 
 An index belongs to files of one name, size and time. It is written under another name and renamed;
 processes that want one at the same time wait for the first of them.
@@ -28,7 +28,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +35,13 @@ import xxhash
 
 from manyface.base.errors import DataError
 from manyface.data.records.files import new_file
+from manyface.data.records.index_file import (
+    Arrays,
+    check_arrays,
+    map_arrays,
+    write_arrays,
+    wrong_hash,
+)
 from manyface.data.records.naming import check_distinct
 from manyface.data.records.remote import Location
 from manyface.data.records.store import (
@@ -50,11 +56,6 @@ from manyface.data.records.table import NumberNames, StringTable
 
 SUFFIX = ".manyface-index"
 _FORMAT = "manyface-index-1"
-_LARGEST_HEADER = 64 << 20
-_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
-_CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 class RecordIndex:
@@ -65,10 +66,13 @@ class RecordIndex:
         checksums: uint32 [N], or None where nobody has read the records yet.
         starts: int64 [P + 1], first record of each person when grouped, then N.
         num_faults, faults: what the scan left out, and the first of it.
+        path: of the file that it is mapped from, if it is.
     """
 
-    def __init__(self, arrays: Arrays, notes: Mapping[str, str]) -> None:
-        self._arrays, self.notes = arrays, dict(notes)
+    def __init__(
+        self, arrays: Arrays, notes: Mapping[str, str], *, path: Path | None = None
+    ) -> None:
+        self._arrays, self.notes, self.path = arrays, dict(notes), path
         self.places, self.sizes = arrays["places"], arrays["sizes"]
         self.labels, self.starts = arrays["labels"], arrays["starts"]
         self.checksums = arrays.get("checksums")
@@ -108,12 +112,33 @@ class RecordIndex:
         return sum(array.nbytes for array in self._arrays.values())
 
     def in_storage(self, record: int) -> int:
-        """Where in the storage order the `record` lies."""
-        return record if self._order is None else int(self._order[record])
+        """Where in the storage order the `record` lies; DataError if that is damaged."""
+        if self._order is None or self._ranks is None:
+            return record
+        ordinal = int(self._order[record])
+        # The two are inverse to each other: a bit that has flipped in either is noticed.
+        if ordinal >= len(self) or self._ranks[ordinal] != record:
+            raise self.damaged("order")
+        return ordinal
 
     def from_storage(self, ordinals: Int64Array) -> Int64Array:
-        """Records by their ordinals in the storage: int64 [B] -> int64 [B]."""
-        return ordinals if self._ranks is None else self._ranks[ordinals].astype(np.int64)
+        """Records by their ordinals in the storage: int64 [B] -> int64 [B]; DataError as above."""
+        if self._order is None or self._ranks is None:
+            return ordinals
+        records = self._ranks[ordinals].astype(np.int64)
+        if len(records) and not 0 <= records.min() <= records.max() < len(self):
+            raise self.damaged("ranks")
+        return records
+
+    def verify(self) -> None:
+        """DataError if an array of the file is not what was written; reads all of it."""
+        if self.path is not None and (name := wrong_hash(self._arrays, self.notes)) is not None:
+            raise self.damaged(name)
+
+    def damaged(self, name: str) -> DataError:
+        """What to raise where the array `name` says what cannot be."""
+        where = "the index" if self.path is None else self.path
+        return DataError(f"{where} is damaged ({name}); delete it, it is made again")
 
     def with_checksums(self, checksums: UInt32Array) -> "RecordIndex":
         """The same, with `checksums` [N] in storage order."""
@@ -122,25 +147,16 @@ class RecordIndex:
     def save(self, path: Path) -> None:
         """Write the file `path` whole or not at all; OSError if it cannot be."""
         with new_file(path) as file:
-            ordered = sorted(self._arrays.items(), key=lambda item: -item[1].dtype.itemsize)
-            file.write(_header(dict(ordered), self.notes))
-            for _, array in ordered:
-                file.write(np.ascontiguousarray(array).view(np.uint8).data)
+            write_arrays(file, self._arrays, self.notes)
 
     @classmethod
     def load(cls, path: Path) -> "RecordIndex":
         """Map the file `path`; ValueError if it is none or damaged, OSError if unreadable."""
-        raw = np.memmap(path, np.uint8, mode="r")
-        length = int.from_bytes(raw[:8].tobytes(), "little")
-        if not 2 <= length <= min(_LARGEST_HEADER, len(raw) - 8):
-            raise ValueError("no header")
-        header = json.loads(raw[8 : 8 + length].tobytes())
-        notes = header.pop("__metadata__", {})
+        arrays, notes = map_arrays(path)
         if notes.get("format") != _FORMAT:
             raise ValueError("not an index of this version")
-        arrays = {name: _array(raw[8 + length :], entry) for name, entry in header.items()}
-        _check(arrays)
-        return cls(arrays, notes)
+        check_arrays(arrays, notes)
+        return cls(arrays, notes, path=path)
 
 
 def checksum_of(data: bytes) -> int:
@@ -165,8 +181,10 @@ def open_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> R
 
 
 def keep_index(index: RecordIndex, store: RecordStore) -> Path | None:
-    """Save `index` as that of `store`; where, or None if no place can be written."""
-    index.notes["fingerprint"] = store.fingerprint()
+    """Save `index` as that of `store`; where, or None if no place can be written, or if the files
+    are no longer those that it was made of."""
+    if index.notes.get("fingerprint") != store.fingerprint():
+        return None
     for path in index_paths(store.path):
         with suppress(OSError), _one_at_a_time(path):
             index.save(path)
@@ -187,21 +205,25 @@ def index_paths(location: Location) -> list[Path]:
 
 
 def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
-    """Scan the store; DataError if there is no record in it, or it cannot be read."""
+    """Scan the store; DataError if there is no record in it, it cannot be read, or it changes."""
     faults = Faults()
     draft = _Draft()
     try:
+        fingerprint = store.fingerprint()
         for found in store.scan(faults, progress):
             draft.add(found.places, found.sizes, found.people, found.names)
+        changed = store.fingerprint() != fingerprint
     except OSError as error:
         raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
+    if changed:
+        raise DataError(f"{store.path} changed while it was read; begin again when it is complete")
     if not draft.count:
         first = f"; the first thing left out: {faults.first[0]}" if faults.first else ""
         raise DataError(f"{store.path} holds no image that could be read{first}")
     notes = {
         "format": _FORMAT,
         "kind": store.kind,
-        "fingerprint": store.fingerprint(),
+        "fingerprint": fingerprint,
         "num_faults": str(faults.count),
         "faults": json.dumps(faults.first),
         "fault_kinds": json.dumps(faults.kinds),
@@ -336,35 +358,3 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.unlink(missing_ok=True)
-
-
-def _header(arrays: Arrays, notes: Mapping[str, str]) -> bytes:
-    header: dict[str, Any] = {"__metadata__": dict(notes)}
-    offset = 0
-    for name, array in arrays.items():
-        span = [offset, offset + array.nbytes]
-        header[name] = {"dtype": _CODES[array.dtype], "shape": [len(array)], "data_offsets": span}
-        offset = span[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _array(data: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> npt.NDArray[Any]:
-    dtype, (length,), (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    if not 0 <= start <= end <= len(data) or end - start != length * np.dtype(dtype).itemsize:
-        raise ValueError("cut off")
-    return data[start:end].view(dtype)
-
-
-def _check(arrays: Arrays) -> None:
-    """The arrays fit each other; their content is taken as written."""
-    count = len(arrays["places"])
-    for name in ("sizes", "labels", "checksums", "order", "ranks"):
-        if name in arrays and len(arrays[name]) != count:
-            raise ValueError(f"{name} does not fit")
-    starts = arrays["starts"]
-    if len(starts) < 2 or starts[0] != 0 or starts[-1] != count:
-        raise ValueError("starts do not fit")
-    if "people.ends" not in arrays and len(arrays["numbers"]) != len(starts) - 1:
-        raise ValueError("people do not fit")

@@ -7,7 +7,7 @@ from typing import Any
 from manyface.data.records.base import GroupedRecords, Int64Array, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
 from manyface.data.records.remote import Location
-from manyface.data.records.store import RecordStore, ScanProgress, no_progress
+from manyface.data.records.store import ABOUT_FILES, RecordStore, ScanProgress, no_progress
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,8 @@ class IndexedRecords(GroupedRecords):
         self.first_images: Int64Array = self.index.starts
         if self.index.names is not None:
             store.bind(self.index.names)
-        if self.index.num_faults:
-            first = "; ".join(self.index.faults[:_NUM_NAMED])
-            warn(f"{store.path}: {self.index.num_faults} records are left out: {first}")
+        for text in _what_to_say(self.index):
+            warn(f"{store.path}: {text}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens the files and the kept index itself; what was left out is known.
@@ -53,7 +52,10 @@ class IndexedRecords(GroupedRecords):
     def read(self, index: int) -> bytes:
         ordinal = self.index.in_storage(index)
         place, size = int(self.index.places[ordinal]), int(self.index.sizes[ordinal])
-        data = self.store.read(place, size)
+        try:
+            data = self.store.read(place, size)
+        except (IndexError, OverflowError):  # of a place that no file has
+            raise self.index.damaged("places") from None
         if self.index.checksums is not None and checksum_of(data) != self.index.checksums[ordinal]:
             raise DamagedRecordError(
                 "its bytes are not those that its checksum was taken of: the file is damaged"
@@ -81,6 +83,16 @@ class IndexedRecords(GroupedRecords):
     @property
     def index_bytes(self) -> int:
         return self.index.num_bytes
+
+
+def _what_to_say(index: RecordIndex) -> list[str]:
+    """What is odd about files, and how many records are left out."""
+    faults = list(zip(index.fault_kinds, index.faults, strict=True))
+    said = [text for kind, text in faults if kind == ABOUT_FILES]
+    if index.num_faults:
+        first = [text for kind, text in faults if kind != ABOUT_FILES][:_NUM_NAMED]
+        said.append(f"{index.num_faults} records are left out: {'; '.join(first)}")
+    return said
 
 
 def _reopen(kind: type[RecordStore], path: Location) -> IndexedRecords:

@@ -17,6 +17,7 @@ Written are FFC's: keys "0000000000", "0000000001", ... in the order of the reco
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,8 +30,9 @@ from manyface.data.records.btree import Entry, Tree, is_lmdb
 from manyface.data.records.datum import parse_datum, write_datum
 from manyface.data.records.files import PlainFile, only_file
 from manyface.data.records.naming import is_hidden, person_name, suffix_of_content
-from manyface.data.records.packing_list import PackingList
+from manyface.data.records.packing_list import CONTRADICTS, PackingList, named_by
 from manyface.data.records.store import (
+    ABOUT_FILES,
     Collector,
     Faults,
     Found,
@@ -40,6 +42,7 @@ from manyface.data.records.store import (
     as_label,
     fingerprint_of,
 )
+from manyface.data.records.table import StringTable
 from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
 from manyface.data.unpickle import PickledArray, unpickle
 
@@ -79,6 +82,18 @@ class LmdbStore(RecordStore):
 
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         self._list = None if self.list_file is None else PackingList.read(self.list_file)
+        parts = self._parts(faults, progress)
+        if self._list is None or self.list_file is None:
+            yield from parts
+            return
+        fits, named = named_by(self._list, ((_compact(part), _as_keys(part)) for part in parts))
+        if not fits:
+            faults.add(f"{self.list_file.name} {CONTRADICTS}", kind=ABOUT_FILES)
+            self._list = None
+        yield from named
+
+    def _parts(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+        """The records as they lie, named by their keys."""
         if self._tree.get(_NUM_SAMPLES) is not None:
             records = self._numbered(faults)
         else:
@@ -92,10 +107,10 @@ class LmdbStore(RecordStore):
                 faults.add(f"{key[:60]!r}: {error}")
             if len(found) == _CHUNK:
                 done += _CHUNK
-                yield self._named(found.take())
+                yield found.take()
                 progress(done, self._tree.num_entries)
         if len(found):
-            yield self._named(found.take())
+            yield found.take()
 
     def read(self, place: int, size: int) -> bytes:
         data = self._file.read(place & ~_PICKLED, size)
@@ -155,17 +170,6 @@ class LmdbStore(RecordStore):
             raise ValueError("it holds bare pixels; only encoded images (JPEG, PNG, ...) are read")
         return datum.offset, datum.size, datum.label
 
-    def _named(self, found: Found) -> Found:
-        """With file names from the list where the keys are its numbers."""
-        if self._list is None or found.names is None:
-            return found
-        try:
-            keys = np.array([int(key) for key in found.names], np.int64)
-        except (ValueError, OverflowError):
-            self._list = None
-            return found
-        return Found(found.places, found.sizes, found.people, self._list.file_names(keys))
-
 
 class KeyLabels:
     """Labels by key, of a file with lines "key label": 16 bytes per record.
@@ -173,7 +177,7 @@ class KeyLabels:
     Keys are known by 64 bits of their hash: that two of 17 million share them has odds of 1e-5.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or gives a key two labels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -193,6 +197,15 @@ class KeyLabels:
         keys, found = np.array(hashes, np.uint64), np.array(labels, np.int64)
         order = np.argsort(keys, kind="stable")
         self._keys, self._labels = keys[order], found[order]
+        twice = self._keys[1:] == self._keys[:-1]
+        contradicting = np.flatnonzero(twice & (self._labels[1:] != self._labels[:-1]))
+        if len(contradicting):
+            first = int(contradicting[0])
+            raise DataError(
+                f"{path} gives {len(contradicting)} keys two labels (first: "
+                f"{self._labels[first]} in entry {order[first] + 1}, {self._labels[first + 1]} in "
+                f"entry {order[first + 1] + 1}); remove one of the two lines"
+            )
 
     def get(self, key: bytes) -> int:
         """The label of `key`; ValueError if it has none."""
@@ -201,6 +214,18 @@ class KeyLabels:
         if place == len(self._keys) or self._keys[place] != digest:
             raise ValueError("its key is not in the list of labels")
         return int(self._labels[place])
+
+
+def _compact(found: Found) -> Found:
+    return replace(found, names=StringTable(found.names or ()))
+
+
+def _as_keys(found: Found) -> Int64Array | None:
+    """The keys as numbers; None if they are none."""
+    try:
+        return np.array([int(key) for key in found.names or ()], np.int64)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _within(entries: Iterator[Entry], prefix: bytes) -> Iterator[Entry]:

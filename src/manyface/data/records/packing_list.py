@@ -2,19 +2,23 @@
 
 Lines between tabs: key, label, path as im2rec writes them, or key, path, label as insightface does.
 It is no part of the format and may belong to other data, so it is taken only where all of it fits:
-every line can be read, every label has one folder, every folder one label, every key its line.
+every line can be read, every label has one folder, every folder one label, every key its line,
+and that line the label of the record. Else nobody gets a name from it.
 """
 
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from manyface.data.records.naming import person_name
-from manyface.data.records.store import Int64Array
+from manyface.data.records.store import Found, Int64Array
 from manyface.data.records.table import StringTable
+
+CONTRADICTS = "does not name every record with the label it has, and was not used"
 
 
 class PackingList:
@@ -22,15 +26,17 @@ class PackingList:
     keys: int64 [n], ascending.
     """
 
-    def __init__(self, keys: Int64Array, names: StringTable, folders: dict[int, str]) -> None:
+    def __init__(
+        self, keys: Int64Array, labels: Int64Array, names: StringTable, folders: dict[int, str]
+    ) -> None:
         self._order = np.argsort(keys, kind="stable")
-        self.keys = keys[self._order]
+        self.keys, self._labels = keys[self._order], labels[self._order]
         self._names, self._folders = names, folders
 
     @classmethod
     def read(cls, path: Path) -> "PackingList | None":
         """The list in the file `path`; None if there is none, or it contradicts itself."""
-        keys, ends, names = array("q"), array("q", [0]), bytearray()
+        keys, labels, ends, names = array("q"), array("q"), array("q", [0]), bytearray()
         folders: dict[int, str] = {}
         try:
             with path.open(encoding="utf-8", errors="surrogateescape") as lines:
@@ -39,6 +45,7 @@ class PackingList:
                     if folders.setdefault(label, folder) != folder:
                         return None
                     keys.append(key)
+                    labels.append(label)
                     names += os.fsencode(name)
                     ends.append(len(names))
         except (OSError, ValueError, IndexError, OverflowError):
@@ -47,19 +54,45 @@ class PackingList:
             return None
         text = np.frombuffer(names, np.uint8)
         table = StringTable.from_parts(text, np.frombuffer(ends, np.int64))
-        return cls(np.frombuffer(keys, np.int64), table, folders)
+        return cls(np.frombuffer(keys, np.int64), np.frombuffer(labels, np.int64), table, folders)
 
     def person_names(self, numbers: Int64Array) -> list[str] | None:
         """Folders of labels: int64 [P]; None if one has none."""
         names = [self._folders.get(number, "") for number in numbers.tolist()]
         return names if all(names) else None
 
+    def fits(self, found: Found, keys: Int64Array) -> bool:
+        """Whether each of the records `found`, of `keys` [n], has a line with its own label."""
+        places = self._places(keys)
+        return (
+            isinstance(found.people, np.ndarray)
+            and bool((self.keys[places] == keys).all())
+            and bool((self._labels[places] == found.people).all())
+        )
+
     def file_names(self, keys: Int64Array) -> Sequence[str]:
-        """Last parts of the paths of `keys`, int64 [n]; "" where it has none."""
-        places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-        known = self.keys[places] == keys
-        found = zip(self._order[places].tolist(), known.tolist(), strict=True)
-        return [self._names[place] if there else "" for place, there in found]
+        """Last parts of the paths of `keys`, int64 [n], all of which have a line."""
+        return [self._names[place] for place in self._order[self._places(keys)].tolist()]
+
+    def _places(self, keys: Int64Array) -> Int64Array:
+        return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+
+
+def named_by(
+    listed: PackingList, parts: Iterable[tuple[Found, Int64Array | None]]
+) -> tuple[bool, Iterator[Found]]:
+    """Whether `listed` fits all records, and these: with the names of their files if it does.
+
+    Args:
+        parts: some records with their keys, int64 [n]; None where they have none. All are held,
+            about 30 bytes a record and their names, since the last of them decides about the first.
+    """
+    held = list(parts)
+    if not all(keys is not None and listed.fits(found, keys) for found, keys in held):
+        return False, (found for found, _ in held)
+    return True, (
+        replace(found, names=listed.file_names(keys)) for found, keys in held if keys is not None
+    )
 
 
 def _parse(line: str) -> tuple[int, int, str, str]:

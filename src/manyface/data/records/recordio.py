@@ -25,7 +25,6 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,8 +33,9 @@ import numpy.typing as npt
 
 from manyface.base.errors import DataError
 from manyface.data.records.files import PlainFile, only_file
-from manyface.data.records.packing_list import PackingList
+from manyface.data.records.packing_list import CONTRADICTS, PackingList, named_by
 from manyface.data.records.store import (
+    ABOUT_FILES,
     LARGEST_IMAGE,
     Faults,
     Found,
@@ -89,14 +89,26 @@ class RecordIOStore(RecordStore):
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         frames, keys = self._frames(faults)
         self._list = None if keys is None else PackingList.read(self.list_file)
+        parts = self._parts(frames, keys, faults, progress)
+        if self._list is None:
+            yield from (found for found, _ in parts)
+            return
+        fits, named = named_by(self._list, parts)
+        if not fits:
+            faults.add(f"{self.list_file.name} {CONTRADICTS}", kind=ABOUT_FILES)
+            self._list = None
+        yield from named
+
+    def _parts(
+        self, frames: UInt64Array, keys: Int64Array | None, faults: Faults, progress: ScanProgress
+    ) -> Iterator[tuple[Found, Int64Array | None]]:
+        """The records and their keys."""
         self._headers = HeaderRecords()
         data = self._file.map()
         for start in range(0, len(frames), _CHUNK):
             part = slice(start, start + _CHUNK)
             found, kept = self._found(frames[part], data, faults)
-            if keys is not None and self._list is not None:
-                found = replace(found, names=self._list.file_names(keys[part][kept]))
-            yield found
+            yield found, None if keys is None else keys[part][kept]
             progress(min(part.stop, len(frames)), len(frames))
 
     def read(self, place: int, size: int) -> bytes:
@@ -114,9 +126,12 @@ class RecordIOStore(RecordStore):
         return None if self._list is None else self._list.person_names(numbers)
 
     def unlisted(self, progress: ScanProgress) -> int:
-        """Records that lie in the file and that its index does not name; 0 without an index."""
+        """Records between others that the index does not name; 0 without one, or if it is not used
+        (which the scan has said)."""
         entries = read_index(self.index_file) if self.index_file.is_file() else None
         if entries is None or not self._begin_records(entries[0]):
+            return 0
+        if not self._reaches_end(entries[0]):
             return 0
         listed, missing = entries[0], 0
         for count, frame in enumerate(walk(self._file, Faults()), start=1):
@@ -130,12 +145,12 @@ class RecordIOStore(RecordStore):
         """Where records begin, ascending, and their keys: from the index if all of it fits."""
         if self.index_file.is_file():
             entries = read_index(self.index_file)
-            if entries is not None and self._begin_records(entries[0]):
+            fits = entries is not None and self._begin_records(entries[0])
+            if entries is not None and fits and self._reaches_end(entries[0]):
                 return entries
-            faults.add(
-                f"{self.index_file.name} does not fit {self.path.name} and was not used",
-                kind="index-file",
-            )
+            what = "ends before" if fits else "does not fit"
+            text = f"{self.index_file.name} {what} {self.path.name} and was not used"
+            faults.add(text, kind=ABOUT_FILES)
         return np.fromiter(walk(self._file, faults), np.uint64), None
 
     def _begin_records(self, frames: UInt64Array) -> bool:
@@ -147,6 +162,20 @@ class RecordIOStore(RecordStore):
         data = self._file.map()
         parts = (frames[i : i + _CHUNK] for i in range(0, len(frames), _CHUNK))
         return all((_words(data, part) == MAGIC).all() for part in parts)
+
+    def _reaches_end(self, frames: UInt64Array) -> bool:
+        """Whether no record begins behind the last of `frames`, those that the index names.
+
+        What does not fill a frame is padding; a last record that is cut off ends behind the end.
+        """
+        frame = int(frames[-1])
+        while frame + _FRAME <= self._file.size:
+            magic, word = struct.unpack("<II", self._file.read(frame, _FRAME))
+            length = word & (1 << LENGTH_BITS) - 1
+            frame += _FRAME + length + -length % 4
+            if magic != MAGIC or word >> LENGTH_BITS in (WHOLE, LAST):
+                break
+        return frame + _FRAME > self._file.size
 
     def _found(
         self, frames: UInt64Array, data: npt.NDArray[np.uint8], faults: Faults
@@ -406,15 +435,20 @@ class RecordIOWriter(RecordWriter):
             header = HEADER.pack(2, 0, key, 0) + struct.pack("<ff", person, 1)
         else:
             header = HEADER.pack(0, float(person), key, 0)
-        self._write(key, header + image)
+        try:
+            self._write(key, header + image)
+        except ValueError as error:
+            who = f"{name} of {self.identity_names[person]!r}"
+            raise DataError(f"{self.path}: {who}: {error}; leave it out") from None
         path = os.fsencode(f"{self.identity_names[person]}/{name}")
         self._files[2].write(b"%d\t%d\t%s\n" % (key, person, path))
         self._count += 1
 
     def _write(self, key: int, payload: bytes) -> None:
         records, index, _ = self._files
+        framed = frame(payload)
         index.write(b"%d\t%d\n" % (key, records.length))
-        records.write(frame(payload))
+        records.write(framed)
 
     def _check_photo(self, image: bytes, person: int) -> None:
         if not image:

@@ -26,6 +26,7 @@ UInt64Array = npt.NDArray[np.uint64]
 
 LARGEST_IMAGE = 1 << 28  # bytes of one encoded image; whatever claims to be larger is damaged
 _NUM_KEPT = 1000
+ABOUT_FILES = "index-file"  # the kind of fault that costs no record
 
 # Called now and then with the records done so far and how many there are (None: not known).
 ScanProgress = Callable[[int, int | None], None]
@@ -70,7 +71,8 @@ class Faults:
 
     @property
     def count(self) -> int:
-        return self.counts.total()
+        """Of those that cost a record, or a stretch of the file."""
+        return self.counts.total() - self.counts[ABOUT_FILES]
 
     def add(self, what: str, *, kind: str = "left-out") -> None:
         self.counts[kind] += 1

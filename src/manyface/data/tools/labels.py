@@ -22,6 +22,7 @@ def check_labels(records: Records, cases: Cases, progress: ScanProgress) -> None
     """Everything of this file."""
     _check_singles(records, cases)
     if isinstance(records, IndexedRecords):
+        records.index.verify()
         _add_faults(records.index, cases)
         if records.index.numbers is not None:
             _check_gaps(records.index.numbers, cases)
