@@ -162,3 +162,11 @@ def test_files_among_the_images_are_counted_and_lists_beside_them_are_not(write_
         (record,) = caplog.records
         assert "3 files are left out, they are no images (.heic: 2, .txt: 1)" in record.message
         assert "convert photos to JPEG" in record.message
+
+
+def test_a_file_larger_than_any_image_is_not_read(write_faces):
+    root = write_faces({"Ann": 2})
+    with (root / "Ann" / "0001.jpg").open("wb") as file:
+        file.truncate(20 << 30)  # takes no room
+    with pytest.raises(OSError, match="more than any image"):
+        open_records(root).read(0)

@@ -1,7 +1,5 @@
 """Whole batches decoded by threads; broken images replaced; small sets cached."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +8,7 @@ from PIL import Image
 from manyface.base.errors import DataError
 from manyface.config import parse_config
 from manyface.data import DecodedImages, open_records, read_pairs, select_records
+from manyface.data.records.files import read_whole
 from manyface.train.build import build_pairs
 
 
@@ -122,14 +121,13 @@ def test_a_recipe_s_pairs_are_not_substituted(write_faces):
 
 def test_an_unreadable_file_counts_as_broken(write_faces, monkeypatch):
     source = source_of(write_faces({"Ann": 9}), warn=lambda _: None)
-    real_read = Path.read_bytes
 
-    def refuse(path):
+    def refuse(path, *, limit):
         if path.name == "0001.jpg":
             raise PermissionError(13, "Permission denied", str(path))
-        return real_read(path)
+        return read_whole(path, limit=limit)
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("manyface.data.records.folder.read_whole", refuse)
     images = source.load(np.array([0, 1]))
     assert torch.equal(images[0], images[1])
     assert "Permission denied" in source.bad_images.reasons[0]
