@@ -24,7 +24,8 @@ import numpy as np
 from provenance import write_result
 
 from manyface.data.records.index import RecordIndex, build_index
-from manyface.data.records.recordio import HEADER, RecordIOStore, frame
+from manyface.data.records.recordio import RecordIOStore
+from manyface.data.records.recordio_frames import HEADER, frame
 from manyface.data.records.store import Faults, Found, RecordStore, ScanProgress, no_progress
 
 CHUNK = 1 << 20

@@ -21,7 +21,9 @@ from pathlib import Path
 from manyface.base.errors import DataError
 from manyface.data.records.index import build_index
 from manyface.data.records.indexed import IndexedRecords
-from manyface.data.records.recordio import HEADER, RecordIOStore, RecordIOWriter, frame
+from manyface.data.records.recordio import RecordIOStore
+from manyface.data.records.recordio_frames import HEADER, frame
+from manyface.data.records.recordio_writer import RecordIOWriter
 
 MAGIC = struct.pack("<I", 0xCED7230A)
 SECONDS = 2.0

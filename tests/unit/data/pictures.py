@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from manyface.data.records.recordio import RecordIOWriter
+from manyface.data.records.recordio_writer import RecordIOWriter
 
 
 def smooth_pixels(seed: int, *, size: int = 112) -> np.ndarray:

@@ -15,7 +15,7 @@ from pictures import encoded, face, smooth_pixels, write_folder, write_recordio
 from manyface.cli.program import main
 from manyface.data.records import open_records
 from manyface.data.records.kept import select_kept
-from manyface.data.records.recordio import HEADER, frame
+from manyface.data.records.recordio_frames import HEADER, frame
 from manyface.data.tools.check import CheckOptions, check_records
 from manyface.data.tools.defects import COLUMNS, KINDS
 from manyface.data.tools.near import MAX_BITS, near_pairs

@@ -18,7 +18,7 @@ from manyface.data.records import open_records
 from manyface.data.records.kept import select_kept, write_keep_list
 from manyface.data.records.naming import is_hidden, safe_name, unique_names
 from manyface.data.records.plain_writers import FolderWriter, TarWriter
-from manyface.data.records.recordio import RecordIOWriter
+from manyface.data.records.recordio_writer import RecordIOWriter
 from manyface.data.records.writer import DraftFile
 from manyface.data.tools import convert as module
 from manyface.data.tools.convert import ConvertOptions, convert

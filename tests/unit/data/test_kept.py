@@ -9,7 +9,7 @@ from pictures import face, write_folder
 from manyface.base.errors import DataError
 from manyface.data.records import open_records
 from manyface.data.records.kept import HEADER, KeptRecords, escaped, select_kept, write_keep_list
-from manyface.data.records.recordio import RecordIOWriter
+from manyface.data.records.recordio_writer import RecordIOWriter
 
 
 class Numbers:

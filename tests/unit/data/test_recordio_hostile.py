@@ -4,7 +4,8 @@ import struct
 
 from manyface.data.records.files import PlainFile
 from manyface.data.records.index import build_index
-from manyface.data.records.recordio import HEADER, RecordIOStore, frame, read_index, walk
+from manyface.data.records.recordio import RecordIOStore
+from manyface.data.records.recordio_frames import HEADER, frame, read_index, walk
 from manyface.data.records.store import Faults
 
 

@@ -9,7 +9,8 @@ import pytest
 from manyface.base.errors import DataError
 from manyface.data.decode import decode_image
 from manyface.data.records import open_records
-from manyface.data.records.recordio import HEADER, MAGIC_BYTES, RecordIOWriter, frame
+from manyface.data.records.recordio_frames import HEADER, MAGIC_BYTES, frame
+from manyface.data.records.recordio_writer import RecordIOWriter
 
 
 def pack(label, image, *, key=0):
@@ -225,7 +226,7 @@ def test_names_come_only_from_a_list_that_fits_every_record(tmp_path, other, mon
 
 
 def test_an_image_too_large_for_a_part_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("manyface.data.records.recordio.LENGTH_BITS", 10)
+    monkeypatch.setattr("manyface.data.records.recordio_frames.LENGTH_BITS", 10)
     writer = RecordIOWriter(tmp_path / "a.rec", identity_names=["Ann"])
     with pytest.raises(DataError, match=r"a\.rec: big\.jpg of 'Ann': a part of 2024 bytes"):
         writer.add(bytes(2000), person=0, name="big.jpg")

@@ -13,7 +13,8 @@ import numpy as np
 from manyface.data.records import FolderRecords, IndexedRecords, ListRecords, Records
 from manyface.data.records.index import RecordIndex
 from manyface.data.records.naming import is_hidden, is_image_name
-from manyface.data.records.recordio import LARGEST_LABEL, RecordIOStore
+from manyface.data.records.recordio import RecordIOStore
+from manyface.data.records.recordio_frames import LARGEST_LABEL
 from manyface.data.records.store import Int64Array, ScanProgress
 from manyface.data.tools.defects import Cases
 
