@@ -35,6 +35,7 @@ from manyface.data.source import ImageSource, Int64Array
 from manyface.data.transforms import Augmentation, augment
 from manyface.parallel import Shard
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -182,7 +183,7 @@ def step_numbers(start: int, stop: int | None) -> Iterator[int]:
 
 
 def made_ahead(
-    make: Callable[[int], T], steps: Iterator[int], *, prefetch: int, workers: int
+    make: Callable[[S], T], steps: Iterator[S], *, prefetch: int, workers: int
 ) -> Iterator[T]:
     """make(k) of every step in order, begun up to `prefetch` steps early by `workers` threads."""
     if prefetch == 0:
@@ -191,7 +192,7 @@ def made_ahead(
 
 
 def _in_threads(
-    make: Callable[[int], T], steps: Iterator[int], *, prefetch: int, workers: int
+    make: Callable[[S], T], steps: Iterator[S], *, prefetch: int, workers: int
 ) -> Generator[T, None, None]:
     pending: deque[Future[T]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="loader", initializer=use_one_core) as pool:

@@ -1,14 +1,11 @@
 """Every record of a set once, read and looked at by threads, handed out in the order of storage."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import TypeVar
 
 import numpy as np
 
-from manyface.base.threads import use_one_core
+from manyface.data.loader import made_ahead
 from manyface.data.records import Records
 from manyface.data.records.store import Int64Array
 
@@ -25,17 +22,7 @@ def in_storage_order(records: Records) -> Callable[[int, int], Int64Array]:
 def mapped(work: Callable[[Int64Array], T], chunks: Iterator[Int64Array], *, threads: int
            ) -> Iterator[T]:  # fmt: skip
     """work(chunk) of every chunk, in order; a few are done ahead, so memory stays bounded."""
-    pending: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(threads, initializer=use_one_core) as pool:
-        try:
-            pending.extend(pool.submit(work, chunk) for chunk in islice(chunks, 2 * threads + 1))
-            while pending:
-                done = pending.popleft().result()
-                pending.extend(pool.submit(work, chunk) for chunk in islice(chunks, 1))
-                yield done
-        finally:
-            for future in pending:
-                future.cancel()
+    return made_ahead(work, chunks, prefetch=2 * threads + 1, workers=threads)
 
 
 def chunks_of(
