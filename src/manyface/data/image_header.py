@@ -10,17 +10,10 @@ import re
 import struct
 from dataclasses import dataclass
 
-import numpy as np
 import simplejpeg
 from PIL import Image
 
-from manyface.data.decode import (
-    MAX_PIXELS,
-    PILLOW_FORMATS,
-    UInt8Array,
-    UnreadableImageError,
-    decode_image,
-)
+from manyface.data.decode import PILLOW_FORMATS, UnreadableImageError
 
 _JPEG, _PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _END_OF_JPEG = b"\xff\xd9"
@@ -57,15 +50,6 @@ def read_header(data: bytes) -> ImageHeader:
         raise
     except Exception as error:  # decoders raise whatever a broken file leads them to
         raise UnreadableImageError(str(error) or type(error).__name__) from error
-
-
-def decode_whole(data: bytes, header: ImageHeader, *, max_pixels: int = MAX_PIXELS) -> UInt8Array:
-    """The pixels at their own size, uint8 [H, W, 3]; UnreadableImageError as of decode_image."""
-    side = min(header.height, header.width)
-    square = (side, side, 3) if side**2 <= max_pixels else (1, 1, 3)
-    out = np.empty(square, np.uint8)
-    pixels = decode_image(data, out=out, max_pixels=max_pixels)
-    return out if pixels is None else pixels
 
 
 def end_of_image(data: bytes) -> int | None:

@@ -6,8 +6,8 @@ from contextlib import suppress
 import pytest
 from pictures import encoded, smooth_pixels
 
-from manyface.data.decode import UnreadableImageError
-from manyface.data.image_header import decode_whole, end_of_image, read_header
+from manyface.data.decode import UnreadableImageError, decode_whole
+from manyface.data.image_header import end_of_image, read_header
 
 
 def saved(mode: str, form: str, **options) -> bytes:
@@ -35,7 +35,7 @@ def test_header_of_every_format(mode, form, colours):
     header = read_header(data)
     assert (header.form, header.width, header.height) == (form, 30, 20)
     assert header.colours == colours
-    assert decode_whole(data, header).shape == (20, 30, 3)
+    assert decode_whole(data).shape == (20, 30, 3)
 
 
 def test_a_png_with_a_transparent_colour_has_alpha():

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from manyface.data.decode import UnreadableImageError
+from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import Records, labels_of
 from manyface.data.records.store import Int64Array, ScanProgress, UInt32Array, UInt64Array
 from manyface.data.tools.defects import Cases
-from manyface.data.tools.looking import pixels_of
 from manyface.data.tools.near import MAX_PAIRS, MIN_CORRELATION, near_pairs, thumbnail
 from manyface.data.tools.reading import chunks_of, mapped
 
@@ -116,7 +115,7 @@ def _add_pair(
 def _alike(records: Records, first: int, second: int) -> str | None:
     """How two records are alike: "same-pixels", "near", or not at all."""
     try:
-        left, right = (pixels_of(records.read(int(record))) for record in (first, second))
+        left, right = (decode_whole(records.read(int(record))) for record in (first, second))
     except (OSError, UnreadableImageError):
         return None  # it could be read a while ago
     if left.shape == right.shape and (left == right).all():

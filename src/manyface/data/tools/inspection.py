@@ -15,8 +15,8 @@ import numpy as np
 
 from manyface.base.permutation import Permutation
 from manyface.base.threads import usable_cores
-from manyface.data.decode import MAX_PIXELS, UnreadableImageError
-from manyface.data.image_header import decode_whole, read_header
+from manyface.data.decode import MAX_PIXELS, UnreadableImageError, decode_whole
+from manyface.data.image_header import read_header
 from manyface.data.records import IndexedRecords, Records
 from manyface.data.records.store import Int64Array, ScanProgress, no_progress
 from manyface.data.tools.reading import chunks_of, mapped
@@ -173,7 +173,7 @@ def _look_at(records: Records, record: int) -> Look | None:
         data = records.read(record)
         header = read_header(data)
         if header.width * header.height <= MAX_PIXELS:
-            decode_whole(data, header)
+            decode_whole(data)
         return len(data), header.width, header.height, header.form, header.colours
     except (OSError, UnreadableImageError):
         return None

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import simplejpeg
 
-from manyface.data.decode import UInt8Array, UnreadableImageError
-from manyface.data.image_header import ImageHeader, decode_whole, end_of_image, read_header
+from manyface.data.decode import UInt8Array, UnreadableImageError, decode_whole
+from manyface.data.image_header import ImageHeader, end_of_image, read_header
 from manyface.data.records import Records
 from manyface.data.records.index import checksum_of
 from manyface.data.records.indexed import DamagedRecordError
@@ -94,7 +94,7 @@ def _decode(data: bytes, header: ImageHeader, look: Look, max_pixels: int) -> UI
         except ValueError as error:
             if "extraneous bytes" in str(error):
                 look.cases.append(("odd-bytes", str(error)))
-    return decode_whole(data, header, max_pixels=max_pixels)
+    return decode_whole(data, max_pixels=max_pixels)
 
 
 def _failure(data: bytes, error: UnreadableImageError) -> tuple[str, str]:
@@ -103,11 +103,6 @@ def _failure(data: bytes, error: UnreadableImageError) -> tuple[str, str]:
     cut = data.startswith(_KNOWN) and end_of_image(data) is None
     early = any(words in text.lower() for words in _TOO_EARLY)
     return ("truncated" if cut or early else "broken"), text
-
-
-def pixels_of(data: bytes) -> UInt8Array:
-    """Pixels of an image that was decoded before; UnreadableImageError if it has changed."""
-    return decode_whole(data, read_header(data))
 
 
 def as_code(size: tuple[int, int] | None) -> int:
