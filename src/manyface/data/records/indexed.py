@@ -40,8 +40,6 @@ class IndexedRecords(GroupedRecords):
         self.path: Location = store.path
         self.identity_names: Sequence[str] = self.index.identity_names
         self.first_images: Int64Array = self.index.starts
-        if self.index.names is not None:
-            store.bind(self.index.names)
         for text in _what_to_say(self.index):
             warn(f"{store.path}: {text}")
 

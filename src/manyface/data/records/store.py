@@ -196,9 +196,6 @@ class RecordStore(ABC):
         """What the people are called that `scan` gave as `names`, sorted; as many."""
         return names
 
-    def bind(self, names: Sequence[str]) -> None:  # noqa: B027
-        """The names that `scan` gave, for stores that read by them: place i is the i-th."""
-
     def read_text(self, name: str) -> str:
         """A text file that came with the data; DataError if absent."""
         if not isinstance(self.path, Path):

@@ -7,7 +7,7 @@ these to `resume` and goes on as if nothing had happened; `finish` gives the fil
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from manyface.base.errors import DataError
@@ -113,8 +113,3 @@ class DraftFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def as_numbers(position: Mapping[str, object], *names: str) -> list[int]:
-    """The numbers `names` of a position that came from a file."""
-    return [int(str(position[name])) for name in names]
