@@ -31,6 +31,7 @@ from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import Records
+from manyface.data.records.base import person_of
 from manyface.data.records.files import write_whole
 from manyface.data.records.naming import is_hidden
 
@@ -134,7 +135,7 @@ class _Work:
 
     def _outcome(self, item: tuple[int, str]) -> bool | tuple[str, str]:
         index, crop = item
-        person = self.records.identity_names[self._person(index)]
+        person = self.records.identity_names[person_of(self.records.first_images, index)]
         name = f"{person}/{self.records.file_name(index)}"
         try:
             target = self._target(person, crop)
@@ -147,9 +148,6 @@ class _Work:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, _encode(face, self.how.form))
         return True
-
-    def _person(self, index: int) -> int:
-        return int(np.searchsorted(self.records.first_images, index, side="right")) - 1
 
     def _target(self, person: str, crop: str) -> Path:
         parts = [*person.split("/"), crop]

@@ -13,12 +13,10 @@ Small sets stay in memory once decoded, since decoding again each epoch takes co
 """
 
 import logging
-import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +28,8 @@ from manyface.base.threads import usable_cores, use_one_core
 from manyface.data.decode import MAX_PIXELS, UInt8Array, UnreadableImageError, decode_image
 from manyface.data.faults import BadImages
 from manyface.data.records import Records, labels_of
+from manyface.data.records.base import person_of
+from manyface.data.records.naming import number_at_end
 
 log = logging.getLogger(__name__)
 
@@ -141,8 +141,7 @@ class DecodedImages:
             )
         first, end = self.records.first_images[person : person + 2].tolist()
         for index in range(first, end):
-            digits = re.search(r"(\d+)$", Path(self.records.file_name(index)).stem)
-            if digits and int(digits[1]) == number:
+            if number_at_end(self.records.file_name(index)) == number:
                 return index
         raise DataError(
             f"{name!r} has no image number {number} in {self.records.path}, only "
@@ -227,7 +226,7 @@ class DecodedImages:
 
     def _others(self, index: int) -> list[int]:
         """The other records of the same person, from this one on, cyclic."""
-        person = int(labels_of(self.records.first_images, np.array([index]))[0])
+        person = person_of(self.records.first_images, index)
         first, end = self.records.first_images[person : person + 2].tolist()
         return [*range(index + 1, end), *range(first, index)]
 

@@ -4,7 +4,6 @@ A .bin has no folds of its own: readers cut it into runs of equal length. So pai
 by fold, same pairs before different ones as they come, and each fold is one of those runs.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from manyface.data.bin_file import VerificationSet
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.lists import PairList, write_pairs
 from manyface.data.records import Records
+from manyface.data.records.base import person_of
 from manyface.data.records.files import write_whole
+from manyface.data.records.naming import number_at_end
 from manyface.evaluate.pairs import PairSet
 
 Progress = Callable[[int, int], None]
@@ -145,18 +146,13 @@ def _checked(records: Records, index: int) -> bytes:
 
 
 def _called(records: Records, index: int) -> tuple[str, int]:
-    person = int(np.searchsorted(records.first_images, index, side="right")) - 1
+    person = person_of(records.first_images, index)
     first, end = records.first_images[person : person + 2].tolist()
-    number = _number(records.file_name(index))
-    rivals = [other for other in range(first, end) if _number(records.file_name(other)) == number]
-    if number is None or len(rivals) > 1:
+    number = number_at_end(records.file_name(index))
+    numbers = [number_at_end(records.file_name(other)) for other in range(first, end)]
+    if not number or numbers.count(number) > 1:
         raise DataError(
             f"{records.describe(index)}: its name does not end in a number of its own, by which "
             "lists call images; write a .bin instead"
         )
     return records.identity_names[person], number
-
-
-def _number(file_name: str) -> int | None:
-    digits = re.search(r"(\d+)$", Path(file_name).stem)
-    return int(digits[1]) if digits and int(digits[1]) else None

@@ -177,7 +177,7 @@ def _decoded(
         records = open_records(chosen.path)
     if chosen.keep is not None:
         with _naming(f"{key}.keep"):
-            records = select_kept(records, Path(chosen.keep).expanduser())
+            records = select_kept(records, chosen.keep)
     with _naming(f"{key}.people"):
         people = None if chosen.people is None else read_people(find_text(records, chosen.people))
     if people is not None or chosen.min_images_per_identity > 1:

@@ -7,7 +7,7 @@ for a broken image (another one of the same person) is found without an index.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from manyface.data.records.remote import Location
 
 Int64Array = npt.NDArray[np.int64]
 Warn = Callable[[str], None]
+_STRIDE = 1 << 20
 
 
 class Records(Protocol):
@@ -108,9 +109,49 @@ class GroupedRecords(ABC):
         """Memory of the index, bytes."""
 
 
+class RecordsView(GroupedRecords):
+    """Some records of `full`, in another order or under other people."""
+
+    def __init__(
+        self, full: Records, *, identity_names: Sequence[str], images_per_identity: Sequence[int]
+    ) -> None:
+        super().__init__(
+            full.path, identity_names=identity_names, images_per_identity=images_per_identity
+        )
+        self._full = full
+
+    @abstractmethod
+    def _place(self, index: int) -> int:
+        """Where record `index` is in `full`."""
+
+    def read(self, index: int) -> bytes:
+        return self._full.read(self._place(index))
+
+    def file_name(self, index: int) -> str:
+        return self._full.file_name(self._place(index))
+
+    def describe(self, index: int) -> str:
+        return self._full.describe(self._place(index))
+
+    def read_text(self, name: str) -> str:
+        return self._full.read_text(name)
+
+
 def labels_of(first_images: Int64Array, indices: Int64Array) -> Int64Array:
     """Person of each record: int64 [B] -> int64 [B]."""
     return np.searchsorted(first_images, indices, side="right") - 1
+
+
+def person_of(first_images: Int64Array, index: int) -> int:
+    """Person of one record."""
+    return int(first_images.searchsorted(index, side="right")) - 1
+
+
+def walk_storage(records: Records) -> Iterator[tuple[Int64Array, Int64Array]]:
+    """All places of the storage, in order, and the records that lie there, a million at a time."""
+    for first in range(0, len(records), _STRIDE):
+        places = np.arange(first, min(first + _STRIDE, len(records)))
+        yield places, records.from_storage(places)
 
 
 def decode_text(raw: bytes, where: str) -> str:

@@ -13,44 +13,41 @@ from collections.abc import Sequence
 import numpy as np
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Int64Array, Records, Warn
-from manyface.data.records.listfile import sorted_labels
+from manyface.data.records.base import (
+    GroupedRecords,
+    Int64Array,
+    Records,
+    RecordsView,
+    Warn,
+)
+from manyface.data.records.listfile import sorted_labels, split_line
 
 _LIST_NAME = re.compile(r"\.(txt|tsv|lst|list|csv)$", re.IGNORECASE)
 _NAMED_SHARE = 0.5
 
 
-class RelabelledRecords(GroupedRecords):
+class RelabelledRecords(RecordsView):
     """The records `order` (int64 [n]) of `full`, whose people are `names`, `counts` images each."""
 
     def __init__(
         self, full: Records, *, order: Int64Array, names: Sequence[str], counts: Sequence[int]
     ) -> None:
-        super().__init__(full.path, identity_names=names, images_per_identity=counts)
-        self._full, self._order = full, order
-
-    def read(self, index: int) -> bytes:
-        return self._full.read(int(self._order[index]))
-
-    def file_name(self, index: int) -> str:
-        return self._full.file_name(int(self._order[index]))
-
-    def describe(self, index: int) -> str:
-        return self._full.describe(int(self._order[index]))
-
-    def read_text(self, name: str) -> str:
-        return self._full.read_text(name)
+        super().__init__(full, identity_names=names, images_per_identity=counts)
+        self._order = order
 
     @property
     def index_bytes(self) -> int:
         return self._order.nbytes + self.first_images.nbytes
 
+    def _place(self, index: int) -> int:
+        return int(self._order[index])
 
-def by_list_inside(records: Records, texts: Sequence[str], *, warn: Warn) -> Records:
-    """`records` by the list among `texts`, if they are one person's by folder and a list fits."""
+
+def by_list_inside(records: GroupedRecords, *, warn: Warn) -> GroupedRecords:
+    """`records` by a list that came with them, if they are one person's by folder and it fits."""
     if len(records.identity_names) > 1:
         return records
-    for name in sorted(filter(_LIST_NAME.search, texts)):
+    for name in sorted(filter(_LIST_NAME.search, records.text_names())):
         try:
             labels = _labels_of_files(records.read_text(name))
         except DataError:
@@ -78,7 +75,7 @@ def _labels_of_files(text: str) -> dict[str, str]:
     """File name -> label, of lines of a path and a label; empty if it is no such list."""
     labels: dict[str, str] = {}
     for line in filter(str.strip, text.splitlines()):
-        parts = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
+        parts = split_line(line)
         if len(parts) != 2 or labels.setdefault(parts[0].rpartition("/")[2], parts[1]) != parts[1]:
             return {}
     return labels

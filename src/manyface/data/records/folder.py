@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Warn, read_text_file
+from manyface.data.records.base import GroupedRecords, Warn, person_of, read_text_file
 from manyface.data.records.files import read_whole
 from manyface.data.records.naming import (
     check_distinct,
@@ -76,7 +76,7 @@ class FolderRecords(GroupedRecords):
         return self._file_names[index]
 
     def describe(self, index: int) -> str:
-        person = int(self.first_images.searchsorted(index, side="right")) - 1
+        person = person_of(self.first_images, index)
         return f"{self.path}/{self._folders[person]}/{self._file_names[index]}"
 
     def read_text(self, name: str) -> str:

@@ -24,41 +24,34 @@ from pathlib import Path
 import numpy as np
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Int64Array, Records, labels_of
+from manyface.data.records.base import (
+    Int64Array,
+    Records,
+    RecordsView,
+    labels_of,
+    walk_storage,
+)
 from manyface.data.records.files import new_file
 from manyface.data.records.naming import is_image_name
 from manyface.data.records.subset import select_records
 
 HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which of that name)"
-_STRIDE = 1 << 20  # records of the full set looked at at once
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PLAIN = {escape: sign for sign, escape in _ESCAPES.items()}
 
 
-class KeptRecords(GroupedRecords):
+class KeptRecords(RecordsView):
     """`full` without the records `dropped` (int64 [D], ascending, distinct)."""
 
     def __init__(self, full: Records, *, dropped: Int64Array) -> None:
         starts = full.first_images - np.searchsorted(dropped, full.first_images)
         super().__init__(
-            full.path,
+            full,
             identity_names=full.identity_names,
             images_per_identity=np.diff(starts).tolist(),
         )
-        self._full, self._dropped = full, dropped
+        self._dropped = dropped
         self._thresholds = _thresholds(dropped)
-
-    def read(self, index: int) -> bytes:
-        return self._full.read(self._place(index))
-
-    def file_name(self, index: int) -> str:
-        return self._full.file_name(self._place(index))
-
-    def describe(self, index: int) -> str:
-        return self._full.describe(self._place(index))
-
-    def read_text(self, name: str) -> str:
-        return self._full.read_text(name)
 
     def from_storage(self, places: Int64Array) -> Int64Array:
         behind = self._thresholds_in_storage.searchsorted(places, side="right")
@@ -72,9 +65,8 @@ class KeptRecords(GroupedRecords):
     def _thresholds_in_storage(self) -> Int64Array:
         """Of the places of the dropped records in the storage, which is walked for them."""
         found = [np.zeros(0, np.int64)]
-        for first in range(0, len(self._full), _STRIDE):
-            places = np.arange(first, min(first + _STRIDE, len(self._full)))
-            found.append(places[np.isin(self._full.from_storage(places), self._dropped)])
+        for places, records in walk_storage(self._full):
+            found.append(places[np.isin(records, self._dropped)])
         return _thresholds(np.concatenate(found))
 
     @property

@@ -90,6 +90,11 @@ def _read_entries(text: str, path: Path) -> Iterator[tuple[str, str]]:
         )
 
 
+def split_line(line: str) -> list[str]:
+    """Path and label, if it has both: between them a TAB, else the last blank."""
+    return line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
+
+
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
@@ -98,8 +103,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _split(line: str, number: int, path: Path) -> tuple[str, str]:
-    parts = line.split("\t") if "\t" in line else line.rsplit(maxsplit=1)
-    parts = [part.strip() for part in parts]
+    parts = [part.strip() for part in split_line(line)]
     if len(parts) != 2 or not all(parts):
         raise DataError(
             f"{path}, line {number}: expected path, TAB or space, label or name; "

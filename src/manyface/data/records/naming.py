@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from manyface.base.errors import DataError
 
@@ -35,6 +36,12 @@ def is_image_name(name: str) -> bool:
 def suffix_of(name: str) -> str:
     """In lower case with its dot; "no suffix" without one."""
     return name[name.rfind(".") :].lower() if "." in name else "no suffix"
+
+
+def number_at_end(file_name: str) -> int | None:
+    """The number that a file name ends in, before its suffix, by which lists of pairs call it."""
+    digits = re.search(r"(\d+)$", PurePath(file_name).stem)
+    return int(digits[1]) if digits else None
 
 
 def is_left_out(suffix: str, *, among_images: bool) -> bool:

@@ -49,13 +49,11 @@ def open_records(
         if (store := kind.recognise(path, head)) is not None:
             return IndexedRecords(store, warn=warn, progress=progress)
     if path.is_dir():
-        folder = FolderRecords(path, warn=warn)
-        return by_list_inside(folder, folder.text_names(), warn=warn)
+        return by_list_inside(FolderRecords(path, warn=warn), warn=warn)
     _check_readable(path, head)
     if not is_tar_header(head):
         return ListRecords(path)
-    tar = TarRecords(path, warn=warn)
-    return by_list_inside(tar, tar.text_names(), warn=warn)
+    return by_list_inside(TarRecords(path, warn=warn), warn=warn)
 
 
 def _head(path: Path) -> bytes:

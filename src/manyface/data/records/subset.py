@@ -12,38 +12,31 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Int64Array, Records, labels_of
+from manyface.data.records.base import (
+    Int64Array,
+    Records,
+    RecordsView,
+    labels_of,
+    person_of,
+    walk_storage,
+)
 from manyface.data.records.naming import person_name
 from manyface.data.records.remote import Location
 from manyface.data.records.table import ChosenStrings
 
-_STRIDE = 1 << 20  # records of the full set looked at at once
 
-
-class SubsetRecords(GroupedRecords):
+class SubsetRecords(RecordsView):
     """The people `kept` (int64 [K], ascending) of `full`."""
 
     def __init__(self, full: Records, *, kept: Int64Array) -> None:
         starts = full.first_images
         super().__init__(
-            full.path,
+            full,
             identity_names=ChosenStrings(full.identity_names, kept),
             images_per_identity=(starts[kept + 1] - starts[kept]).tolist(),
         )
-        self._full, self._kept = full, kept
+        self._kept = kept
         self._shifts: Int64Array = starts[kept] - self.first_images[:-1]
-
-    def read(self, index: int) -> bytes:
-        return self._full.read(self._place(index))
-
-    def file_name(self, index: int) -> str:
-        return self._full.file_name(self._place(index))
-
-    def describe(self, index: int) -> str:
-        return self._full.describe(self._place(index))
-
-    def read_text(self, name: str) -> str:
-        return self._full.read_text(name)
 
     def from_storage(self, places: Int64Array) -> Int64Array:
         return self._in_storage[places]
@@ -60,9 +53,7 @@ class SubsetRecords(GroupedRecords):
         shifts = np.full(len(starts) - 1, -1, np.int64)  # of each person of the full set
         shifts[self._kept] = self._shifts
         found = []
-        for first in range(0, len(self._full), _STRIDE):
-            places = np.arange(first, min(first + _STRIDE, len(self._full)))
-            records = self._full.from_storage(places)
+        for _, records in walk_storage(self._full):
             shift = shifts[labels_of(starts, records)]
             found.append((records - shift)[shift >= 0])
         return np.concatenate(found)
@@ -72,8 +63,7 @@ class SubsetRecords(GroupedRecords):
         return self.first_images.nbytes + self._shifts.nbytes
 
     def _place(self, index: int) -> int:
-        person = int(self.first_images.searchsorted(index, side="right")) - 1
-        return index + int(self._shifts[person])
+        return index + int(self._shifts[person_of(self.first_images, index)])
 
 
 def select_records(

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
-from manyface.data.records.base import GroupedRecords, Warn, decode_text
+from manyface.data.records.base import GroupedRecords, Warn, decode_text, person_of
 from manyface.data.records.files import PlainFile
 from manyface.data.records.headers import Member, iterate_members
 from manyface.data.records.naming import (
@@ -102,7 +102,7 @@ class TarRecords(GroupedRecords):
         return self._file_names[index]
 
     def describe(self, index: int) -> str:
-        person = int(self.first_images.searchsorted(index, side="right")) - 1
+        person = person_of(self.first_images, index)
         return f"{self.path}:{self._folders[person]}/{self._file_names[index]}"
 
     def read_text(self, name: str) -> str:
