@@ -44,7 +44,11 @@ _MARGIN = 0.05  # by how much an image must be nearer to another person
 _NUM_RANDOM = 100_000
 _FEWEST = 20
 
-Told = Callable[[str, int, int], None]  # what is done, how much of it, of how much
+Progress = Callable[[int, int], None]
+
+
+def _nothing_shown(part: str) -> Progress:
+    return lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,13 @@ def find_conflicts(
     *,
     same_person: float | None = None,
     belongs: float | None = None,
-    told: Told = lambda what, done, total: None,
+    show: Callable[[str], Progress] = _nothing_shown,
     seed: int = 0,
 ) -> Conflicts:
     """Conflicts of the set; limits that are not given are measured.
+
+    Args:
+        show: makes the display of one part of the work.
 
     Cost: N P + P^2 / 2 products of two embeddings for N images of P people.
     """
@@ -116,13 +123,10 @@ def find_conflicts(
     centers = unit(sums)
     everyone = np.arange(images.num_people)
     nearest, alike = nearest_center(
-        centers, centers, everyone, progress=lambda done, total: told("people", done, total)
+        centers, centers, everyone, progress=show("comparing people of")
     )
     other, to_other = nearest_center(
-        images.vectors,
-        centers,
-        images.labels,
-        progress=lambda done, total: told("images", done, total),
+        images.vectors, centers, images.labels, progress=show("comparing images of")
     )
     to_own = cosine_to_own(images, sums, kept)
     limits = Thresholds(

@@ -15,6 +15,7 @@ from manyface.cli.data.shared import (
     Threads,
     open_with_progress,
     write_json,
+    write_kept,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,6 @@ def check(
       manyface data check faces/
       manyface data check train.rec --report cases.tsv --keep keep.txt
     """
-    from manyface.data.records.kept import write_keep_list
     from manyface.data.tools.check import CheckOptions, check_records
 
     options = CheckOptions(
@@ -76,11 +76,7 @@ def check(
     if json_file is not None:
         write_json(json_file, _as_json(cases, records))
     if keep is not None:
-        try:
-            count = write_keep_list(keep, records, cases.dropped)
-        except OSError as error:
-            raise WriteError(keep, error) from error
-        typer.echo(f"Wrote {keep}: {count} of {len(records)} records are left out")
+        write_kept(keep, records, cases.dropped)
     if cases.num_defects:
         raise typer.Exit(DEFECTS)
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.base.errors import WriteError
 from manyface.cli.console import make_console, warn, write_text
 from manyface.cli.data.shared import (
     Checkpoint,
@@ -14,6 +13,7 @@ from manyface.cli.data.shared import (
     Model,
     Threads,
     open_with_progress,
+    write_kept,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ def clean(
     """
     from manyface.curate import embed_set, find_conflicts
     from manyface.data import DecodedImages
-    from manyface.data.records.kept import write_keep_list
     from manyface.report.conflicts import render_conflicts
     from manyface.report.document import write_page
     from manyface.train.scoring import open_net
@@ -81,12 +80,7 @@ def clean(
     source = DecodedImages(records, image_size=net.image_size, threads=threads, cache=0, warn=warn)
     with Displays(path.name) as show:
         images = embed_set(net.embed, source, progress=show("embedding"))
-        found = find_conflicts(
-            images,
-            same_person=same_person,
-            belongs=belongs,
-            told=lambda what, done, total: show(f"comparing {what} of")(done, total),
-        )
+        found = find_conflicts(images, same_person=same_person, belongs=belongs, show=show)
     _print(found)
     if page is not None:
         write_page(render_conflicts(source, found, records.describe), page)
@@ -94,14 +88,10 @@ def clean(
     if report is not None:
         write_text(report, "".join(_lines(records, found)))
     if joins is not None:
-        write_text(joins, "".join(_join_lines(records, found)))
+        write_text(joins, "".join("\t".join(each) + "\n" for each in _split(records, found)))
     if keep is not None:
         dropped = [*found.wrong_labels.records.tolist(), *found.strangers.records.tolist()]
-        try:
-            write_keep_list(keep, records, dropped)
-        except OSError as error:
-            raise WriteError(keep, error) from error
-        typer.echo(f"Wrote {keep}: {len(dropped)} of {len(records)} records are left out")
+        write_kept(keep, records, dropped)
     if _count(found):
         raise typer.Exit(CONFLICTS)
 
@@ -128,10 +118,7 @@ def _lines(records: "Records", found: "Conflicts") -> list[str]:
     names, wrong, strange = records.identity_names, found.wrong_labels, found.strangers
     lines = ["kind\twhere\tidentity\tother\tto_own\tto_other\n"]
     lines += [
-        f"split\t\t{names[one]}\t{names[other]}\t\t{cosine:.4f}\n"
-        for (one, other), cosine in zip(
-            found.split.people.tolist(), found.split.cosines.tolist(), strict=True
-        )
+        f"split\t\t{one}\t{other}\t\t{cosine}\n" for one, other, cosine in _split(records, found)
     ]
     owners = labels_of(records.first_images, wrong.records).tolist()
     lines += [
@@ -155,10 +142,11 @@ def _lines(records: "Records", found: "Conflicts") -> list[str]:
     return lines
 
 
-def _join_lines(records: "Records", found: "Conflicts") -> list[str]:
+def _split(records: "Records", found: "Conflicts") -> list[tuple[str, str, str]]:
+    """Names and cosine of each two labels that are one person."""
     names = records.identity_names
     return [
-        f"{names[one]}\t{names[other]}\t{cosine:.4f}\n"
+        (names[one], names[other], f"{cosine:.4f}")
         for (one, other), cosine in zip(
             found.split.people.tolist(), found.split.cosines.tolist(), strict=True
         )

@@ -1,13 +1,14 @@
 """What the verbs of `manyface data` share: the argument, opening with progress, pictures."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
+from manyface.base.errors import WriteError
 from manyface.cli.console import warn, write_text
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ def open_with_progress(path: Path) -> "Records":
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """A file that the user has asked for."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_kept(path: Path, records: "Records", dropped: Iterable[int]) -> None:
+    """A keep-list of `records` without `dropped`, and a word on it."""
+    from manyface.data.records.kept import write_keep_list
+
+    try:
+        count = write_keep_list(path, records, dropped)
+    except OSError as error:
+        raise WriteError(path, error) from error
+    typer.echo(f"Wrote {path}: {count} of {len(records)} records are left out")
 
 
 def bars(values: Sequence[float], width: int) -> list[str]:
