@@ -15,7 +15,6 @@ Each set has a sampler of its own, so its own epochs, and shuffles as it likes.
 from collections.abc import Sequence
 from fractions import Fraction
 from math import lcm
-from typing import overload
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from manyface.base.errors import ConfigError
 from manyface.base.random import stream_seed
+from manyface.data.records.table import LazyStrings
 from manyface.data.samplers import MakeSampler
 from manyface.data.source import GroupedSource, Int64Array
 
@@ -181,7 +181,7 @@ class MixtureSampler:
         return np.concatenate(parts)
 
 
-class _Joined(Sequence[str]):
+class _Joined(LazyStrings):
     """Names of one set behind those of the other, not copied."""
 
     def __init__(self, parts: Sequence[Sequence[str]]) -> None:
@@ -190,16 +190,7 @@ class _Joined(Sequence[str]):
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"name {index} of {len(self)}")
-        index %= len(self)
+    def _string(self, index: int) -> str:
         number = int(self._first.searchsorted(index, side="right")) - 1
         return self._parts[number][index - int(self._first[number])]
 

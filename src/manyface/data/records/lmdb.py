@@ -30,7 +30,7 @@ from manyface.data.records.btree import Entry, Tree, is_lmdb
 from manyface.data.records.datum import parse_datum, write_datum
 from manyface.data.records.files import PlainFile, only_file
 from manyface.data.records.naming import is_hidden, person_name, suffix_of_content
-from manyface.data.records.packing_list import CONTRADICTS, PackingList, named_by
+from manyface.data.records.packing_list import CONTRADICTS, PackingList, list_line, named_by
 from manyface.data.records.store import (
     ABOUT_FILES,
     Collector,
@@ -293,8 +293,7 @@ class LmdbWriter(RecordWriter):
         key = b"%010d" % self._count
         self._pending.append((key, write_datum(image, person)))
         self._keys.write(b"%s %d\n" % (key, person))
-        path = os.fsencode(f"{self.identity_names[person]}/{name}")
-        self._names.write(b"%d\t%d\t%s\n" % (self._count, person, path))
+        self._names.write(list_line(self._count, person, self.identity_names[person], name))
         self._count += 1
         self._bytes += len(image)
         if self._bytes >= self._PENDING_BYTES:

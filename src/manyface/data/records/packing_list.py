@@ -78,6 +78,11 @@ class PackingList:
         return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
 
 
+def list_line(key: int, label: int, identity: str, name: str) -> bytes:
+    """A line of such a list, in im2rec's order."""
+    return b"%d\t%d\t%s\n" % (key, label, os.fsencode(f"{identity}/{name}"))
+
+
 def named_by(
     listed: PackingList, parts: Iterable[tuple[Found, Int64Array | None]]
 ) -> tuple[bool, Iterator[Found]]:

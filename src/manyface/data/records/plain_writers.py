@@ -20,6 +20,7 @@ from manyface.data.records.writer import (
     RecordWriter,
     draft_of,
     new_folder,
+    tar_member,
 )
 
 _TAR_RECORD = 20 * BLOCK  # tar files end at a multiple of this
@@ -100,10 +101,8 @@ class TarWriter(RecordWriter):
         self._file = DraftFile(path)
 
     def add(self, image: bytes, *, person: int, name: str) -> None:
-        about = tarfile.TarInfo(f"{checked(self.identity_names[person])}/{checked(name)}")
-        about.size = len(image)
-        self._file.write(about.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape"))
-        self._file.write(image + bytes(-len(image) % BLOCK))
+        path = f"{checked(self.identity_names[person])}/{checked(name)}"
+        self._file.write(tar_member(path, image, tarfile.PAX_FORMAT))
 
     def commit(self) -> Position:
         return {"length": self._file.sync()}

@@ -1,11 +1,11 @@
 """MXNet RecordIO, written in either flavour (recordio.py says what they are)."""
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from manyface.base.errors import DataError
+from manyface.data.records.packing_list import list_line
 from manyface.data.records.recordio_frames import HEADER, LARGEST_LABEL, frame
 from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of
 
@@ -55,8 +55,7 @@ class RecordIOWriter(RecordWriter):
         except ValueError as error:
             who = f"{name} of {self.identity_names[person]!r}"
             raise DataError(f"{self.path}: {who}: {error}; leave it out") from None
-        path = os.fsencode(f"{self.identity_names[person]}/{name}")
-        self._files[2].write(b"%d\t%d\t%s\n" % (key, person, path))
+        self._files[2].write(list_line(key, person, self.identity_names[person], name))
         self._count += 1
 
     def _write(self, key: int, payload: bytes) -> None:

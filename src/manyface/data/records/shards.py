@@ -43,7 +43,13 @@ from manyface.data.records.store import (
     as_label,
     fingerprint_of,
 )
-from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
+from manyface.data.records.writer import (
+    DraftFile,
+    Position,
+    RecordWriter,
+    new_folder,
+    tar_member,
+)
 
 _SUFFIX = ".tar"
 _OFFSET_BITS = 44  # of a place; the number of the shard is above
@@ -302,10 +308,8 @@ class ShardWriter(RecordWriter):
         return self._file
 
     def _add_member(self, suffix: str, content: bytes) -> None:
-        about = tarfile.TarInfo(f"{self._count:09d}{suffix}")
-        about.size = len(content)
-        self._opened().write(about.tobuf(tarfile.GNU_FORMAT))
-        self._opened().write(content + bytes(-len(content) % BLOCK))
+        name = f"{self._count:09d}{suffix}"
+        self._opened().write(tar_member(name, content, tarfile.GNU_FORMAT))
 
     def _finish_shard(self) -> None:
         file = self._opened()

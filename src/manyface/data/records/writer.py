@@ -6,9 +6,11 @@ these to `resume` and goes on as if nothing had happened; `finish` gives the fil
 """
 
 import os
+import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from manyface.base.errors import DataError
 
@@ -66,6 +68,14 @@ def new_folder(path: Path) -> Path:
     folder = draft_of(path)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def tar_member(name: str, content: bytes, form: Literal[0, 1, 2]) -> bytes:
+    """A member of a tar file, its header in the format `form` of tarfile."""
+    about = tarfile.TarInfo(name)
+    about.size = len(content)
+    header = about.tobuf(form, "utf-8", "surrogateescape")
+    return header + content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
 class DraftFile:
