@@ -90,7 +90,7 @@ def start_long_run(folder: Path) -> "subprocess.Popen[str]":
     )
     events = folder / "runs/long/events.jsonl"
     deadline = time.monotonic() + 60
-    while not (events.exists() and '"step"' in events.read_text()):
+    while not (events.exists() and '"kind": "step"' in events.read_text()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -118,7 +118,7 @@ def test_closed_terminal_saves(folder: Path, words: list[str], place: str) -> No
     )
     os.close(inside)
     events = folder / place / "events.jsonl"
-    while not (events.exists() and '"step"' in events.read_text()):
+    while not (events.exists() and '"kind": "step"' in events.read_text()):
         os.read(terminal, 1000)
     os.close(terminal)
     with process:

@@ -10,13 +10,14 @@ set or a DataError, that took more than 2 seconds, or that did what a reader has
 import json
 import os
 import random
-import resource
 import shutil
 import struct
 import sys
 import time
 import traceback
 from pathlib import Path
+
+from own_memory import peak_bytes
 
 from manyface.base.errors import DataError
 from manyface.data.records.index import build_index
@@ -186,7 +187,7 @@ def main() -> None:
     sys.addaudithook(hook)
     found = [run_case(folder / "case", number) for number in range(first, first + count)]
     failures = [each for each in found if each is not None]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    memory = peak_bytes()
     facts = {"cases": count, "num_failures": len(failures), "failures": failures[:5]}
     print(json.dumps({**facts, "max_rss": memory}))
 

@@ -7,7 +7,6 @@ a reader has no business doing: commands, processes, code, imports, files opened
 import json
 import pickle
 import random
-import resource
 import struct
 import sys
 import time
@@ -16,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+from own_memory import peak_bytes
 
 PROTOCOLS = range(6)
 MARKER = "harmed"
@@ -212,7 +212,7 @@ def main(count: int, seed: int) -> dict[str, Any]:
             except BaseException as error:
                 outcome["tracebacks"].append(f"{number}: {error!r}"[:300] + f" {data[:300].hex()}")
             outcome["slowest"] = max(outcome["slowest"], time.process_time() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_bytes() / (1 << 20)
     return {**outcome, "peak_mib": peak, "events": events}
 
 
