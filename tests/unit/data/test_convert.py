@@ -15,7 +15,7 @@ from pictures import face, write_folder, write_recordio
 from manyface.base.errors import DataError
 from manyface.cli.program import main
 from manyface.data.records import open_records
-from manyface.data.records.kept import select_kept, write_keep_list
+from manyface.data.records.kept import HEADER, select_kept, write_keep_list
 from manyface.data.records.naming import is_hidden, safe_name, unique_names
 from manyface.data.records.plain_writers import FolderWriter, TarWriter
 from manyface.data.records.recordio import RecordIOWriter
@@ -457,3 +457,46 @@ def test_command_line(faces, tmp_path, capsys, monkeypatch):
     ):
         assert main(["data", "convert", str(faces), str(tmp_path / words[0]), *words[1:]]) in (1, 2)
         assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("form", sorted(SUFFIXES))
+def test_labels_that_are_numbers_survive_a_round_trip(tmp_path, form):
+    people = {str(k): {"0.jpg": face(k, size=24)} for k in range(12)}
+    path = write_recordio(tmp_path / "a.rec", people)
+    path.with_suffix(".lst").unlink()
+    told = []
+    between = tmp_path / f"set{SUFFIXES[form]}"
+    options = ConvertOptions(form=form)
+    convert(open_records(path), between, options, show=quiet, warn=told.append)
+    back = run(between, tmp_path / "back" / "b.rec", "recordio")
+    for records in map(open_records, (path, between, back)):
+        assert [records.read(i) for i in range(12)] == [face(k, size=24) for k in range(12)]
+    assert told == []
+    # people who are numbers are found in a keep-list with and without zeros
+    keep = tmp_path / "keep.txt"
+    keep.write_text(f"{HEADER}\n2\t2\n")
+    assert len(select_kept(open_records(between), keep)) == 11
+
+
+def test_labels_that_cannot_stay_are_told(tmp_path):
+    faces = write_folder(tmp_path / "f", {k: {"0.jpg": face(int(k))} for k in ("1", "2", "10")})
+    told = []
+    convert(
+        open_records(faces),
+        tmp_path / "list.txt",
+        ConvertOptions(form="list"),
+        show=quiet,
+        warn=told.append,
+    )
+    assert len(told) == 1
+    assert "other labels" in told[0]
+
+
+def test_numbers_of_records_are_padded_with_a_keep_list_too(tmp_path):
+    people = {"a": {f"{i}.jpg": face(i, size=24) for i in range(12)}}
+    path = write_recordio(tmp_path / "a.rec", people)
+    path.with_suffix(".lst").unlink()
+    keep = tmp_path / "keep.txt"
+    write_keep_list(keep, open_records(path), [3, 4, 5])
+    folder = run(select_kept(open_records(path), keep), tmp_path / "faces", "folder")
+    assert list(content(folder)["0"])[:4] == ["00.jpg", "01.jpg", "02.jpg", "06.jpg"]

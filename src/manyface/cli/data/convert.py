@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from manyface.cli.console import format_bytes
+from manyface.cli.console import format_bytes, warn
 from manyface.cli.data.shared import DataPath, Displays, Threads, open_with_progress
 
 
@@ -59,7 +59,7 @@ def convert(
         form=form, shuffle=shuffle, headers=header, verify=verify, threads=threads
     )
     with Displays(path.name) as show:
-        write(records, path, options, show=show)
+        write(records, path, options, show=show, warn=warn)
     checked = "read again and equal" if verify else "not verified"
     typer.echo(
         f"Wrote {path}: {len(records):,} images of {len(records.identity_names):,} people, "

@@ -76,7 +76,7 @@ def merge(
     if report is not None:
         write_text(report, "".join(_lines(sets, same)))
     with Displays(path.name) as show:
-        write(merged, path, ConvertOptions(form=form, threads=threads), show=show)
+        write(merged, path, ConvertOptions(form=form, threads=threads), show=show, warn=warn)
     typer.echo(
         f"Wrote {path}: {len(merged):,} images of {len(merged.identity_names):,} people "
         f"({merged.num_joined:,} joined), {format_bytes(total_bytes(merged))}, "

@@ -98,6 +98,11 @@ class GroupedRecords(ABC):
         """Of files of their own there is nothing worth asking for."""
         return
 
+    @property
+    def sources(self) -> Sequence[Records]:
+        """The readers that this one is a view of."""
+        return []
+
     def text_names(self) -> Sequence[str]:
         """Text files that came with the data, where their names are known."""
         return []

@@ -42,6 +42,10 @@ class RelabelledRecords(GroupedRecords):
         return self._full.read_text(name)
 
     @property
+    def sources(self) -> Sequence[Records]:
+        return [self._full]
+
+    @property
     def index_bytes(self) -> int:
         return self._order.nbytes + self.first_images.nbytes
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from manyface.data.records.base import GroupedRecords, Int64Array, Warn
+from manyface.data.records.base import GroupedRecords, Int64Array, Records, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
 from manyface.data.records.remote import Location
 from manyface.data.records.store import RecordStore, ScanProgress, no_progress
@@ -81,6 +81,15 @@ class IndexedRecords(GroupedRecords):
     @property
     def index_bytes(self) -> int:
         return self.index.num_bytes
+
+
+def num_numbered(records: Records) -> int:
+    """How many records the store has, if they have no names and are called by their numbers in it;
+    else 0. Of a view it is the largest of its stores."""
+    if isinstance(records, IndexedRecords):
+        return len(records) if records.index.names is None else 0
+    sources = records.sources if isinstance(records, GroupedRecords) else []
+    return max(map(num_numbered, sources), default=0)
 
 
 def _reopen(kind: type[RecordStore], path: Location) -> IndexedRecords:

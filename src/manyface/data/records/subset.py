@@ -68,6 +68,10 @@ class SubsetRecords(GroupedRecords):
         return np.concatenate(found)
 
     @property
+    def sources(self) -> Sequence[Records]:
+        return [self._full]
+
+    @property
     def index_bytes(self) -> int:
         return self.first_images.nbytes + self._shifts.nbytes
 
