@@ -9,6 +9,7 @@ import typer
 from manyface.base.errors import ConfigError, WriteError
 from manyface.cli.console import make_console
 from manyface.cli.data.shared import (
+    FOUND,
     DataPath,
     Displays,
     JsonFile,
@@ -20,8 +21,6 @@ from manyface.cli.data.shared import (
 if TYPE_CHECKING:
     from manyface.data.records import Records
     from manyface.data.tools.defects import Cases
-
-DEFECTS = 1
 
 
 def check(
@@ -52,7 +51,7 @@ def check(
 ) -> None:
     """Decode every record and look for what is broken, doubled or mislabelled. Changes nothing.
 
-    Exit code 0: no errors and no warnings (notes do not count); 1: there are some.
+    Exit code 0: no errors and no warnings (notes do not count); 3: there are some.
 
     \b
     Examples:
@@ -82,7 +81,7 @@ def check(
             raise WriteError(keep, error) from error
         typer.echo(f"Wrote {keep}: {count} of {len(records)} records are left out")
     if cases.num_defects:
-        raise typer.Exit(DEFECTS)
+        raise typer.Exit(FOUND)
 
 
 def _opened(path: Path) -> TextIO:

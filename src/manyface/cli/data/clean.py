@@ -8,6 +8,7 @@ import typer
 from manyface.base.errors import WriteError
 from manyface.cli.console import make_console, warn, write_text
 from manyface.cli.data.shared import (
+    FOUND,
     Checkpoint,
     DataPath,
     Displays,
@@ -19,8 +20,6 @@ from manyface.cli.data.shared import (
 if TYPE_CHECKING:
     from manyface.curate import Conflicts
     from manyface.data.records import Records
-
-CONFLICTS = 1
 
 
 def clean(
@@ -62,7 +61,7 @@ def clean(
 ) -> None:
     """Look for images under the wrong person and people under two labels. Changes nothing.
 
-    Exit code 0: none found; 1: there are some.
+    Exit code 0: none found; 3: there are some.
 
     \b
     Examples:
@@ -103,7 +102,7 @@ def clean(
             raise WriteError(keep, error) from error
         typer.echo(f"Wrote {keep}: {len(dropped)} of {len(records)} records are left out")
     if _count(found):
-        raise typer.Exit(CONFLICTS)
+        raise typer.Exit(FOUND)
 
 
 def _count(found: "Conflicts") -> int:

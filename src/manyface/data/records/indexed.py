@@ -54,7 +54,8 @@ class IndexedRecords(GroupedRecords):
         ordinal = self.index.in_storage(index)
         place, size = int(self.index.places[ordinal]), int(self.index.sizes[ordinal])
         data = self.store.read(place, size)
-        if self.index.checksums is not None and checksum_of(data) != self.index.checksums[ordinal]:
+        wanted = 0 if self.index.checksums is None else int(self.index.checksums[ordinal])
+        if wanted and checksum_of(data) != wanted:
             raise DamagedRecordError(
                 "its bytes are not those that its checksum was taken of: the file is damaged"
             )

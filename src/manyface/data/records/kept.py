@@ -38,9 +38,7 @@ from manyface.data.records.indexed import num_numbered
 from manyface.data.records.naming import is_image_name
 from manyface.data.records.subset import select_records
 
-HEADER = (
-    "# manyface keep-list 1: all records stay but these (identity, name, which one, checksum)"
-)
+HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which one, checksum)"
 _UNREAD = "-"
 _STRIDE = 1 << 20  # records of the full set looked at at once
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
