@@ -26,7 +26,7 @@ from manyface.base.threads import usable_cores
 from manyface.data.decode import UnreadableImageError
 from manyface.data.image_header import read_header
 from manyface.data.records import IndexedRecords, Records, labels_of, open_records
-from manyface.data.records.base import Warn
+from manyface.data.records.base import GroupedRecords, Warn
 from manyface.data.records.index import checksum_of, keep_index
 from manyface.data.records.indexed import num_numbered
 from manyface.data.records.naming import (
@@ -364,11 +364,20 @@ def fingerprint(records: Records) -> str:
     text.update(np.ascontiguousarray(records.first_images).view(np.uint8).data)
     for name in records.identity_names:
         text.update(os.fsencode(name) + b"\0")
-    if isinstance(records, IndexedRecords):
-        text.update(os.fsencode(records.store.fingerprint()))
-        return text.hexdigest()
-    for record in range(len(records)):
-        text.update(os.fsencode(records.file_name(record)) + b"\0")
-    if isinstance(records.path, Path) and records.path.is_file():
-        text.update(os.fsencode(fingerprint_of([records.path])))
+    if not isinstance(records, IndexedRecords):
+        for record in range(len(records)):
+            text.update(os.fsencode(records.file_name(record)) + b"\0")
+    for facts in _files_of(records):
+        text.update(os.fsencode(facts) + b"\0")
     return text.hexdigest()
+
+
+def _files_of(records: Records) -> Iterator[str]:
+    """What is known of the files of a set, or of all those that it is a view of."""
+    sources = records.sources if isinstance(records, GroupedRecords) else []
+    if isinstance(records, IndexedRecords):
+        yield records.store.fingerprint()
+    elif not sources and isinstance(records.path, Path) and records.path.is_file():
+        yield fingerprint_of([records.path])
+    for source in sources:
+        yield from _files_of(source)
