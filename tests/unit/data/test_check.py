@@ -15,7 +15,9 @@ from pictures import encoded, face, smooth_pixels, write_folder, write_recordio
 from manyface.cli.program import main
 from manyface.data.records import open_records
 from manyface.data.records.kept import select_kept
+from manyface.data.records.recordio import RecordIOStore
 from manyface.data.records.recordio_frames import HEADER, frame
+from manyface.data.tools import duplicates
 from manyface.data.tools.check import CheckOptions, check_records
 from manyface.data.tools.defects import COLUMNS, KINDS
 from manyface.data.tools.near import MAX_BITS, near_pairs
@@ -265,11 +267,68 @@ def test_checksums_are_kept_and_find_damage(tmp_path):
     assert kinds_of(path) == {"damaged": 1}
 
 
+def test_checksums_of_records_that_could_not_be_read_stay_unknown(tmp_path, monkeypatch):
+    people = {"Ann": {f"{i}.jpg": face(10 + i) for i in range(3)}}
+    path = write_recordio(tmp_path / "a.rec", people)
+    records, read = open_records(path), RecordIOStore.read
+
+    def failing(store, place, size):
+        if place == int(records.index.places[1]):
+            raise OSError("the network is away")
+        return read(store, place, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordIOStore, "read", failing)
+        assert kinds_of(path) == {"unreadable": 1}
+    assert (open_records(path).index.checksums != 0).tolist() == [True, False, True]
+    assert open_records(path).read(1) == face(11)
+    assert kinds_of(path) == {}
+    assert open_records(path).index.checksums.all()
+
+
+def test_checksums_of_files_that_changed_meanwhile_are_not_kept(tmp_path):
+    path = write_recordio(tmp_path / "a.rec", {"Ann": {f"{i}.jpg": face(i) for i in range(3)}})
+    records = open_records(path)
+    os.utime(path, ns=(1, 1))
+    check(records)
+    assert open_records(path).index.checksums is None
+
+
+def test_a_picture_that_is_there_very_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(duplicates, "_MOST_TOLD", 3)
+    sign = {f"{i}.jpg": face(1) for i in range(4)}
+    root = write_folder(tmp_path / "f", {f"p{k}": sign for k in range(5)})
+    report = io.StringIO()
+    cases = check_records(
+        open_records(root), CheckOptions(), show=lambda name: lambda *news: None, report=report
+    )
+    assert cases.counts == {"duplicate-within": 15, "duplicate-across": 5}
+    assert cases.dropped == set(range(20))
+    lines = [line.split("\t") for line in report.getvalue().splitlines()[1:]]
+    assert [(line[0], line[2], line[5]) for line in lines] == [
+        ("duplicate-within", "1", "as p0/0.jpg"),
+        ("duplicate-within", "2", "as p0/0.jpg"),
+        ("duplicate-within", "3", "as p0/0.jpg"),
+        ("duplicate-across", "0", "as p1/0.jpg"),
+        ("duplicate-across", "4", "as p0/0.jpg"),
+        ("duplicate-across", "8", "as p0/0.jpg"),
+    ]
+
+
+def test_the_property_of_another_set(tmp_path):
+    people = {name: {f"{i}.jpg": face(10 * k + i) for i in range(2)} for k, name in enumerate("AB")}
+    path = write_recordio(tmp_path / "a.rec", people)
+    (tmp_path / "property").write_text("9,112,112\n")
+    assert kinds_of(path) == {"identity-empty": 1}
+    write_rec(tmp_path / "b.rec", [photo(0, 1)])
+    assert kinds_of(path) == {}
+
+
 def test_keep_list_of_a_folder_fits_what_it_is_converted_to(tmp_path, capsys):
     root, _ = seeded_folder(tmp_path / "faces")
     keep, report, facts = (tmp_path / name for name in ("keep.txt", "cases.tsv", "facts.json"))
     words = ["--keep", keep, "--report", report, "--json", facts, "--drop", "near-across"]
-    assert main(["data", "check", str(root), *map(str, words)]) == 1
+    assert main(["data", "check", str(root), *map(str, words)]) == 3
     out = capsys.readouterr().out
     assert "duplicate-across" in out
     found = json.loads(facts.read_text())

@@ -15,16 +15,19 @@ from pictures import face, write_folder, write_recordio
 from manyface.base.errors import DataError
 from manyface.cli.program import main
 from manyface.data.records import open_records
-from manyface.data.records.kept import select_kept, write_keep_list
+from manyface.data.records.kept import HEADER, KeptRecords, select_kept, write_keep_list
+from manyface.data.records.merged import MergedRecords
 from manyface.data.records.naming import is_hidden, safe_name, unique_names
 from manyface.data.records.plain_writers import FolderWriter, TarWriter
 from manyface.data.records.recordio_writer import RecordIOWriter
 from manyface.data.records.writer import DraftFile
 from manyface.data.tools import convert as module
 from manyface.data.tools.convert import ConvertOptions, convert
+from manyface.data.tools.formats import FORMATS, checked_target
 from manyface.data.tools.journal import Journal
 from manyface.data.tools.reading import chunks_of
 
+NONE = module.np.zeros(0, int)
 MAGIC = struct.pack("<I", 0xCED7230A)
 SUFFIXES = {"folder": "", "list": ".txt", "tar": ".tar", "recordio": ".rec", "lmdb": ".lmdb",
             "parquet": ".parquet", "shards": ".shards"}  # fmt: skip
@@ -458,3 +461,103 @@ def test_command_line(faces, tmp_path, capsys, monkeypatch):
     ):
         assert main(["data", "convert", str(faces), str(tmp_path / words[0]), *words[1:]]) in (1, 2)
         assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("form", sorted(SUFFIXES))
+def test_labels_that_are_numbers_survive_a_round_trip(tmp_path, form):
+    people = {str(k): {"0.jpg": face(k, size=24)} for k in range(12)}
+    path = write_recordio(tmp_path / "a.rec", people)
+    path.with_suffix(".lst").unlink()
+    told = []
+    between = tmp_path / f"set{SUFFIXES[form]}"
+    options = ConvertOptions(form=form)
+    convert(open_records(path), between, options, show=quiet, warn=told.append)
+    back = run(between, tmp_path / "back" / "b.rec", "recordio")
+    for records in map(open_records, (path, between, back)):
+        assert [records.read(i) for i in range(12)] == [face(k, size=24) for k in range(12)]
+    assert told == []
+    # people who are numbers are found in a keep-list with and without zeros
+    keep = tmp_path / "keep.txt"
+    keep.write_text(f"{HEADER}\n2\t2\n")
+    assert len(select_kept(open_records(between), keep)) == 11
+
+
+def test_labels_that_cannot_stay_are_told(tmp_path):
+    faces = write_folder(tmp_path / "f", {k: {"0.jpg": face(int(k))} for k in ("1", "2", "10")})
+    told = []
+    convert(
+        open_records(faces),
+        tmp_path / "list.txt",
+        ConvertOptions(form="list"),
+        show=quiet,
+        warn=told.append,
+    )
+    assert len(told) == 1
+    assert "other labels" in told[0]
+
+
+def test_numbers_of_records_are_padded_with_a_keep_list_too(tmp_path):
+    people = {"a": {f"{i}.jpg": face(i, size=24) for i in range(12)}}
+    path = write_recordio(tmp_path / "a.rec", people)
+    path.with_suffix(".lst").unlink()
+    keep = tmp_path / "keep.txt"
+    write_keep_list(keep, open_records(path), [3, 4, 5])
+    folder = run(select_kept(open_records(path), keep), tmp_path / "faces", "folder")
+    assert list(content(folder)["0"])[:4] == ["00.jpg", "01.jpg", "02.jpg", "06.jpg"]
+
+
+def test_targets(tmp_path, faces):
+    link, elsewhere = tmp_path / "link", tmp_path / "other disk" / "set"
+    elsewhere.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    assert checked_target(link, [faces]) == elsewhere
+    assert checked_target(faces / "a.tar", [faces / "a.rec"]) == faces / "a.tar"
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path / "pipe", "neither a file nor a folder"),
+        (faces / "out", "lies in"),
+        (faces, "lies in"),
+        (tmp_path / "x" / ".." / "faces" / "out.tar", "lies in"),
+    ):
+        with pytest.raises(DataError, match=words):
+            checked_target(path, [tmp_path / "more", faces])
+
+
+def test_verbs_do_not_write_into_what_they_read(tmp_path, faces, capsys):
+    before, inside = files_of(tmp_path), str(faces / "out")
+    for words in (
+        ["convert", str(faces), inside],
+        ["merge", str(faces), str(faces), "--out", inside],
+        ["align", str(faces), inside, "--landmarks", "x.csv"],
+    ):
+        assert main(["data", *words]) == 1
+        assert "lies in" in capsys.readouterr().err
+    assert files_of(tmp_path) == before
+
+
+def test_a_link_to_an_empty_folder(tmp_path, faces):
+    link, elsewhere = tmp_path / "link", tmp_path / "other disk"
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    assert main(["data", "convert", str(faces), str(link)]) == 0
+    assert content(elsewhere) == content(faces)
+    assert link.is_symlink()
+
+
+def test_help_names_every_format(capsys):
+    assert main(["data", "convert", "--help"]) == 0
+    words = set(capsys.readouterr().out.replace(",", " ").replace(". ", " ").split())
+    for form, about in FORMATS.items():
+        assert words & {form, f"{form}."}
+        assert not about.suffixes or words & {about.suffixes[0]}
+
+
+@pytest.mark.parametrize(
+    "view", [lambda r: MergedRecords([r, r], same=[]), lambda r: KeptRecords(r, dropped=NONE)]
+)
+def test_a_source_of_a_view_that_changed_is_another_source(tmp_path, view):
+    path = write_recordio(tmp_path / "a.rec", {"Ann": {"0.jpg": b"a", "1.jpg": b"b"}})
+    before = module.fingerprint(view(open_records(path)))
+    assert module.fingerprint(view(open_records(path))) == before
+    os.utime(path, ns=(1, 1))
+    assert module.fingerprint(view(open_records(path))) != before

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from pictures import face, write_folder
 
 from manyface.base.errors import DataError
-from manyface.data.records import open_records
+from manyface.data.records import kept, open_records
+from manyface.data.records.index import checksum_of
 from manyface.data.records.kept import HEADER, KeptRecords, escaped, select_kept, write_keep_list
 from manyface.data.records.recordio_writer import RecordIOWriter
+from manyface.data.records.subset import select_records
 
 
 class Numbers:
@@ -76,12 +78,12 @@ def test_written_and_read_back_with_any_names(faces, tmp_path):
     dropped = [1, 4, 5, 7, 8]
     keep = tmp_path / "keep.txt"
     assert write_keep_list(keep, records, dropped) == 5
-    kept = select_kept(records, keep)
-    assert [kept.read(i) for i in range(len(kept))] == [
+    rest = select_kept(records, keep)
+    assert [rest.read(i) for i in range(len(rest))] == [
         records.read(i) for i in range(9) if i not in dropped
     ]
-    assert len(kept.identity_names) == 2  # one has lost all
-    assert kept.describe(0) == records.describe(0)
+    assert len(rest.identity_names) == 2  # one has lost all
+    assert rest.describe(0) == records.describe(0)
 
 
 def test_names_by_stem_and_by_number(faces, tmp_path):
@@ -102,9 +104,9 @@ def test_records_of_one_name(tmp_path):
     writer.finish()
     keep = tmp_path / "keep.txt"
     write_keep_list(keep, open_records(path), [1])
-    assert keep.read_text().splitlines()[1:] == ["Ann\tx.jpg\t2"]
-    kept = select_kept(open_records(path), keep)
-    assert [kept.read(i) for i in range(2)] == [b"0", b"2"]
+    assert keep.read_text().splitlines()[1:] == [f"Ann\tx.jpg\t2\t{checksum_of(b'1'):08x}"]
+    rest = select_kept(open_records(path), keep)
+    assert [rest.read(i) for i in range(2)] == [b"0", b"2"]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +117,8 @@ def test_records_of_one_name(tmp_path):
         (f"{HEADER}\nAnn\n", "line 2: expected identity"),
         (f"{HEADER}\nAnn\t001.jpg\tx\n", "line 2: expected identity"),
         (f"{HEADER}\nAnn\t001.jpg\t0\n", "line 2: expected identity"),
+        (f"{HEADER}\nAnn\t001.jpg\t1\t1234567\n", "line 2: expected identity"),
+        (f"{HEADER}\nAnn\t001.jpg\t1\t12345678\tx\n", "line 2: expected identity"),
         (f"{HEADER}\nBob\t001.jpg\n", "nobody called 'Bob'"),
         (f"{HEADER}\nAnn\t009.jpg\n", "has no record '009.jpg'"),
         (f"{HEADER}\nAnn\t001.jpg\t2\n", "has no record '001.jpg'"),
@@ -139,3 +143,45 @@ def test_nothing_left_and_no_file(faces, tmp_path):
         select_kept(open_records(faces), keep)
     with pytest.raises(DataError, match="cannot read"):
         select_kept(open_records(faces), tmp_path / "none.txt")
+
+
+def numbered_rec(path, images):
+    """Without a list, so that nobody and nothing has a name."""
+    writer = RecordIOWriter(path, identity_names=["Ann"])
+    for image in images:
+        writer.add(image, person=0, name="x.jpg")
+    writer.finish()
+    path.with_suffix(".lst").unlink()
+    return open_records(path)
+
+
+@pytest.mark.parametrize("view", [lambda r: r, select_records])
+def test_a_list_of_another_file_whose_records_have_numbers(tmp_path, view):
+    images = [b"0", b"1", b"2"]
+    keep = tmp_path / "keep.txt"
+    records = view(numbered_rec(tmp_path / "a.rec", images))
+    write_keep_list(keep, records, [1])
+    assert len(select_kept(records, keep)) == 2
+    other = view(numbered_rec(tmp_path / "b.rec", [b"new", *images]))
+    with pytest.raises(DataError, match="belongs to other data"):
+        select_kept(other, keep)
+
+
+def test_a_list_of_records_that_cannot_be_read(faces, tmp_path):
+    (faces / "Ann" / "001.jpg").unlink()
+    (faces / "Ann" / "001.jpg").symlink_to("nowhere")
+    keep = tmp_path / "keep.txt"
+    write_keep_list(keep, open_records(faces), [1])
+    assert keep.read_text().splitlines()[1:] == ["Ann\t001.jpg\t1\t-"]
+    assert len(select_kept(open_records(faces), keep)) == 8
+
+
+def test_long_lists_cost_little(tmp_path, monkeypatch):
+    """Each name of a person is looked at once or twice, whatever the number of lines."""
+    records = numbered_rec(tmp_path / "a.rec", [b"%d" % i for i in range(1000)])
+    keep = tmp_path / "keep.txt"
+    write_keep_list(keep, records, range(999))
+    looked, bare = [], kept._bare
+    monkeypatch.setattr(kept, "_bare", lambda name: looked.append(name) or bare(name))
+    assert len(select_kept(records, keep)) == 1
+    assert len(looked) < 3000

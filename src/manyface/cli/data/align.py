@@ -50,11 +50,13 @@ def align(
     from manyface.data.align import template
     from manyface.data.align_set import FORMS, LEFT_OUT, How, align_set
     from manyface.data.detect import FACES
+    from manyface.data.tools.formats import checked_target
     from manyface.observe.counting import Counting
 
     template(size)  # complains before anything is read
     which = choice("--face", face, FACES)
     how = How(size, choice("--format", form, FORMS), str(landmarks or f"{detector} ({which})"))
+    target = checked_target(target, [source])
     find = _finder(landmarks, detector, which)
     records = open_with_progress(source)
     with Counting("aligning", unit="photos") as progress:

@@ -9,6 +9,7 @@ import typer
 from manyface.base.errors import ConfigError, WriteError
 from manyface.cli.console import make_console
 from manyface.cli.data.shared import (
+    FOUND,
     DataPath,
     Displays,
     JsonFile,
@@ -21,8 +22,6 @@ from manyface.cli.data.shared import (
 if TYPE_CHECKING:
     from manyface.data.records import Records
     from manyface.data.tools.defects import Cases
-
-DEFECTS = 1
 
 
 def check(
@@ -53,7 +52,7 @@ def check(
 ) -> None:
     """Decode every record and look for what is broken, doubled or mislabelled. Changes nothing.
 
-    Exit code 0: no errors and no warnings (notes do not count); 1: there are some.
+    Exit code 0: no errors and no warnings (notes do not count); 3: there are some.
 
     \b
     Examples:
@@ -78,7 +77,7 @@ def check(
     if keep is not None:
         write_kept(keep, records, cases.dropped)
     if cases.num_defects:
-        raise typer.Exit(DEFECTS)
+        raise typer.Exit(FOUND)
 
 
 def _opened(path: Path) -> TextIO:

@@ -7,6 +7,7 @@ import typer
 
 from manyface.cli.console import make_console, warn, write_text
 from manyface.cli.data.shared import (
+    FOUND,
     Checkpoint,
     DataPath,
     Displays,
@@ -19,8 +20,6 @@ from manyface.cli.data.shared import (
 if TYPE_CHECKING:
     from manyface.curate import Conflicts
     from manyface.data.records import Records
-
-CONFLICTS = 1
 
 
 def clean(
@@ -62,7 +61,7 @@ def clean(
 ) -> None:
     """Look for images under the wrong person and people under two labels. Changes nothing.
 
-    Exit code 0: none found; 1: there are some.
+    Exit code 0: none found; 3: there are some.
 
     \b
     Examples:
@@ -93,7 +92,7 @@ def clean(
         dropped = [*found.wrong_labels.records.tolist(), *found.strangers.records.tolist()]
         write_kept(keep, records, dropped)
     if _count(found):
-        raise typer.Exit(CONFLICTS)
+        raise typer.Exit(FOUND)
 
 
 def _count(found: "Conflicts") -> int:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from manyface.cli.console import format_bytes
+from manyface.cli.console import format_bytes, warn
 from manyface.cli.data.shared import DataPath, Displays, Threads, open_with_progress
 
 
@@ -16,7 +16,9 @@ def convert(
     ],
     to: Annotated[
         str | None,
-        typer.Option("--to", metavar="FORMAT", help="folder, list, tar, recordio, lmdb, ..."),
+        typer.Option(
+            "--to", metavar="FORMAT", help="folder, list, tar, recordio, lmdb, shards or parquet."
+        ),
     ] = None,
     shuffle: Annotated[
         int | None,
@@ -37,7 +39,8 @@ def convert(
     """Write a set in another format. Images are copied byte for byte, never encoded again.
 
     The format is that of the suffix of DST: none a folder of persons, .txt a list and its images,
-    .tar one tar file, .rec RecordIO. If it is stopped, the same command goes on.
+    .tar one tar file, .rec RecordIO, .lmdb LMDB, .shards tar shards, .parquet Parquet. If it is
+    stopped, the same command goes on.
 
     \b
     Examples:
@@ -48,10 +51,10 @@ def convert(
     from manyface.data.records.kept import select_kept
     from manyface.data.tools.convert import ConvertOptions, total_bytes
     from manyface.data.tools.convert import convert as write
-    from manyface.data.tools.formats import format_for, path_for
+    from manyface.data.tools.formats import checked_target, format_for, path_for
 
     form = format_for(destination, to)
-    path = path_for(destination, form)
+    path = checked_target(path_for(destination, form), [source])
     records = open_with_progress(source)
     if keep is not None:
         records = select_kept(records, keep)
@@ -59,7 +62,7 @@ def convert(
         form=form, shuffle=shuffle, headers=header, verify=verify, threads=threads
     )
     with Displays(path.name) as show:
-        write(records, path, options, show=show)
+        write(records, path, options, show=show, warn=warn)
     checked = "read again and equal" if verify else "not verified"
     typer.echo(
         f"Wrote {path}: {len(records):,} images of {len(records.identity_names):,} people, "

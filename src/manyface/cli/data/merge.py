@@ -62,12 +62,12 @@ def merge(
     from manyface.data.records.merged import MergedRecords, same_names
     from manyface.data.tools.convert import ConvertOptions, total_bytes
     from manyface.data.tools.convert import convert as write
-    from manyface.data.tools.formats import format_for, path_for
+    from manyface.data.tools.formats import checked_target, format_for, path_for
 
     if len(sources) < 2 and joins is None:
         raise ConfigError("one set alone is merged with nothing; give two, or --joins")
     form = format_for(destination, to)
-    path = path_for(destination, form)
+    path = checked_target(path_for(destination, form), sources)
     sets = [open_with_progress(source) for source in sources]
     same = [*(same_names(sets) if names else []), *(_read_joins(joins, sets) if joins else [])]
     if model is not None:
@@ -76,7 +76,7 @@ def merge(
     if report is not None:
         write_text(report, "".join(_lines(sets, same)))
     with Displays(path.name) as show:
-        write(merged, path, ConvertOptions(form=form, threads=threads), show=show)
+        write(merged, path, ConvertOptions(form=form, threads=threads), show=show, warn=warn)
     typer.echo(
         f"Wrote {path}: {len(merged):,} images of {len(merged.identity_names):,} people "
         f"({merged.num_joined:,} joined), {format_bytes(total_bytes(merged))}, "

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from manyface.data.records import Records
     from manyface.data.records.store import ScanProgress
 
+FOUND = 3  # exit code: something is wrong with the data; errors of the program have 1 and 2
+
 DataPath = Annotated[
     Path,
     typer.Argument(

@@ -99,6 +99,11 @@ class GroupedRecords(ABC):
         """Of files of their own there is nothing worth asking for."""
         return
 
+    @property
+    def sources(self) -> Sequence[Records]:
+        """The readers that this one is a view of."""
+        return []
+
     def text_names(self) -> Sequence[str]:
         """Text files that came with the data, where their names are known."""
         return []
@@ -119,6 +124,10 @@ class RecordsView(GroupedRecords):
             full.path, identity_names=identity_names, images_per_identity=images_per_identity
         )
         self._full = full
+
+    @property
+    def sources(self) -> Sequence[Records]:
+        return [self._full]
 
     @abstractmethod
     def _place(self, index: int) -> int:

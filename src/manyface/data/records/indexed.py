@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from manyface.data.records.base import GroupedRecords, Int64Array, Warn
+from manyface.data.records.base import GroupedRecords, Int64Array, Records, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
 from manyface.data.records.remote import Location
 from manyface.data.records.store import ABOUT_FILES, RecordStore, ScanProgress, no_progress
@@ -54,7 +54,8 @@ class IndexedRecords(GroupedRecords):
             data = self.store.read(place, size)
         except (IndexError, OverflowError):  # of a place that no file has
             raise self.index.damaged("places") from None
-        if self.index.checksums is not None and checksum_of(data) != self.index.checksums[ordinal]:
+        wanted = 0 if self.index.checksums is None else int(self.index.checksums[ordinal])
+        if wanted and checksum_of(data) != wanted:
             raise DamagedRecordError(
                 "its bytes are not those that its checksum was taken of: the file is damaged"
             )
@@ -81,6 +82,15 @@ class IndexedRecords(GroupedRecords):
     @property
     def index_bytes(self) -> int:
         return self.index.num_bytes
+
+
+def num_numbered(records: Records) -> int:
+    """How many records the store has, if they have no names and are called by their numbers in it;
+    else 0. Of a view it is the largest of its stores."""
+    if isinstance(records, IndexedRecords):
+        return len(records) if records.index.names is None else 0
+    sources = records.sources if isinstance(records, GroupedRecords) else []
+    return max(map(num_numbered, sources), default=0)
 
 
 def _what_to_say(index: RecordIndex) -> list[str]:

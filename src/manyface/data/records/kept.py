@@ -1,25 +1,32 @@
 """Keep-lists: a set without some of its records, and the text that names them.
 
-    # manyface keep-list 1: all records stay but these (identity, name, which of that name)
-    Ann Lee<TAB>0004.jpg
-    17<TAB>0000123<TAB>2
+    # manyface keep-list 1: all records stay but these (identity, name, which one, checksum)
+    Ann Lee<TAB>0004.jpg<TAB>1<TAB>8f3a1c07
+    17<TAB>0000123<TAB>2<TAB>00d1b2c4
 
 Most sets lose a few records in a million, so those that go are written, not those that stay. They
 go by identity and name because these survive a conversion, and a number in a file does not: a list
 made of train.rec fits the folder or the shards that it is converted to. Records without a name are
 called by their number in the store, which `convert` writes as their name. Names are compared as
-written, then without suffix and leading zeros. A third part, from 2 on, tells records of one name
+written, then without suffix and leading zeros; people who are numbers without the zeros, too (that
+is how `convert` lets folders keep the order of labels). The third part tells records of one name
 apart. TAB, line ends and backslashes in names are written as in Python. A record that is not found
 is an error: the list belongs to another set.
+
+The fourth part is the checksum of the record's bytes (the index's, 8 hexadecimal digits; "-" if
+they could not be read). Another record would have the same number in a store that has changed, so
+records that are called by a number are read and compared. Lists made by hand may end after the
+second or the third part.
 
 Memory of the view: 16 bytes per record left out, 8 per person.
 """
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,12 +39,25 @@ from manyface.data.records.base import (
     walk_storage,
 )
 from manyface.data.records.files import new_file
+from manyface.data.records.index import checksum_of
+from manyface.data.records.indexed import num_numbered
 from manyface.data.records.naming import is_image_name
 from manyface.data.records.subset import select_records
 
-HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which of that name)"
+HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which one, checksum)"
+_MAGIC = HEADER.partition(":")[0]
+_UNREAD = "-"
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _PLAIN = {escape: sign for sign, escape in _ESCAPES.items()}
+
+
+class Line(NamedTuple):
+    """A record that is left out: its name, which of that name (from 1), and 8 hexadecimal digits,
+    or "-" where the checksum of its bytes is not known."""
+
+    name: str
+    which: int
+    checksum: str
 
 
 class KeptRecords(RecordsView):
@@ -99,11 +119,11 @@ def select_kept(records: Records, keep: str | Path) -> Records:
 def write_keep_list(path: Path, records: Records, dropped: Iterable[int]) -> int:
     """Write the keep-list of `records` without `dropped`; how many it names. OSError as of open."""
     numbers = np.array(sorted(dropped), np.int64)
-    people = labels_of(records.first_images, numbers)
+    people, starts = np.unique(labels_of(records.first_images, numbers), return_index=True)
     with new_file(path) as file:
         file.write(f"{HEADER}\n".encode())
-        for person in np.unique(people).tolist():
-            for parts in _dropped_of(records, person, set(numbers[people == person].tolist())):
+        for person, part in zip(people.tolist(), np.split(numbers, starts[1:]), strict=False):
+            for parts in _dropped_of(records, person, set(part.tolist())):
                 line = "\t".join(map(escaped, parts)) + "\n"
                 file.write(line.encode("utf-8", "surrogateescape"))
     return len(numbers)
@@ -117,51 +137,100 @@ def _dropped_of(records: Records, person: int, dropped: set[int]) -> Iterator[li
         name = records.file_name(record)
         seen[name] += 1
         if record in dropped:
-            which = [str(seen[name])] if seen[name] > 1 else []
-            yield [records.identity_names[person], name, *which]
+            checksum = _checksum(records, record)
+            yield [records.identity_names[person], name, str(seen[name]), checksum]
 
 
-def read_keep_list(path: Path) -> dict[str, list[tuple[str, int]]]:
-    """(name, which of that name, from 1) of every record left out, by identity."""
+def _checksum(records: Records, record: int) -> str:
+    try:
+        return f"{checksum_of(records.read(record)):08x}"
+    except OSError:
+        return _UNREAD
+
+
+def read_keep_list(path: Path) -> dict[str, list[Line]]:
+    """The records left out, by identity."""
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
     first, *lines = text.split("\n")
-    if first.rstrip("\r") != HEADER:
+    if first.partition(":")[0] != _MAGIC:
         raise DataError(f"{path} is no keep-list: expected {HEADER!r} in its first line")
-    wanted: dict[str, list[tuple[str, int]]] = {}
+    wanted: dict[str, list[Line]] = {}
     for number, line in enumerate(lines, start=2):
         if line.strip() and not line.startswith("#"):
-            identity, name, which = _parts(line.rstrip("\r"), number, path)
-            wanted.setdefault(identity, []).append((name, which))
+            identity, entry = _parsed(line.rstrip("\r"), number, path)
+            wanted.setdefault(identity, []).append(entry)
     return wanted
 
 
-def find_dropped(
-    records: Records, wanted: dict[str, list[tuple[str, int]]], keep: Path
-) -> Int64Array:
-    """Records by what `read_keep_list` gave, int64 [D], ascending; DataError if one is absent."""
+def find_dropped(records: Records, wanted: dict[str, list[Line]], keep: Path) -> Int64Array:
+    """Records by what `read_keep_list` gave, int64 [D], ascending.
+
+    Raises:
+        DataError: one is absent, or one that is called by its number is another one.
+    """
     found: set[int] = set()
-    missing = dict(wanted)
-    for person, identity in enumerate(records.identity_names):
-        if missing.pop(identity, None) is not None:
-            first, end = records.first_images[person : person + 2].tolist()
-            names = [records.file_name(i) for i in range(first, end)]
-            for name, which in wanted[identity]:
-                place = _place_of(name, which, names)
-                if place is None:
-                    raise DataError(
-                        f"{keep}: {identity!r} has no record {name!r} in {records.path}; "
-                        "the list belongs to other data"
-                    )
-                found.add(first + place)
+    compare = num_numbered(records) > 0
+    for identity, person in _people(records, wanted, keep).items():
+        first, end = records.first_images[person : person + 2].tolist()
+        places = _Places([records.file_name(i) for i in range(first, end)])
+        for line in wanted[identity]:
+            place = places.find(line.name, line.which)
+            if place is None:
+                raise DataError(
+                    f"{keep}: {identity!r} has no record {line.name!r} in {records.path}; "
+                    "the list belongs to other data"
+                )
+            if compare:
+                _check_same(records, first + place, line, keep)
+            found.add(first + place)
+    return np.array(sorted(found), np.int64)
+
+
+def _people(records: Records, wanted: Iterable[str], keep: Path) -> dict[str, int]:
+    """Which person each of the identities `wanted` is."""
+    found: dict[str, int] = {}
+    for same in (str, _without_zeros):
+        missing = {same(identity): identity for identity in wanted if identity not in found}
+        for person, name in enumerate(records.identity_names if missing else []):
+            if (identity := missing.pop(same(name), None)) is not None:
+                found[identity] = person
     if missing:
         raise DataError(
-            f"{keep}: there is nobody called {next(iter(missing))!r} in {records.path} "
+            f"{keep}: there is nobody called {next(iter(missing.values()))!r} in {records.path} "
             f"({len(missing)} such names); the list belongs to other data"
         )
-    return np.array(sorted(found), np.int64)
+    return found
+
+
+def _check_same(records: Records, record: int, line: Line, keep: Path) -> None:
+    """The record is the one that the list was made for, as far as either can be read."""
+    now = _checksum(records, record)
+    if _UNREAD not in (now, line.checksum) and now != line.checksum:
+        raise DataError(
+            f"{keep}: record {line.name!r} of {records.path} has the checksum {now} and not "
+            f"{line.checksum}; the list belongs to other data, make it again"
+        )
+
+
+class _Places:
+    """Where names are among those of one person: as written, else without suffix and zeros."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._exact: defaultdict[str, list[int]] = defaultdict(list)
+        self._bare: defaultdict[str, list[int]] = defaultdict(list)
+        for place, name in enumerate(names):
+            self._exact[name].append(place)
+            self._bare[_bare(name)].append(place)
+
+    def find(self, name: str, which: int) -> int | None:
+        """The `which`-th of that name; None if there is none."""
+        for places in (self._exact.get(name, []), self._bare.get(_bare(name), [])):
+            if len(places) >= which:
+                return places[which - 1]
+        return None
 
 
 def escaped(text: str) -> str:
@@ -173,27 +242,27 @@ def _unescaped(text: str) -> str:
     return re.sub(r"\\[\\tnr]", lambda escape: _PLAIN[escape[0]], text)
 
 
-def _parts(line: str, number: int, path: Path) -> tuple[str, str, int]:
-    parts = [_unescaped(part) for part in line.split("\t")]
-    which = parts[2] if len(parts) == 3 else "1"
-    if len(parts) not in (2, 3) or not which.isdecimal() or int(which) < 1:
+def _parsed(text: str, number: int, path: Path) -> tuple[str, Line]:
+    """Identity and the rest of one line."""
+    parts = [_unescaped(part) for part in text.split("\t")]
+    identity, name, which, checksum, *more = [*parts, *["", "1", _UNREAD][len(parts) - 1 :]]
+    if (
+        len(parts) < 2
+        or more
+        or not (which.isdecimal() and int(which))
+        or not re.fullmatch(r"[0-9a-f]{8}|-", checksum)
+    ):
         raise DataError(
-            f"{path}, line {number}: expected identity, TAB, name (TAB, number from 2), got "
-            f"{line[:80]!r}"
+            f"{path}, line {number}: expected identity, TAB, name (TAB, number from 1, TAB, "
+            f"checksum of 8 hexadecimal digits), got {text[:80]!r}"
         )
-    return parts[0], parts[1], int(which)
-
-
-def _place_of(name: str, which: int, names: Sequence[str]) -> int | None:
-    """Where the `which`-th `name` is among `names`; None if nowhere."""
-    for same in (str, _bare):
-        places = [i for i, other in enumerate(names) if same(other) == same(name)]
-        if len(places) >= which:
-            return places[which - 1]
-    return None
+    return identity, Line(name, int(which), checksum)
 
 
 def _bare(name: str) -> str:
     """Without the suffix of an image, numbers without leading zeros."""
-    stem = name.rpartition(".")[0] if is_image_name(name) else name
-    return stem.lstrip("0") or "0" if stem.isdecimal() else stem
+    return _without_zeros(name.rpartition(".")[0] if is_image_name(name) else name)
+
+
+def _without_zeros(name: str) -> str:
+    return name.lstrip("0") or "0" if name.isdecimal() else name

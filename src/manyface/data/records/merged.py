@@ -69,6 +69,10 @@ class MergedRecords(GroupedRecords):
         raise last
 
     @property
+    def sources(self) -> Sequence[Records]:
+        return self._sets
+
+    @property
     def index_bytes(self) -> int:
         return self._parts.nbytes + self._first_of_part.nbytes + self.first_images.nbytes
 

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import PurePath
 
 from manyface.base.errors import DataError
@@ -89,6 +90,20 @@ def check_distinct(names: Sequence[str], where: str) -> None:
                 f"evened out; merge them or rename one"
             )
         seen.add(name)
+
+
+def padded_numbers(names: Sequence[str]) -> Sequence[str]:
+    """`names` with leading zeros, if they are numbers that lie in order and would not as text.
+
+    Readers of folders sort people as text, where "10" comes before "2"; with zeros they keep their
+    labels, and a head that was trained on these still fits.
+    """
+    if not all(name.isascii() and name.isdigit() for name in names):
+        return names
+    width = max(map(len, names), default=0)
+    padded = [name.zfill(width) for name in names]
+    ascending = all(one < other for one, other in pairwise(padded))
+    return padded if ascending else names
 
 
 _CONTENTS = (

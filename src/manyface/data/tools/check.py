@@ -1,7 +1,8 @@
 """`manyface data check`: every record of a set read, decoded and compared with all others.
 
 Nothing of the set is changed. One thing is learned on the way and kept: the checksums of the bytes
-go into the index, so that damage from then on is noticed by whoever reads the set.
+go into the index, so that damage from then on is noticed by whoever reads the set. Those of records
+that could not be read stay unknown (0), for the next check to find out.
 
 Memory: per record 4 bytes for its checksum, 4 for its size, 16 for its fingerprint, 1 for whether
 it has one: 2.5 GB for 100 million records. While duplicates are searched it is 120 in all (measured
@@ -106,8 +107,14 @@ class _Survey:
         )
 
     def keep_checksums(self, records: IndexedRecords) -> None:
-        if records.index.checksums is None:
-            keep_index(records.index.with_checksums(self.checksums), records.store)
+        """Those that are new, unless the files have changed since the index was made of them."""
+        index, known = records.index, records.index.checksums
+        if known is not None:
+            if known.all():
+                return
+            self.checksums = np.where(known == 0, self.checksums, known)
+        if records.store.fingerprint() == index.notes["fingerprint"]:
+            keep_index(index.with_checksums(self.checksums), records.store)
 
     def _look(self, numbers: Int64Array, max_pixels: int) -> tuple[Int64Array, list[Look]]:
         looks = [look_at(self.records, n, max_pixels=max_pixels) for n in numbers.tolist()]

@@ -7,6 +7,7 @@ conversion that was killed goes on from there and ends in the same files. At the
 read in full: the same people with the same images, by their checksums, which go into its index.
 """
 
+import logging
 import os
 import shutil
 import time
@@ -25,9 +26,12 @@ from manyface.base.threads import usable_cores
 from manyface.data.decode import UnreadableImageError
 from manyface.data.image_header import read_header
 from manyface.data.records import IndexedRecords, Records, labels_of, open_records
+from manyface.data.records.base import GroupedRecords, Warn
 from manyface.data.records.index import checksum_of, keep_index
+from manyface.data.records.indexed import num_numbered
 from manyface.data.records.naming import (
     is_image_name,
+    padded_numbers,
     person_name,
     suffix_of_content,
     unique_names,
@@ -38,6 +42,8 @@ from manyface.data.tools.check import Show
 from manyface.data.tools.formats import FORMATS
 from manyface.data.tools.journal import DONE, FINISHING, VERIFYING, WRITING, Journal
 from manyface.data.tools.reading import chunks_of, in_storage_order, mapped
+
+log = logging.getLogger(__name__)
 
 _SAMPLE = 1000
 _ROOM = 1.1  # of the bytes of the images that have to be free
@@ -65,8 +71,17 @@ class ConvertOptions:
     commit_seconds: float = 10.0
 
 
-def convert(records: Records, destination: Path, options: ConvertOptions, *, show: Show) -> None:
+def convert(
+    records: Records,
+    destination: Path,
+    options: ConvertOptions,
+    *,
+    show: Show,
+    warn: Warn = log.warning,
+) -> None:
     """Write `records` as `destination`; the same call goes on with what was cut off.
+
+    `warn` is told if people get other labels there.
 
     Raises:
         DataError: something is there already, an image cannot be read, the disk is too small, or
@@ -82,7 +97,7 @@ def convert(records: Records, destination: Path, options: ConvertOptions, *, sho
                 _check_free(destination)
                 journal.begin(job)
             if journal.stage != DONE:
-                _Conversion(records, destination, options, job, journal).run(show)
+                _Conversion(records, destination, options, job, journal).run(show, warn)
             journal.remove(job)
     except OSError as error:
         raise WriteError(error.filename or destination, error) from error
@@ -100,12 +115,12 @@ class _Conversion:
         self.records, self.destination, self.options = records, destination, options
         self.job, self.journal = job, journal
         self.threads = options.threads or usable_cores()
-        self.names = _Names(records)
+        self.names = _Names(records, sorts_people=not FORMATS[options.form].in_order)
         self.shuffled = (
             None if options.shuffle is None else Permutation(len(records), seed=options.shuffle)
         )
 
-    def run(self, show: Show) -> None:
+    def run(self, show: Show, warn: Warn) -> None:
         journal = self.journal
         finished = self.destination.exists() and not draft_of(self.destination).exists()
         if journal.stage == WRITING or (journal.stage == FINISHING and not finished):
@@ -114,8 +129,15 @@ class _Conversion:
         if journal.stage != VERIFYING:
             self._save(VERIFYING, journal.position)
         written = open_records(self.destination, progress=show("indexing"))
+        labels = self._labels_of_people(written)
+        if (labels[1:] < labels[:-1]).any():
+            warn(
+                f"people have other labels in {self.destination} than in {self.records.path}: a "
+                f"{self.options.form} sorts them in another way; a head that was trained on the "
+                "one set does not fit the other"
+            )
         if self.options.verify:
-            self._verify(written, show("verifying"))
+            self._verify(written, labels, show("verifying"))
         elif FORMATS[self.options.form].in_order and isinstance(written, IndexedRecords):
             self._keep_checksums(written, np.array(journal.checksums()))
 
@@ -178,7 +200,7 @@ class _Conversion:
             options |= {"headers": self.options.headers, "image_size": _side(self.records)}
         return FORMATS[self.options.form].open(self.destination, **options)
 
-    def _verify(self, written: Records, progress: ScanProgress) -> None:
+    def _verify(self, written: Records, labels: Int64Array, progress: ScanProgress) -> None:
         """The same images of the same people; their checksums go into the index."""
         if len(written) != len(self.records):
             raise DataError(
@@ -187,7 +209,6 @@ class _Conversion:
             )
         checksums = np.zeros(len(written), np.uint32)
         keys = np.zeros(len(written), np.uint64)
-        labels = self._labels_of_people(written)
         done = 0
         for numbers, sums in mapped(
             lambda part: (part, [checksum_of(written.read(i)) for i in part.tolist()]),
@@ -237,17 +258,23 @@ class _Conversion:
 
 
 class _Names:
-    """What people and records are called where they become names of files."""
+    """What people and records are called where they become names of files.
 
-    def __init__(self, records: Records) -> None:
+    Args:
+        sorts_people: readers of the new set number people by their names.
+    """
+
+    def __init__(self, records: Records, *, sorts_people: bool) -> None:
         self._records = records
         names = [person_name(name) for name in records.identity_names]
         people = unique_names(names)
+        if sorts_people:
+            people = list(padded_numbers(people))
         self.people = records.identity_names if people == names else people
         self._of_person = lru_cache(maxsize=64)(self._names_of)
-        index = records.index if isinstance(records, IndexedRecords) else None
         # Names that are numbers sort as they should when they have one length.
-        self._digits = len(str(len(records))) if index is not None and index.names is None else 0
+        numbered = num_numbered(records)
+        self._digits = len(str(numbered)) if numbered else 0
 
     def of(self, record: int, person: int, image: bytes) -> str:
         """The name of a record, with the suffix of an image."""
@@ -337,11 +364,20 @@ def fingerprint(records: Records) -> str:
     text.update(np.ascontiguousarray(records.first_images).view(np.uint8).data)
     for name in records.identity_names:
         text.update(os.fsencode(name) + b"\0")
-    if isinstance(records, IndexedRecords):
-        text.update(os.fsencode(records.store.fingerprint()))
-        return text.hexdigest()
-    for record in range(len(records)):
-        text.update(os.fsencode(records.file_name(record)) + b"\0")
-    if isinstance(records.path, Path) and records.path.is_file():
-        text.update(os.fsencode(fingerprint_of([records.path])))
+    if not isinstance(records, IndexedRecords):
+        for record in range(len(records)):
+            text.update(os.fsencode(records.file_name(record)) + b"\0")
+    for facts in _files_of(records):
+        text.update(os.fsencode(facts) + b"\0")
     return text.hexdigest()
+
+
+def _files_of(records: Records) -> Iterator[str]:
+    """What is known of the files of a set, or of all those that it is a view of."""
+    sources = records.sources if isinstance(records, GroupedRecords) else []
+    if isinstance(records, IndexedRecords):
+        yield records.store.fingerprint()
+    elif not sources and isinstance(records.path, Path) and records.path.is_file():
+        yield fingerprint_of([records.path])
+    for source in sources:
+        yield from _files_of(source)

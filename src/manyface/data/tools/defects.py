@@ -85,8 +85,7 @@ class Cases:
     def add_record(self, kind: str, record: int, detail: str = "") -> None:
         """A case of one record, by its number."""
         person = int(labels_of(self._records.first_images, np.array([record]))[0])
-        if kind in self._dropped_kinds:
-            self.dropped.add(record)
+        self._drop(kind, [record])
         name = self._records.identity_names[person]
         self._add(kind, str(record), name, self.name(record), detail)
 
@@ -102,6 +101,12 @@ class Cases:
         """`count` more cases of which no more is known."""
         self.counts[kind] += count
 
+    def add_untold(self, kind: str, records: Collection[int]) -> None:
+        """More cases like those before: counted and left out, without a line for each."""
+        if records:
+            self._drop(kind, records)
+            self.add_uncounted(kind, len(records))
+
     def name(self, record: int) -> str:
         """Where a record lies, without the path of the set."""
         return self._records.describe(record).removeprefix(str(self._records.path)).lstrip(":/ ")
@@ -110,6 +115,10 @@ class Cases:
     def num_defects(self) -> int:
         """Errors and warnings."""
         return sum(n for kind, n in self.counts.items() if KINDS[kind].severity != NOTE)
+
+    def _drop(self, kind: str, records: Collection[int]) -> None:
+        if kind in self._dropped_kinds:
+            self.dropped.update(records)
 
     def _add(self, kind: str, record: str, identity: str, where: str, detail: str) -> None:
         self.counts[kind] += 1

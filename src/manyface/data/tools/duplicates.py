@@ -18,6 +18,8 @@ from manyface.data.tools.defects import Cases
 from manyface.data.tools.near import MAX_PAIRS, MIN_CORRELATION, near_pairs, thumbnail
 from manyface.data.tools.reading import chunks_of, mapped
 
+_MOST_TOLD = 1000  # of one picture: a "no photo" sign may be there a million times
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -70,15 +72,19 @@ def _equal_groups(records: Records, pictures: Pictures) -> Iterator[Int64Array]:
 def _judge_group(records: Records, group: Int64Array, cases: Cases) -> None:
     """Records of equal bytes, ascending."""
     people = labels_of(records.first_images, group)
-    _, firsts = np.unique(people, return_index=True)
-    for place in np.setdiff1d(np.arange(len(group)), firsts).tolist():
-        first = int(group[people == people[place]][0])
-        cases.add_record("duplicate-within", int(group[place]), f"as {cases.name(first)}")
-    if len(firsts) > 1:
-        for place in firsts.tolist():
-            other = int(group[firsts[1 if place == firsts[0] else 0]])
-            detail = f"as {cases.name(other)}"
-            cases.add_record("duplicate-across", int(group[place]), detail)
+    _, firsts, whose = np.unique(people, return_index=True, return_inverse=True)
+    heads = group[firsts]  # the first record of each person, ascending
+    copies = np.delete(np.arange(len(group)), firsts)
+    for place in copies[:_MOST_TOLD].tolist():
+        first = cases.name(int(heads[whose[place]]))
+        cases.add_record("duplicate-within", int(group[place]), f"as {first}")
+    cases.add_untold("duplicate-within", group[copies[_MOST_TOLD:]].tolist())
+    if len(heads) > 1:
+        first, second = (cases.name(int(head)) for head in heads[:2])
+        for number in heads[:_MOST_TOLD].tolist():
+            other = second if number == heads[0] else first
+            cases.add_record("duplicate-across", number, f"as {other}")
+        cases.add_untold("duplicate-across", heads[_MOST_TOLD:].tolist())
 
 
 def _judge_pairs(

@@ -4,12 +4,13 @@ The one table to add a format to. Writers are imported when they are needed, bec
 libraries that are not everybody's.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, DataError
 from manyface.data.records.writer import RecordWriter
 
 
@@ -76,3 +77,22 @@ def path_for(path: Path, form: str) -> Path:
     if form in ("list", "tar") and not path.suffix:
         return path.with_name(path.name + suffixes[0])
     return path
+
+
+def checked_target(path: Path, sources: Iterable[Path]) -> Path:
+    """`path`, where it may be written; of a link what it leads to, where the drafts have to be.
+
+    Raises:
+        DataError: it lies in a folder that is read, and would be part of that set, or it is a
+            pipe or a device.
+    """
+    target = path.resolve() if path.is_symlink() else path
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise DataError(f"{path} is neither a file nor a folder; choose another name")
+    for source in sources:
+        if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
+            raise DataError(
+                f"{path} lies in {source}, which is read, and would become a part of it; choose a "
+                "place outside"
+            )
+    return target
