@@ -15,8 +15,8 @@ FLOORS = {
     2: ("softmax", "centers", "data"),
     3: ("heads", "testing"),
     4: ("evaluate", "checkpoint", "compat"),
-    5: ("train", "export", "curate"),
-    6: ("report", "bench", "plan"),
+    5: ("train", "curate", "gallery"),
+    6: ("report", "bench", "plan", "model"),
     7: ("cli",),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
