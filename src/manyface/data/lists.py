@@ -93,7 +93,7 @@ def write_pairs(pairs: PairList) -> str:
         fields = [name, number, *([] if name == other else [other]), other_number]
         line = "\t".join(map(str, fields))
         if _read_pair(len(lines) + 1, line) != ((name, number), (other, other_number)):
-            raise DataError(f"{line!r} cannot be a line of a list of pairs: rename the people")
+            raise DataError(f"{line[:80]!r} cannot be a line of a list of pairs: rename the people")
         lines.append(line)
     return "\n".join(lines) + "\n"
 

@@ -161,6 +161,12 @@ def _draw_distinct(
             f"a fold has {len(members)} people, {len(usable)} of them usable, too few for "
             f"{'same' if same else 'different'} pairs: use fewer folds, or more people and images"
         )
+    if count > (possible := _num_pairs(images.counts[usable], same=same)):
+        raise DataError(
+            f"a fold of {len(members)} people has {possible} distinct "
+            f"{'same' if same else 'different'} pairs, {count} were asked for: "
+            "use fewer pairs, or more people and images"
+        )
     found = np.zeros((0, 2), dtype=np.int64)
     for _ in range(_MAX_ROUNDS):
         people = usable[_spread_evenly(generator, len(usable), count)]
@@ -175,6 +181,12 @@ def _draw_distinct(
         f"{'same' if same else 'different'} pairs, {count} were asked for: "
         "use fewer pairs, or more people and images"
     )
+
+
+def _num_pairs(counts: IntArray, *, same: bool) -> int:
+    """Unordered pairs of images of people with `counts` [n] images each."""
+    total, squares = int(counts.sum()), int((counts * counts).sum())
+    return (squares - total) // 2 if same else (total * total - squares) // 2
 
 
 def _spread_evenly(generator: np.random.Generator, size: int, count: int) -> IntArray:

@@ -77,6 +77,12 @@ class PairEvaluator:
         resamples: int = 1000,
         seed: int = 0,
     ) -> None:
+        num_same = int(np.count_nonzero(pairs.same))
+        if not 0 < num_same < len(pairs):
+            raise DataError(
+                f"{pairs.name} has {num_same} pairs of one person and {len(pairs) - num_same} of "
+                "two: to be judged by, a set needs both kinds"
+            )
         if not all(0 < far <= 1 for far in fars):
             raise DataError(f"each FAR must be in (0, 1], got {list(fars)}")
         self.pairs = pairs

@@ -9,6 +9,8 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from manyface.base.errors import DataError
 from manyface.data.records import open_records
 
@@ -77,6 +79,31 @@ def read_damaged(path):
         for i in range(len(records)):
             with contextlib.suppress(OSError):
                 assert isinstance(records.read(i), bytes)
+
+
+def check_reads_ahead(monkeypatch, records):
+    """What is asked of the disk for some records holds all that reading them reads."""
+    asked, read = [], []
+    pread = os.pread
+
+    def noted(file, count, offset):
+        read.append((file, offset, offset + count))
+        return pread(file, count, offset)
+
+    def advised(file, offset, count, _advice):
+        asked.append((file, offset, offset + count))
+
+    some = np.arange(1, len(records), 3)
+    read_all(records)  # files are open
+    monkeypatch.setattr(os, "posix_fadvise", advised)
+    monkeypatch.setattr(os, "pread", noted)
+    records.will_read(some)
+    for i in some.tolist():
+        records.read(i)
+    assert asked
+    assert read
+    for file, start, stop in read:
+        assert any(file == f and first <= start and stop <= end for f, first, end in asked)
 
 
 def check_concurrent(records, *, methods=("fork",)):

@@ -74,3 +74,19 @@ def test_paddle_sample(lfw_tar):
     assert list(records.identity_names) == [str(i) for i in range(10)]
     assert len(records) == 10
     assert records.file_name(9) == "00000672.jpg"
+
+
+@pytest.mark.parametrize(
+    "text, warned",
+    [
+        ("1/0001.jpg\tAnn\n2/0002.jpg\tBob\n", True),
+        ("1/0001.jpg\t1\n1/0002.jpg\t1\n", False),  # agrees
+        ("Ann\t3\nBob\t2\n", False),  # people and counts
+    ],
+)
+def test_a_list_that_says_otherwise_than_folders_is_spoken_of(write_faces, text, warned):
+    root = write_faces({"1": 2, "2": 2}, folder="set")
+    (root / "label.txt").write_text(text)
+    told = []
+    assert list(open_records(root, warn=told.append).identity_names) == ["1", "2"]
+    assert any("give the path of that list" in each for each in told) == warned

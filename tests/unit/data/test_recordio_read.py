@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import stores
 
 from manyface.base.errors import DataError
 from manyface.data.decode import decode_image
@@ -231,3 +232,16 @@ def test_an_image_too_large_for_a_part_is_named(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"a\.rec: big\.jpg of 'Ann': a part of 2024 bytes"):
         writer.add(bytes(2000), person=0, name="big.jpg")
     writer.close()
+
+
+def test_reads_ahead(tmp_path, monkeypatch):
+    writer = RecordIOWriter(tmp_path / "train.rec", identity_names=stores.PEOPLE)
+    stores.write(writer, stores.faces())
+    writer.finish()
+    stores.check_reads_ahead(monkeypatch, open_records(tmp_path / "train.rec"))
+    writer = RecordIOWriter(tmp_path / "split.rec", identity_names=stores.PEOPLE)
+    stores.write(writer, [(b"\xff\xd8\0\0" + MAGIC_BYTES * 5, 0, "a.jpg"), *stores.faces()])
+    writer.finish()
+    records = open_records(tmp_path / "split.rec")
+    records.will_read(np.arange(len(records)))  # of a record in parts at least its place is known
+    assert MAGIC_BYTES * 5 in records.read(0)

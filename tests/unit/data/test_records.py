@@ -1,5 +1,7 @@
 """Which reader a path gets, and subsets of people."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,16 @@ def test_string_table():
     assert table[1:3] == ["", "ü b"]
     with pytest.raises(IndexError, match="index 4"):
         table[4]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        open_records(tmp_path / "pipe")
+
+
+def test_a_verification_set_is_sent_where_it_belongs(tmp_path):
+    for name, content in (("lfw.bin", b"x"), ("lfw.pkl", b"\x80\x04rest")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=r"evaluation\.pairs.*manyface data pairs"):
+            open_records(tmp_path / name)

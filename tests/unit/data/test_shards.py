@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 import stores
 
@@ -332,3 +333,14 @@ def test_lfw(lfw_tar, tmp_path):
 @pytest.mark.slow
 def test_all_of_lfw(lfw_tar, tmp_path):
     stores.check_lfw(make, tmp_path / "lfw", lfw_tar, None)
+
+
+def test_reads_ahead(tmp_path, monkeypatch):
+    writer = make(tmp_path / "faces", max_bytes=40_000)
+    stores.write(writer, stores.faces())
+    writer.finish()
+    records = open_records(tmp_path / "faces")
+    assert len(records.store.files) > 2
+    stores.check_reads_ahead(monkeypatch, records)
+    records.store.files[0].unlink()
+    open_records(tmp_path / "faces").will_read(np.arange(5))

@@ -71,6 +71,7 @@ def test_synthetic_same_pairs_spread_over_people() -> None:
         ([2] * 3, 8, 4, "use fewer folds"),
         ([1] * 20, 8, 2, "use fewer folds"),
         ([2] * 8, 40, 2, "distinct same pairs"),
+        ([2] * 8, 4 * 10**12, 2, "has 4 distinct same pairs, 1000000000000 were"),
     ],
 )
 def test_impossible_draws_are_said(

@@ -1,5 +1,6 @@
 """PairEvaluator end to end, its files, the baseline and the overlap of people."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,11 @@ def test_overlap_is_found_by_name_whatever_its_spelling() -> None:
     assert warning is not None
     assert warning.startswith("2 of the 3 people of lfw are in the training data too (Ann_Lee, ")
     assert overlap_warning([], num_test=3, name="lfw") is None
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_a_set_of_one_kind_is_refused_before_anything_is_embedded(kind: bool) -> None:
+    both = synthetic_pairs(CodedSource([4] * 40), num_pairs=200, folds=5, seed=0)
+    pairs = replace(both, same=np.full(len(both), kind))
+    with pytest.raises(DataError, match="needs both kinds"):
+        PairEvaluator(pairs)

@@ -8,7 +8,7 @@ is one that names every image. Images that it does not name are left out only if
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from manyface.data.records.base import (
     Records,
     RecordsView,
     Warn,
+    person_of,
 )
 from manyface.data.records.listfile import sorted_labels, split_line
 
@@ -46,12 +47,9 @@ class RelabelledRecords(RecordsView):
 def by_list_inside(records: GroupedRecords, *, warn: Warn) -> GroupedRecords:
     """`records` by a list that came with them, if they are one person's by folder and it fits."""
     if len(records.identity_names) > 1:
+        _warn_of_lists(records, warn)
         return records
-    for name in sorted(filter(_LIST_NAME.search, records.text_names())):
-        try:
-            labels = _labels_of_files(records.read_text(name))
-        except DataError:
-            continue
+    for name, labels in _lists_inside(records, parts=1):
         found = [labels.get(records.file_name(i)) for i in range(len(records))]
         named = [i for i, label in enumerate(found) if label is not None]
         if len(named) > _NAMED_SHARE * len(records):
@@ -59,6 +57,33 @@ def by_list_inside(records: GroupedRecords, *, warn: Warn) -> GroupedRecords:
                 warn(f"{records.path}: {len(records) - len(named)} images are not in {name}")
             return _grouped(records, named, [str(found[i]) for i in named])
     return records
+
+
+def _lists_inside(records: GroupedRecords, *, parts: int) -> Iterator[tuple[str, dict[str, str]]]:
+    """Lists of images and labels that came with the records: name, and label by the last `parts`
+    of each path."""
+    for name in sorted(filter(_LIST_NAME.search, records.text_names())):
+        try:
+            yield name, _labels_of_files(records.read_text(name), parts)
+        except DataError:
+            continue
+
+
+def _warn_of_lists(records: GroupedRecords, warn: Warn) -> None:
+    """Folders decide who is who; say so if a list beside them has other labels."""
+    looked_at = (0, len(records) // 2, len(records) - 1) if len(records) else ()
+    for name, labels in _lists_inside(records, parts=2):
+        for record in looked_at:
+            folder = records.identity_names[person_of(records.first_images, record)]
+            path = f"{folder}/{records.file_name(record)}"
+            label = labels.get(path)
+            if label is not None and label != folder:
+                warn(
+                    f"{records.path}: folders are taken for people, and {name}, by which "
+                    f"{path} is of {label!r} and not of {folder!r}, is not "
+                    f"used; to use it, give the path of that list"
+                )
+                break
 
 
 def _grouped(records: Records, named: list[int], labels: list[str]) -> RelabelledRecords:
@@ -71,11 +96,12 @@ def _grouped(records: Records, named: list[int], labels: list[str]) -> Relabelle
     return RelabelledRecords(records, order=np.array(order, np.int64), names=names, counts=counts)
 
 
-def _labels_of_files(text: str) -> dict[str, str]:
-    """File name -> label, of lines of a path and a label; empty if it is no such list."""
+def _labels_of_files(text: str, parts: int) -> dict[str, str]:
+    """Last `parts` of a path -> label, of lines of both; empty if it is no such list."""
     labels: dict[str, str] = {}
     for line in filter(str.strip, text.splitlines()):
-        parts = split_line(line)
-        if len(parts) != 2 or labels.setdefault(parts[0].rpartition("/")[2], parts[1]) != parts[1]:
+        path, *rest = split_line(line)
+        name = "/".join(path.split("/")[-parts:])
+        if len(rest) != 1 or labels.setdefault(name, rest[0]) != rest[0]:
             return {}
     return labels

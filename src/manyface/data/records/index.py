@@ -121,6 +121,12 @@ class RecordIndex:
             raise self.damaged("order")
         return ordinal
 
+    def all_in_storage(self, records: Int64Array) -> Int64Array:
+        """`in_storage` of several, int64 [B]; where it is damaged, somewhere."""
+        if self._order is None:
+            return records
+        return np.minimum(self._order[records], len(self) - 1).astype(np.int64)
+
     def from_storage(self, ordinals: Int64Array) -> Int64Array:
         """Records by their ordinals in the storage: int64 [B] -> int64 [B]; DataError as above."""
         if self._order is None or self._ranks is None:

@@ -79,6 +79,10 @@ class IndexedRecords(GroupedRecords):
     def from_storage(self, places: Int64Array) -> Int64Array:
         return self.index.from_storage(places)
 
+    def will_read(self, indices: Int64Array) -> None:
+        ordinals = self.index.all_in_storage(indices)
+        self.store.will_read(self.index.places[ordinals], self.index.sizes[ordinals])
+
     @property
     def index_bytes(self) -> int:
         return self.index.num_bytes

@@ -21,6 +21,7 @@ from manyface.data.records.tar import TarRecords
 log = logging.getLogger(__name__)
 
 STORES: tuple[type[RecordStore], ...] = (RecordIOStore, LmdbStore, ParquetStore, ShardStore)
+_PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -60,6 +61,8 @@ def _head(path: Path) -> bytes:
     """The first bytes of a file; none of a folder."""
     if path.is_dir():
         return b""
+    if path.exists() and not (path.is_file() or path.is_block_device()):
+        raise DataError(f"{path} is neither a file nor a folder: data is read in any order")
     try:
         with path.open("rb") as file:
             return file.read(BLOCK)
@@ -79,6 +82,11 @@ def _check_readable(path: Path, head: bytes) -> None:
                 f"{path} is compressed ({kind}): images are read in place, which needs a plain tar "
                 f"file or a folder; unpack it first (images do not shrink, nothing is lost)"
             )
+    if head.startswith(_PICKLE) or path.suffix == ".bin":
+        raise DataError(
+            f"{path} is a verification set, pairs of faces without people: verify on it with "
+            f"evaluation.pairs, look into it with manyface data pairs {path}"
+        )
     if not is_tar_header(head) and (not head or b"\0" in head or path.suffix == ".tar"):
         raise DataError(
             f"{path} is not data that can be read ({'unknown format' if head else 'empty'}): "

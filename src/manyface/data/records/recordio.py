@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from manyface.data.records.files import PlainFile, only_file
 from manyface.data.records.packing_list import CONTRADICTS, PackingList, named_by
+from manyface.data.records.readahead import will_need
 from manyface.data.records.recordio_frames import (
     FRAME,
     HEADER,
@@ -41,6 +42,7 @@ from manyface.data.records.store import (
     Int64Array,
     RecordStore,
     ScanProgress,
+    UInt32Array,
     UInt64Array,
     fingerprint_of,
 )
@@ -105,6 +107,10 @@ class RecordIOStore(RecordStore):
         if place & _IN_PARTS:
             return self._image_in_parts(place & ~_IN_PARTS)
         return self._file.read(place, size)
+
+    def will_read(self, places: UInt64Array, sizes: UInt32Array) -> None:
+        offsets = (places & np.uint64(_IN_PARTS - 1)).astype(np.int64)
+        will_need(self._file.descriptor, offsets, sizes.astype(np.int64))
 
     def describe(self, place: int) -> str:
         return f"{self.path} at byte {place & ~_IN_PARTS}"

@@ -17,10 +17,12 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
+
+import numpy as np
 
 from manyface.base.errors import DataError
 from manyface.data.records.files import PlainFile
@@ -31,6 +33,7 @@ from manyface.data.records.naming import (
     people_of_folders,
     suffix_of_content,
 )
+from manyface.data.records.readahead import will_need
 from manyface.data.records.remote import Address, Location, Readable, expand, remote_files
 from manyface.data.records.store import (
     Collector,
@@ -40,6 +43,8 @@ from manyface.data.records.store import (
     NamesOfNumbers,
     RecordStore,
     ScanProgress,
+    UInt32Array,
+    UInt64Array,
     as_label,
     fingerprint_of,
 )
@@ -118,6 +123,16 @@ class ShardStore(RecordStore):
         except DataError as error:
             raise OSError(str(error)) from None
         return shard.read(place & (1 << _OFFSET_BITS) - 1, size)
+
+    def will_read(self, places: UInt64Array, sizes: UInt32Array) -> None:
+        """Of shards on disk; those that are far away are not asked for."""
+        shards = (places >> np.uint64(_OFFSET_BITS)).astype(np.int64)
+        offsets = (places & np.uint64((1 << _OFFSET_BITS) - 1)).astype(np.int64)
+        for number in np.unique(shards).tolist():
+            with suppress(DataError):  # a shard that is gone is reported when it is read
+                if isinstance(shard := self._shard(number), PlainFile):
+                    here = shards == number
+                    will_need(shard.descriptor, offsets[here], sizes[here].astype(np.int64))
 
     def describe(self, place: int) -> str:
         offset = place & (1 << _OFFSET_BITS) - 1

@@ -184,6 +184,10 @@ class RecordStore(ABC):
     def read(self, place: int, size: int) -> bytes:
         """The encoded image; OSError if it cannot be read. Safe from many threads."""
 
+    def will_read(self, places: UInt64Array, sizes: UInt32Array) -> None:
+        """Hint: the records there, [B] each, will be read soon. Safe from many threads."""
+        return
+
     @abstractmethod
     def describe(self, place: int) -> str:
         """Where a record lies, for messages."""
