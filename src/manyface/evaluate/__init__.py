@@ -6,14 +6,17 @@ from manyface.evaluate.embed import EmbedFunction, embed_source, make_embed_func
 from manyface.evaluate.files import write_evaluation
 from manyface.evaluate.overlap import identity_overlap, overlap_warning
 from manyface.evaluate.pairs import PairSet, bin_pairs, lfw_pairs, synthetic_pairs
-from manyface.evaluate.verification import Evaluation, PairEvaluator, Score
+from manyface.evaluate.result import Curve, ProtocolResult, Score
+from manyface.evaluate.verification import Evaluation, PairEvaluator
 
 __all__ = [
+    "Curve",
     "Difference",
     "EmbedFunction",
     "Evaluation",
     "PairEvaluator",
     "PairSet",
+    "ProtocolResult",
     "Resampler",
     "Score",
     "WhitenedPixels",

@@ -58,7 +58,7 @@ class Resampler:
         for _ in range(self.resamples):
             weights = np.zeros(len(self.same))
             for members in kinds:
-                weights[members] = _times_drawn(generator, len(members))
+                weights[members] = times_drawn(generator, len(members))
             yield weights
 
     def _by_identity(self, generator: np.random.Generator) -> Iterator[FloatArray]:
@@ -66,7 +66,7 @@ class Resampler:
         people, place = np.unique(both, return_inverse=True)
         left, right = np.split(place.reshape(-1), 2)  # each [P], positions in `people`
         for _ in range(self.resamples):
-            times = _times_drawn(generator, len(people))
+            times = times_drawn(generator, len(people))
             of_left = times[left]
             yield np.where(self.same, of_left, of_left * times[right])
 
@@ -139,7 +139,7 @@ def accuracy_difference(
     return Difference(value=float(per_pair @ gain), low=float(low[0]), high=float(high[0]))
 
 
-def _times_drawn(generator: np.random.Generator, count: int) -> FloatArray:
+def times_drawn(generator: np.random.Generator, count: int) -> FloatArray:
     """How often each of `count` things comes up in `count` draws with replacement."""
     if count == 0:
         return np.zeros(0)

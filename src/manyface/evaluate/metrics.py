@@ -154,6 +154,30 @@ def tar_at_far_of_tally(counted: Tally, far: float) -> float:
     return float(of_same[cut] / of_same[-1])
 
 
+def allowed_impostors(far: float, num_impostors: int) -> int:
+    """How many of the impostors may be accepted at FAR `far`: never a share above it."""
+    if not 0 < far <= 1:
+        raise DataError(f"each FAR must be in (0, 1], got {far}")
+    # far * num_impostors misses a whole number by far less than 1e-12 of itself.
+    return min(num_impostors, int(far * num_impostors * (1 + 1e-12) + _ROUNDING))
+
+
+def tar_at_nearest_far(counted: Tally, far: float) -> float:
+    """TAR of the ROC point whose FAR is nearest to `far`, as scripts for IJB take it.
+
+    That FAR may be above the wished one. The points are those of scikit-learn's `roc_curve`, which
+    leaves out points between two others on a line; of equally near ones the last counts.
+    """
+    of_same, of_different = _both_kinds(counted).of_same[1:], counted.of_different[1:]
+    if len(of_same) > 2:
+        bends = (np.diff(of_different, 2) != 0) | (np.diff(of_same, 2) != 0)
+        kept = np.concatenate([[True], bends, [True]])
+        of_same, of_different = of_same[kept], of_different[kept]
+    far_of_points = np.append(0.0, of_different / of_different[-1])
+    nearest = len(far_of_points) - 1 - int(np.argmin(np.abs(far_of_points - far)[::-1]))
+    return float(np.append(0.0, of_same / of_same[-1])[nearest])
+
+
 def smallest_far(same: BoolArray) -> float:
     """The smallest FAR that these pairs can show: one accepted pair out of all different ones."""
     num_different = int(np.count_nonzero(~same))

@@ -35,7 +35,8 @@ class NumberedSource(ImageSource, Protocol):
 class PairSet:
     """P pairs of images of `source`: indices, truth and fold of each.
 
-    `names_people` is False where the labels of `source` tell no more than the pairs do.
+    `names_people` is False where the labels of `source` tell no more than the pairs do; `is_bin`
+    says that the pairs have the order of a .bin, which is scored by insightface's rule too.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PairSet:
     same: BoolArray  # [P]
     fold: IntArray  # [P]
     names_people: bool = True
+    is_bin: bool = False
 
     def __len__(self) -> int:
         return len(self.same)
@@ -122,7 +124,7 @@ def bin_pairs(source: ImageSource, same: BoolArray, *, folds: int = 10, name: st
     numbers = np.arange(len(same), dtype=np.int64)
     sizes = [len(part) for part in np.array_split(numbers, folds)]
     fold = np.repeat(np.arange(folds, dtype=np.int64), sizes)
-    return PairSet(name, source, 2 * numbers, 2 * numbers + 1, same, fold, names_people=False)
+    return PairSet(name, source, 2 * numbers, 2 * numbers + 1, same, fold, False, is_bin=True)
 
 
 def _indices(source: NumberedSource, images: list[tuple[str, int]]) -> IntArray:

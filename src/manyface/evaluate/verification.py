@@ -4,7 +4,7 @@ What the numbers must not be used for: docs/protocols.md.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,20 +12,11 @@ import numpy.typing as npt
 
 from manyface.base.errors import DataError
 from manyface.evaluate import bootstrap, metrics
+from manyface.evaluate.bin_score import bin_scores
 from manyface.evaluate.embed import EmbedFunction, embed_source
 from manyface.evaluate.pairs import PairSet
+from manyface.evaluate.result import Score, value_of
 from manyface.parallel import ALONE, Ranks
-
-
-@dataclass(frozen=True)
-class Score:
-    """One number with its 95 % interval (None where it has none) and how it was measured."""
-
-    name: str
-    value: float
-    low: float | None
-    high: float | None
-    protocol: str
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Evaluation:
 
     def value(self, name: str) -> float | None:
         """The value of the score `name`, None where it was not measured."""
-        return next((score.value for score in self.scores if score.name == name), None)
+        return value_of(self.scores, name)
 
     def summary(self) -> dict[str, Any]:
         """The fields of a run's result.json that come from its evaluation."""
@@ -62,7 +53,8 @@ class PairEvaluator:
     """Built with pairs, called with an embedding function.
 
     Scores: `accuracy` and `accuracy_std` (mean and spread over folds), `auc`, `tar@far=F` for each
-    of `fars` that the number of different pairs can show. Intervals: bootstrap over identities or
+    of `fars` that the number of different pairs can show; of a .bin also insightface's figures
+    (`bin_score.py`) when it is called, not by `score`. Intervals: bootstrap over identities or
     pairs (`bootstrap.py`), 95 %; `unit` left out means identities, pairs where nobody is named;
     `resamples=0` leaves them out.
     """
@@ -105,7 +97,11 @@ class PairEvaluator:
             embed, self.pairs.source, both, batch_size=self.batch_size, ranks=ranks
         )
         left, right = np.split(embeddings, 2)  # each [P, D]
-        return self.score(metrics.cosine_scores(left, right).astype(np.float32))
+        found = self.score(metrics.cosine_scores(left, right).astype(np.float32))
+        if not self.pairs.is_bin:
+            return found
+        scores, notes = bin_scores(left, right, self.pairs.same)
+        return replace(found, scores=[*found.scores, *scores], notes=[*found.notes, *notes])
 
     def score(self, similarity: npt.NDArray[np.float32]) -> Evaluation:
         """The evaluation of pairs whose similarities [P] are known."""

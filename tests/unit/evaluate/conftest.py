@@ -1,6 +1,7 @@
 """A source whose images are colour codes of (identity, instance), small enough to check by eye."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,3 +57,11 @@ def embed_pixels(images: torch.Tensor) -> torch.Tensor:
     """An embedding function that recognises the patterns: centred pixels, unit length."""
     pixels = images.flatten(1).float() - 127.5
     return torch.nn.functional.normalize(pixels, dim=1)
+
+
+def real_file(name: str) -> Path:
+    """A file of shared/data, which lies beside the checkout or above it; else the test is left."""
+    for above in Path(__file__).parents:
+        if (found := above / "shared/data" / name).is_file():
+            return found
+    pytest.skip(f"no real files here (shared/data/{name})")
