@@ -20,8 +20,13 @@ from manyface.parallel import ALONE, Ranks, Shard
 
 EVALUATED, LENGTH = "embeddings of an evaluation", "length of embeddings"
 
+Progress = Callable[[int, int], None]
 # uint8 [B, S, S, 3] RGB -> float32 [B, D] of unit length, on the CPU
 EmbedFunction = Callable[[Tensor], Tensor]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Shows nothing."""
 
 
 def make_embed_function(
@@ -30,6 +35,7 @@ def make_embed_function(
     *,
     flip: bool = True,
     autocast: torch.dtype | None = None,
+    unit: bool = True,
 ) -> EmbedFunction:
     """An embedding function of `backbone` (float32 [B, 3, S, S] -> [B, D]) as it is at each call.
 
@@ -37,6 +43,7 @@ def make_embed_function(
         device: where the backbone lives; None means where its first parameter is.
         flip: add the embedding of the mirror image before normalising to unit length.
         autocast: run the backbone under autocast of this dtype; the sum stays in fp32.
+        unit: scale to unit length; else the length, which some protocols use, stays.
 
     The backbone is put in evaluation mode during a call; each module's mode is restored after it.
     """
@@ -53,7 +60,9 @@ def make_embed_function(
             if flip:
                 total = total + backbone(pixels.flip(-1)).float()
         # clone: tensors born under inference_mode may not enter a user's own autograd graph.
-        return nn.functional.normalize(total, dim=1).cpu().clone()
+        if unit:
+            total = nn.functional.normalize(total, dim=1)
+        return total.cpu().clone()
 
     return embed
 
@@ -78,6 +87,7 @@ def embed_source(
     *,
     batch_size: int = 128,
     ranks: Ranks = ALONE,
+    progress: Progress = no_progress,
 ) -> npt.NDArray[np.float32]:
     """Embeddings [N, D] of the images `indices` [N] of `source`; each distinct image is loaded and
     embedded once, the next batch being loaded while this one is embedded.
@@ -86,7 +96,7 @@ def embed_source(
     """
     distinct, inverse = np.unique(indices, return_inverse=True)
     mine = Shard.of(len(distinct), rank=ranks.rank, size=ranks.size)
-    found = _embed_all(embed, source, distinct[mine.start : mine.stop], batch_size)
+    found = _embed_all(embed, source, distinct[mine.start : mine.stop], batch_size, progress)
     if not ranks.is_alone:
         found = _of_all_ranks(found, len(distinct), ranks)
     _check_finite(found, distinct, source.name)
@@ -104,7 +114,11 @@ def _of_all_ranks(
 
 
 def _embed_all(
-    embed: EmbedFunction, source: ImageSource, indices: npt.NDArray[np.int64], batch_size: int
+    embed: EmbedFunction,
+    source: ImageSource,
+    indices: npt.NDArray[np.int64],
+    batch_size: int,
+    progress: Progress,
 ) -> npt.NDArray[np.float32]:
     """Embeddings [n, D] of images, [0, 0] of none."""
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
@@ -116,6 +130,7 @@ def _embed_all(
             if number + 1 < len(batches):
                 waiting = loader.submit(source.load, batches[number + 1])
             parts.append(embed(images).numpy().astype(np.float32, copy=False))
+            progress(min(len(indices), (number + 1) * batch_size), len(indices))
     return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
 
 

@@ -107,7 +107,7 @@ def lfw_pairs(source: NumberedSource, text: str, *, folds: int = 10, name: str =
     same = np.asarray(listed.same, dtype=bool)
     fold = np.asarray(listed.fold, dtype=np.int64)
     if len(np.unique(fold)) < 2:
-        fold = _folds_in_order(same, folds)
+        fold = folds_in_order(same, folds)
     left, right = _indices(source, listed.left), _indices(source, listed.right)
     return PairSet(name, source, left, right, same, fold)
 
@@ -203,7 +203,8 @@ def _first_of_each(pairs: IntArray) -> IntArray:
     return pairs[np.sort(first)]
 
 
-def _folds_in_order(same: BoolArray, folds: int) -> IntArray:
+def folds_in_order(same: BoolArray, folds: int) -> IntArray:
+    """Fold of each pair [P]: runs of neighbours, of same and of different pairs alike."""
     fold = np.zeros(len(same), dtype=np.int64)
     for kind in (True, False):
         members = np.flatnonzero(same == kind)

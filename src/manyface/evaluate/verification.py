@@ -96,7 +96,12 @@ class PairEvaluator:
         embeddings = embed_source(
             embed, self.pairs.source, both, batch_size=self.batch_size, ranks=ranks
         )
-        left, right = np.split(embeddings, 2)  # each [P, D]
+        return self.judge(*np.split(embeddings, 2))
+
+    def judge(
+        self, left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]
+    ) -> Evaluation:
+        """The evaluation of pairs whose embeddings, [P, D] each, are known."""
         found = self.score(metrics.cosine_scores(left, right).astype(np.float32))
         if not self.pairs.is_bin:
             return found

@@ -1,0 +1,1 @@
+"""Sets to judge a net on, as users name them: pairs, everyone against everyone, galleries, IJB."""

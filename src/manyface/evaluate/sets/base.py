@@ -1,0 +1,97 @@
+"""What a set of any protocol is: images to embed, and a judgement of their features.
+
+Features are embeddings of any length (image plus mirror image), so that protocols which use the
+length have it; those that compare by cosine scale them first.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.data.source import ImageSource, Int64Array
+from manyface.evaluate.blocks import Float32Array, Progress, no_progress
+from manyface.evaluate.embed import EmbedFunction, embed_source
+from manyface.evaluate.result import ProtocolResult
+from manyface.parallel import ALONE, Ranks
+
+# A display for the part of the work that is named so.
+Show = Callable[[str], Progress]
+
+
+class Part(NamedTuple):
+    """Images of one source: `indices` int64 [n]."""
+
+    source: ImageSource
+    indices: Int64Array
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """Pictures of K wrong decisions, the most confident first.
+
+    Attributes:
+        left, right: uint8 [K, S, S, 3], what was compared.
+        similarity: float32 [K], cosines.
+        same: bool [K], the truth.
+    """
+
+    left: npt.NDArray[np.uint8]
+    right: npt.NDArray[np.uint8]
+    similarity: npt.NDArray[np.float32]
+    same: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What one model got on one set."""
+
+    result: ProtocolResult
+    mistakes: Mistakes | None = None
+
+
+class JudgedSet(ABC):
+    """Attributes:
+    name: of the set, as results call it.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The images to embed."""
+
+    @abstractmethod
+    def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        """Of the features of each part, float32 [n, D]."""
+
+
+def evaluate_set(
+    judged: JudgedSet,
+    embed: EmbedFunction,
+    *,
+    batch_size: int = 128,
+    ranks: Ranks = ALONE,
+    show: Show = lambda name: no_progress,
+) -> Judgement:
+    """Embed the images of a set, each once, and judge.
+
+    Args:
+        embed: uint8 [B, S, S, 3] -> float32 [B, D] of any length.
+    """
+    features = [
+        embed_source(
+            embed,
+            part.source,
+            part.indices,
+            batch_size=batch_size,
+            ranks=ranks,
+            progress=show("embedding"),
+        )
+        for part in judged.parts
+    ]
+    return judged.judge(features, show)

@@ -1,0 +1,49 @@
+"""A set in which every image is compared with every other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from manyface.data.source import ImageSource
+from manyface.evaluate.all_pairs import all_pairs_result
+from manyface.evaluate.blocks import Float32Array
+from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
+
+
+class JudgedEveryone(JudgedSet):
+    """All against all.
+
+    Args:
+        groups: [N] the subgroup of each image of `source`, or None.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        name: str,
+        fars: Sequence[float],
+        groups: npt.NDArray[np.str_] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self._source, self._fars, self._groups, self._device = source, fars, groups, device
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part(self._source, np.arange(len(self._source), dtype=np.int64))]
+
+    def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        labels = self._source.labels(np.arange(len(self._source), dtype=np.int64))
+        return Judgement(
+            all_pairs_result(
+                features[0],
+                labels,
+                groups=self._groups,
+                fars=self._fars,
+                name=self.name,
+                device=self._device,
+                progress=show("comparing all with all"),
+            )
+        )
