@@ -1,6 +1,6 @@
 """Enrolled people: an index with names and versions, search, clusters. It knows no model."""
 
-from manyface.gallery.index import Change, Limit, Maker, PeopleIndex, held
+from manyface.gallery.index import Change, Limit, Maker, PeopleIndex
 from manyface.gallery.people import Faces, People
 from manyface.gallery.search import Match, Search, false_alarms
 
@@ -14,5 +14,4 @@ __all__ = [
     "PeopleIndex",
     "Search",
     "false_alarms",
-    "held",
 ]

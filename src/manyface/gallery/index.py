@@ -9,10 +9,8 @@ under another name and renamed: an enrolment that is killed leaves the file that
 An index is a value: enrolling and removing give a new one, which `save` writes.
 """
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -221,38 +219,6 @@ class PeopleIndex:
             raise _no_index(path, str(error)) from None
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """No other process changes the index `path` inside.
-
-    Raises:
-        DataError: another one does.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    except OSError as error:
-        raise WriteError(path, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise _busy(path) from None
-        except OSError:
-            pass  # a file system without locks
-        if not lock.exists() or not lock.samefile(f"/proc/self/fd/{file.fileno()}"):
-            raise _busy(path)  # opened before, held after the other one took its lock away
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _busy(path: Path) -> DataError:
-    return DataError(f"another process is changing {path}; wait for it")
-
-
 def _coded(index: PeopleIndex, stayed: BoolArray) -> PeopleIndex:
     """With the codes of its people, of which those that `stayed`, bool [N before], have theirs."""
     embeddings = index.people.embeddings
@@ -285,7 +251,7 @@ def _read(arrays: Arrays, notes: dict[str, str]) -> PeopleIndex:
     _check_shape(arrays, "directions", (maker.embedding_size, num_bits), np.float32)
     _check_shape(arrays, "center", (maker.embedding_size,), np.float32)
     _check_shape(arrays, "codes", (len(people), num_bits // 8), np.uint8)
-    coder = Coder(arrays["center"], arrays["directions"])
+    coder = Coder(np.array(arrays["center"]), np.array(arrays["directions"]))  # torch may write
     return replace(index, coder=coder, codes=arrays["codes"], coded_at=int(facts["coded_at"]))
 
 

@@ -11,8 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from manyface.base.errors import ConfigError, DataError, NonFiniteError, WriteError
+from manyface.data.records.files import held
 from manyface.data.records.index_file import map_arrays, write_arrays
-from manyface.gallery import Faces, Limit, Maker, PeopleIndex, held
+from manyface.gallery import Faces, Limit, Maker, PeopleIndex
 from manyface.gallery import index as index_module
 
 from .conftest import MAKER, D, make_faces
@@ -199,7 +200,7 @@ def test_a_place_that_cannot_be_written(index, tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     path = tmp_path / "people.index"
-    with held(path), pytest.raises(DataError, match="another process is changing"), held(path):
+    with held(path), pytest.raises(DataError, match="another process is writing"), held(path):
         pass
     with held(path):
         pass
