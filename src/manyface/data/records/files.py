@@ -1,5 +1,6 @@
 """Files as records need them: read anywhere by anybody, written whole or not at all."""
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -12,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, WriteError
 
 
 class PlainFile:
@@ -103,6 +104,39 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """No other process that asks writes `path` inside; nothing is left of the lock.
+
+    Raises:
+        DataError: another one is at it. WriteError: there can be no lock beside it.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a")
+    except OSError as error:
+        raise WriteError(path, error) from error
+    with file:
+        if not _is_first(file.fileno(), lock):
+            raise DataError(f"another process is writing {path}; wait for it")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _is_first(descriptor: int, lock: Path) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    # One that was opened before, and held after, the other process took its lock away is no lock.
+    return lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor))
 
 
 def write_whole(path: Path, data: bytes) -> None:

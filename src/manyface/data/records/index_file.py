@@ -2,11 +2,14 @@
 
 A flipped bit in it would give a record to somebody else, so the notes hold a hash of each array.
 Those of people, which are short, are compared whenever the file is opened; those of records would
-cost seconds and are compared on request (`wrong_hash`).
+cost seconds and are compared on request (`wrong_hash`). An array that is too long for memory is
+written part by part (`Parts`).
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,18 +20,43 @@ import xxhash
 Arrays = dict[str, npt.NDArray[Any]]
 
 _LARGEST_HEADER = 64 << 20
-_DTYPES = {"U64": np.uint64, "I64": np.int64, "U32": np.uint32, "U8": np.uint8}
+_DTYPES: dict[str, type[np.generic]] = {
+    "U64": np.uint64,
+    "I64": np.int64,
+    "U32": np.uint32,
+    "U8": np.uint8,
+    "F32": np.float32,
+    "F16": np.float16,
+}
 _CODES = {np.dtype(dtype): code for code, dtype in _DTYPES.items()}
 _OF_PEOPLE = ("starts", "numbers", "people.ends", "people.text")
 
 
-def write_arrays(file: BinaryIO, arrays: Arrays, notes: Mapping[str, str]) -> None:
+@dataclass(frozen=True)
+class Parts:
+    """An array [N, ...] that is made part by part, each time `make` is called: arrays of one dtype
+    that follow each other along the first axis."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[], Iterable[npt.NDArray[Any]]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parts."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def write_arrays(
+    file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any] | Parts], notes: Mapping[str, str]
+) -> None:
     """All of them, the widest first so that each is aligned."""
     ordered = sorted(arrays.items(), key=lambda item: -item[1].dtype.itemsize)
     hashes = {name: _hash(array) for name, array in ordered}
     file.write(_header(dict(ordered), {**notes, "hashes": json.dumps(hashes)}))
     for _, array in ordered:
-        file.write(np.ascontiguousarray(array).view(np.uint8).data)
+        for data in _bytes_of(array):
+            file.write(data)
 
 
 def map_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
@@ -47,6 +75,8 @@ def check_arrays(arrays: Arrays, notes: Mapping[str, str]) -> None:
     """ValueError if the arrays do not fit each other, or those of people are damaged."""
     if json.loads(notes["hashes"]).keys() != arrays.keys():
         raise ValueError("an array is missing")
+    if any(array.ndim != 1 for array in arrays.values()):
+        raise ValueError("an array is no list")
     of_people = {name: arrays[name] for name in _OF_PEOPLE if name in arrays}
     if (name := wrong_hash(of_people, notes)) is not None:
         raise ValueError(f"{name} is damaged")
@@ -73,8 +103,16 @@ def wrong_hash(arrays: Arrays, notes: Mapping[str, str]) -> str | None:
     return next(wrong, None)
 
 
-def _hash(array: npt.NDArray[Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(np.ascontiguousarray(array).view(np.uint8).data)
+def _hash(array: npt.NDArray[Any] | Parts) -> str:
+    digest = xxhash.xxh3_64()
+    for data in _bytes_of(array):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _bytes_of(array: npt.NDArray[Any] | Parts) -> Iterator[memoryview]:
+    for part in array.make() if isinstance(array, Parts) else (array,):
+        yield np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
 
 
 def _check_ends(name: str, ends: npt.NDArray[np.int64], last: int) -> None:
@@ -83,12 +121,16 @@ def _check_ends(name: str, ends: npt.NDArray[np.int64], last: int) -> None:
         raise ValueError(f"{name} do not fit")
 
 
-def _header(arrays: Arrays, notes: Mapping[str, str]) -> bytes:
+def _header(arrays: Mapping[str, npt.NDArray[Any] | Parts], notes: Mapping[str, str]) -> bytes:
     header: dict[str, Any] = {"__metadata__": dict(notes)}
     offset = 0
     for name, array in arrays.items():
         span = [offset, offset + array.nbytes]
-        header[name] = {"dtype": _CODES[array.dtype], "shape": [len(array)], "data_offsets": span}
+        header[name] = {
+            "dtype": _CODES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": span,
+        }
         offset = span[1]
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -96,7 +138,8 @@ def _header(arrays: Arrays, notes: Mapping[str, str]) -> bytes:
 
 
 def _array(data: npt.NDArray[np.uint8], entry: Mapping[str, Any]) -> npt.NDArray[Any]:
-    dtype, (length,), (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    if not 0 <= start <= end <= len(data) or end - start != length * np.dtype(dtype).itemsize:
+    dtype, shape, (start, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if min(shape) < 0 or not 0 <= start <= end <= len(data) or end - start != num_bytes:
         raise ValueError("cut off")
-    return data[start:end].view(dtype)
+    return data[start:end].view(dtype).reshape(shape)

@@ -1,0 +1,17 @@
+"""Enrolled people: an index with names and versions, search, clusters. It knows no model."""
+
+from manyface.gallery.index import Change, Limit, Maker, PeopleIndex
+from manyface.gallery.people import Faces, People
+from manyface.gallery.search import Match, Search, false_alarms
+
+__all__ = [
+    "Change",
+    "Faces",
+    "Limit",
+    "Maker",
+    "Match",
+    "People",
+    "PeopleIndex",
+    "Search",
+    "false_alarms",
+]
