@@ -98,9 +98,7 @@ class PairEvaluator:
         )
         return self.judge(*np.split(embeddings, 2))
 
-    def judge(
-        self, left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]
-    ) -> Evaluation:
+    def judge(self, left: npt.NDArray[np.float32], right: npt.NDArray[np.float32]) -> Evaluation:
         """The evaluation of pairs whose embeddings, [P, D] each, are known."""
         found = self.score(metrics.cosine_scores(left, right).astype(np.float32))
         if not self.pairs.is_bin:

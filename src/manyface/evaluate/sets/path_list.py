@@ -83,5 +83,7 @@ def _fields(fields: list[str], line: int, path: Path) -> tuple[str, str, bool, i
 def _all_or_none(folds: list[int | None], path: Path) -> IntArray | None:
     known = [fold for fold in folds if fold is not None]
     if known and len(known) < len(folds):
-        raise DataError(f"{path} has a fold in {len(known)} of {len(folds)} lines: give all or none")
+        raise DataError(
+            f"{path} has a fold in {len(known)} of {len(folds)} lines: give all or none"
+        )
     return np.array(known, np.int64) if known else None
