@@ -1,40 +1,186 @@
-"""`manyface evaluate`: the scores of a run's net on pairs of faces."""
+"""`manyface evaluate`: a net judged on sets of faces, as the field does."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from manyface.base.errors import ConfigError
-from manyface.cli.console import warn
+from manyface.cli.console import warn, write_text
 from manyface.cli.options import Overrides
+
+if TYPE_CHECKING:
+    from manyface.evaluate.sets.base import Judgement
+    from manyface.model import FaceModel
+
+SCORES, PAGE = "scores.json", "report.html"
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
-    overrides: Overrides = None,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A run, a checkpoint, a bundle, an ONNX file, or weights."
+        ),
+    ],
+    more: Annotated[
+        list[str] | None, typer.Argument(metavar="[SET]...", help="More sets, after --on.")
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="SET", help="A .bin, or KIND=PATH: see below."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", metavar="DIR", help=f"For {SCORES} and {PAGE}: evaluation."),
+    ] = None,
+    fars: Annotated[
+        str | None, typer.Option("--fars", metavar="F,F", help="Give TAR at these FARs.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="Photos of a list of pairs: default beside it.")
+    ] = None,
+    subgroups: Annotated[
+        Path | None,
+        typer.Option("--subgroups", metavar="FILE", help="For all=: person, TAB, subgroup."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 128,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...: default a GPU, if there is one.")
+    ] = None,
     checkpoint: Annotated[
-        str, typer.Option(help='"last", "best", or the name of a folder in checkpoints.')
+        str, typer.Option(help='Of a run: "last", "best", or the name of a folder in checkpoints.')
     ] = "last",
+    overrides: Overrides = None,
 ) -> None:
-    """Verify with a trained net: which pairs of photos show one person?
+    """Judge a net: which photos show one person, and who is it?
+
+    Without --on a run is verified on the pairs of its recipe. Sets:
+
+    \b
+      lfw.bin          insightface's verification set
+      pairs=FILE       an LFW list, or lines of path, path, 1 or 0
+      all=PATH         a set of people, all images against all
+      gallery=DIR      DIR/gallery, DIR/probe, perhaps DIR/distractors
+      ijbc=DIR         IJB-C (ijbb=DIR: IJB-B), with meta/ and loose_crop/
 
     \b
     Examples:
       manyface evaluate runs/lfw
-      manyface evaluate runs/lfw --checkpoint best
+      manyface evaluate runs/lfw --on lfw.bin cfp_fp.bin agedb_30.bin
+      manyface evaluate model.onnx --on pairs=pairs.txt --images lfw.tar
       manyface evaluate runs/lfw --set evaluation.pairs=pairsDevTest.txt
     """
+    named = [*(on or []), *(more or [])]
+    if not named:
+        _verify_run(model, checkpoint, overrides or [])
+        return
+    if overrides:
+        raise ConfigError(
+            "--set changes the recipe of a run, and --on does not use that; leave it out"
+        )
+    _judge(model, named, output, fars, images, subgroups, batch_size, device, checkpoint)
+
+
+def _verify_run(run: Path, checkpoint: str, overrides: Sequence[str]) -> None:
+    """On the pairs that the run's recipe names."""
     from manyface.cli.tables import print_scores
     from manyface.train.scoring import evaluate_run
 
-    found = evaluate_run(run, checkpoint=checkpoint, overrides=overrides or [], warn=warn)
+    found = evaluate_run(run, checkpoint=checkpoint, overrides=overrides, warn=warn)
     if not found:
         raise ConfigError(
-            f"{run} names no pairs to verify: give a list with --set evaluation.pairs=pairs.txt, "
-            "or --set evaluation.pairs=synthetic"
+            f"{run} names no pairs to verify: name a set with --on, or give a list with "
+            "--set evaluation.pairs=pairs.txt, or --set evaluation.pairs=synthetic"
         )
     for name, evaluation in found.items():
         print_scores(name, evaluation.scores)
         for note in evaluation.notes:
             typer.echo(f"note: {note}")
+
+
+def _judge(
+    path: Path,
+    named: list[str],
+    output: Path | None,
+    fars: str | None,
+    images: Path | None,
+    subgroups: Path | None,
+    batch_size: int,
+    device: str | None,
+    checkpoint: str,
+) -> None:
+    """On sets that the command line names, on all ranks; the first writes and prints."""
+    from manyface.cli.data.shared import Displays
+    from manyface.evaluate.sets.base import evaluate_set
+    from manyface.evaluate.sets.naming import parse_set
+    from manyface.evaluate.sets.opening import SetOptions, open_set
+    from manyface.model import load
+    from manyface.parallel.start import joined
+
+    names = [parse_set(text) for text in named]
+    rates = None if fars is None else _rates(fars)
+    model = load(path, device=device, checkpoint=checkpoint)
+    options = SetOptions(
+        image_size=model.image_size,
+        warn=warn,
+        fars=rates,
+        images=images,
+        subgroups=subgroups,
+        device=str(model.device),
+    )
+    sets = [open_set(name, options) for name in names]  # a wrong one is said before the work
+    with joined(model.device) as ranks:
+        found = []
+        for judged in sets:
+            with Displays(judged.name) as displays:
+                found.append(
+                    evaluate_set(
+                        judged, model.features, batch_size=batch_size, ranks=ranks, show=displays
+                    )
+                )
+        if ranks.rank == 0:
+            _tell(model, found, output or _beside(path))
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError:
+        rates = []
+    if not rates or not all(0 < rate <= 1 for rate in rates):
+        raise ConfigError(f"--fars are shares above 0, as 1e-3,1e-4; got {text!r}")
+    return rates
+
+
+def _beside(model: Path) -> Path:
+    return model / "evaluation" if model.is_dir() else Path("evaluation")
+
+
+def _tell(model: "FaceModel", found: "list[Judgement]", output: Path) -> None:
+    from manyface.cli.tables import print_results
+    from manyface.report.document import write_page
+    from manyface.report.judged import render_judgements
+
+    results = [each.result for each in found]
+    print_results(results)
+    about = _about(model)
+    content = {"model": about, "sets": [result.as_dict() for result in results]}
+    write_text(output / SCORES, json.dumps(content, indent=2) + "\n")
+    write_page(render_judgements(about, found), output / PAGE)
+    typer.echo(f"Wrote {output / SCORES} and {output / PAGE}")
+
+
+def _about(model: "FaceModel") -> dict[str, Any]:
+    import manyface
+
+    return {
+        "model": model.name,
+        "fingerprint": model.fingerprint,
+        "embedding size": str(model.embedding_size),
+        "images": f"{model.image_size} x {model.image_size}, {model.preprocessing.colour}"
+        + (", with mirror image" if model.preprocessing.flip else ""),
+        "measured by": f"manyface {manyface.__version__}",
+    }

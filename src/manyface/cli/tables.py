@@ -8,10 +8,11 @@ from rich.table import Table
 from manyface.cli.console import format_bytes, make_console
 
 if TYPE_CHECKING:
-    from manyface.evaluate import Score
+    from manyface.evaluate.result import ProtocolResult, Score
 
 Row = dict[str, Any]
 NONE = "-"
+_ROOM_FOR_INTERVALS = 60
 
 
 def print_methods(rows: Sequence[Row]) -> None:
@@ -43,12 +44,36 @@ def print_scores(name: str, scores: Sequence["Score"]) -> None:
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("95 % interval", no_wrap=True)
     for score in scores:
-        known = score.low is not None and score.high is not None
-        interval = f"{score.low:.4f} to {score.high:.4f}" if known else NONE
-        table.add_row(score.name, f"{score.value:.4f}", interval)
+        table.add_row(score.name, f"{score.value:.4f}", _interval(score))
     console.print(table)
     for protocol in dict.fromkeys(score.protocol for score in scores[:1]):
         console.print(f"accuracy: {protocol}")
+
+
+def print_results(results: Sequence["ProtocolResult"]) -> None:
+    """All scores of all sets in one table, then what has to be known of them."""
+    console = make_console()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("set", overflow="fold")
+    table.add_column("score", overflow="fold")
+    table.add_column("value", justify="right", no_wrap=True)
+    if console.width >= _ROOM_FOR_INTERVALS:
+        table.add_column("95 % interval", no_wrap=True)
+    for result in results:
+        for number, score in enumerate(result.scores):
+            name = "" if number else result.name
+            row = [name, score.name, f"{score.value:.4f}", _interval(score)]
+            table.add_row(*row[: len(table.columns)])
+    console.print(table)
+    for result in results:
+        console.print(f"{result.name}: {result.protocol}", soft_wrap=True)
+        for note in result.notes:
+            console.print(f"note: {result.name}: {note}", soft_wrap=True)
+
+
+def _interval(score: "Score") -> str:
+    known = score.low is not None and score.high is not None
+    return f"{score.low:.4f} to {score.high:.4f}" if known else NONE
 
 
 def _accuracy(row: Row) -> str:

@@ -73,6 +73,22 @@ class ProtocolResult:
         }
 
 
+@dataclass(frozen=True)
+class Mistakes:
+    """Pictures of K wrong decisions, the most confident first.
+
+    Attributes:
+        left, right: uint8 [K, S, S, 3], what was compared.
+        similarity: float32 [K], cosines.
+        same: bool [K], the truth.
+    """
+
+    left: npt.NDArray[np.uint8]
+    right: npt.NDArray[np.uint8]
+    similarity: npt.NDArray[np.float32]
+    same: npt.NDArray[np.bool_]
+
+
 def value_of(scores: list[Score], name: str) -> float | None:
     """The value of the score `name`, None where there is none."""
     return next((score.value for score in scores if score.name == name), None)

@@ -29,6 +29,7 @@ from manyface.evaluate.result import Curve, FloatArray, Score
 Scores = npt.NDArray[np.floating]
 People = npt.NDArray[np.int32]
 
+_LEAST_LISTED = 8192
 _CURVE_POINTS = 200
 
 
@@ -55,9 +56,10 @@ class Tail:
 
 
 def longest(fars: Sequence[float], num_impostors: int, *, spare: int = 2) -> int:
-    """How many of the impostors `fars` need to have listed; `spare` times the least, if so many."""
+    """How many of the impostors `fars` need to have listed: `spare` times the least, for resamples
+    that reach farther, and some thousands, if there are so many."""
     most = max((allowed_impostors(far, num_impostors) for far in fars), default=0)
-    return min(num_impostors, spare * (most + 1))
+    return min(num_impostors, max(spare * (most + 1), _LEAST_LISTED))
 
 
 def tail_threshold(tail: Tail, far: float) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manyface.evaluate import result
 from manyface.evaluate.metrics import auc, roc_points, smallest_far
 from manyface.report import numbers, svg
 from manyface.report.runs import PairScores
@@ -26,6 +27,10 @@ class Curve:
     values: Sequence[float]
     low: Sequence[float | None] = ()
     high: Sequence[float | None] = ()
+
+
+# Name, style, points.
+Rates = tuple[str, int, result.Curve]
 
 
 def smoothing_window(count: int) -> int:
@@ -139,6 +144,31 @@ def roc_chart(scored: Sequence[tuple[str, int, PairScores]]) -> str:
         for (name, _, _), left in zip(scored, at_left, strict=True)
     )
     return svg.drawing("".join(parts), f"ROC: {words}")
+
+
+def rates_chart(curves: Sequence[Rates], *, det: bool = False) -> str:
+    """TAR over FAR in steps, the FAR on a logarithmic axis; as DET the share of same pairs that are
+    rejected, on a logarithmic axis too. Ends at the smallest FAR of a curve that is not 0."""
+    shown = [(name, style, curve) for name, style, curve in curves if (curve.far > 0).any()]
+    smallest = min(float(curve.far[curve.far > 0].min()) for _, _, curve in shown)
+    missed = [1 - curve.tar[curve.far >= smallest] for _, _, curve in shown]
+    x = svg.x_scale(smallest, 1.0, log=True)
+    if det:
+        least = min((float(each[each > 0].min()) for each in missed if (each > 0).any()), default=1)
+        y = svg.y_scale(10 ** math.floor(math.log10(least) - 1e-9), 1.0, log=True)
+    else:
+        y = svg.y_scale(max(0.0, math.floor(10 * (1 - max(map(np.max, missed))) - 1e-9) / 10), 1.0)
+    parts = [
+        svg.frame(x, y, x_label="false accept rate", x_text=svg.in_percent, y_text=svg.in_percent)
+    ]
+    for (name, style, curve), misses in zip(shown, missed, strict=True):
+        points: list[tuple[float, float]] = []
+        for far, miss in zip(curve.far[curve.far >= smallest], misses, strict=True):
+            place = (x(float(far)), y(max(float(miss), y.low) if det else 1 - float(miss)))
+            points += [(place[0], points[-1][1]), place] if points else [place]
+        parts.append(svg.path(points, f"line s{style % svg.NUM_STYLES}", name))
+    what = "DET: rejected same pairs" if det else "ROC: accepted same pairs"
+    return svg.drawing("".join(parts), f"{what} over false accepts of {len(shown)} curves")
 
 
 def histogram_chart(pairs: PairScores, span: tuple[float, float]) -> str:

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from manyface.evaluate.result import Mistakes
 from manyface.report import charts, html, svg
 from manyface.report.pictures import data_uri
 from manyface.report.rows import Row, headline_set
-from manyface.report.runs import Mistakes, Run
+from manyface.report.runs import Run
+
+MISTAKES = (
+    "Wrong answers that lie farthest from the threshold: the easiest errors to understand, and "
+    "where wrong labels show. If these are photographs of real people, keep this page to yourself."
+)
 
 
 def training(runs: Sequence[Run], baselines: Sequence[Row]) -> str:
@@ -74,17 +80,16 @@ def mistakes(runs: Sequence[Run]) -> str:
         for name, found in sorted(run.mistakes.items()):
             if len(found.same):
                 heading = f"{run.name}, {name}" if len(runs) > 1 else name
-                parts.append(f"<h3>{escape(heading)}</h3>{_pairs(found)}")
+                parts.append(f"<h3>{escape(heading)}</h3>{mistaken_pairs(found)}")
     return html.section(
         "The most confident mistakes",
         *parts,
-        lead="Wrong answers that lie farthest from the threshold: the easiest errors to "
-        "understand, and where wrong labels show. If these are photographs of real people, "
-        "keep this page to yourself.",
+        lead=MISTAKES,
     )
 
 
-def _pairs(found: Mistakes) -> str:
+def mistaken_pairs(found: Mistakes) -> str:
+    """Both pictures of each, what was said of them, and how alike they are."""
     items = []
     for left, right, similarity, same in zip(
         found.left, found.right, found.similarity, found.same, strict=True

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from manyface.base.errors import DataError
 from manyface.evaluate.metrics import FoldAccuracy, kfold_accuracy
+from manyface.evaluate.result import Mistakes
 from manyface.observe import read_events
 
 log = logging.getLogger(__name__)
@@ -45,16 +46,6 @@ class PairScores:
     @cached_property
     def folds(self) -> FoldAccuracy:
         return kfold_accuracy(self.similarity, self.same, self.fold)
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """Pictures of the wrongly decided pairs that lie farthest from their threshold."""
-
-    left: npt.NDArray[np.uint8]  # [K, S, S, 3]
-    right: npt.NDArray[np.uint8]  # [K, S, S, 3]
-    similarity: npt.NDArray[np.float32]  # [K]
-    same: npt.NDArray[np.bool_]  # [K]
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def x_scale(low: float, high: float, *, log: bool = False) -> Scale:
     return Scale(*_apart(low, high), LEFT, WIDTH - RIGHT, log)
 
 
-def y_scale(low: float, high: float) -> Scale:
-    return Scale(*_apart(low, high), HEIGHT - BOTTOM, TOP)
+def y_scale(low: float, high: float, *, log: bool = False) -> Scale:
+    return Scale(*_apart(low, high), HEIGHT - BOTTOM, TOP, log)
 
 
 def round_ticks(low: float, high: float, wanted: int = 5) -> list[float]:

@@ -9,13 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array, Progress, no_progress
 from manyface.evaluate.embed import EmbedFunction, embed_source
-from manyface.evaluate.result import ProtocolResult
+from manyface.evaluate.result import Mistakes, ProtocolResult
 from manyface.parallel import ALONE, Ranks
 
 # A display for the part of the work that is named so.
@@ -27,22 +24,6 @@ class Part(NamedTuple):
 
     source: ImageSource
     indices: Int64Array
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """Pictures of K wrong decisions, the most confident first.
-
-    Attributes:
-        left, right: uint8 [K, S, S, 3], what was compared.
-        similarity: float32 [K], cosines.
-        same: bool [K], the truth.
-    """
-
-    left: npt.NDArray[np.uint8]
-    right: npt.NDArray[np.uint8]
-    similarity: npt.NDArray[np.float32]
-    same: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

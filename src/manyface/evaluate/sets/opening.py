@@ -91,7 +91,7 @@ def _everyone(name: SetName, options: SetOptions) -> JudgedSet:
     return JudgedEveryone(
         _source(records, options),
         name=name.name,
-        fars=options.fars or (1e-4, 1e-5, 1e-6),
+        fars=options.fars or (1e-3, 1e-4, 1e-5, 1e-6),
         groups=None if options.subgroups is None else _groups(records, options.subgroups),
         device=options.device,
     )

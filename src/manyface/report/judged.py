@@ -1,0 +1,77 @@
+"""The page of `manyface evaluate`: one model on several sets, each under its protocol."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from manyface.evaluate.result import ProtocolResult, Score
+from manyface.evaluate.sets.base import Judgement
+from manyface.report import charts, html, numbers, svg
+from manyface.report.document import document, header
+from manyface.report.figures import MISTAKES, mistaken_pairs
+
+_DIGITS = 2
+
+
+def render_judgements(about: Mapping[str, str], found: Sequence[Judgement]) -> str:
+    """The whole page as text.
+
+    Args:
+        about: of the model, in words: "model", "embedding size", ...
+    """
+    heading = about.get("model", "a model")
+    body = [
+        header("manyface evaluate", heading),
+        _about(about),
+        *(_set(each.result) for each in found),
+        _mistakes(found),
+    ]
+    return document(heading, "".join(body))
+
+
+def _about(about: Mapping[str, str]) -> str:
+    rows = [[escape(name), escape(value)] for name, value in about.items()]
+    return html.section("The model", html.table(["", ""], rows, name="the model"))
+
+
+def _set(found: ProtocolResult) -> str:
+    rows = [[escape(score.name), *_cells(score)] for score in found.scores]
+    table = html.table(["score", "value", "95 % interval"], rows, name=f"scores of {found.name}")
+    notes = html.listing(found.notes, classes="notes")
+    rules = dict.fromkeys(score.protocol for score in found.scores)
+    how = html.folded("How each was measured", html.listing(list(rules), classes="notes"))
+    return html.section(found.name, table, notes, _curves(found), how, lead=found.protocol)
+
+
+def _cells(score: Score) -> list[str]:
+    if not 0 <= score.value <= 1:
+        return [html.cell(f"{score.value:.4g}"), numbers.MISSING]
+    interval = numbers.interval(score.low, score.high)
+    return [html.cell(numbers.percent(score.value, _DIGITS)), html.cell(interval)]
+
+
+def _curves(found: ProtocolResult) -> str:
+    drawn = [
+        (each.name or found.name, style, each)
+        for style, each in enumerate(found.curves)
+        if (each.far > 0).any()
+    ]
+    if not drawn:
+        return ""
+    keys = svg.legend([(name, f"line s{i % svg.NUM_STYLES}") for name, i, _ in drawn])
+    legend = keys if len(drawn) > 1 else ""
+    figures = [
+        html.figure("ROC", charts.rates_chart(drawn), note="accepted same pairs", legend=legend),
+        html.figure(
+            "DET", charts.rates_chart(drawn, det=True), note="rejected same pairs", legend=legend
+        ),
+    ]
+    return html.grid(figures)
+
+
+def _mistakes(found: Sequence[Judgement]) -> str:
+    parts = [
+        f"<h3>{escape(each.result.name)}</h3>{mistaken_pairs(each.mistakes)}"
+        for each in found
+        if each.mistakes is not None and len(each.mistakes.same)
+    ]
+    return html.section("The most confident mistakes", *parts, lead=MISTAKES)
