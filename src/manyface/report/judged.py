@@ -30,7 +30,7 @@ def render_judgements(about: Mapping[str, str], found: Sequence[Judgement]) -> s
 
 def _about(about: Mapping[str, str]) -> str:
     rows = [[escape(name), escape(value)] for name, value in about.items()]
-    return html.section("The model", html.table(["", ""], rows, name="the model"))
+    return html.section("The model", html.table(["what", "value"], rows, name="the model"))
 
 
 def _set(found: ProtocolResult) -> str:

@@ -1,7 +1,6 @@
 """A run evaluated again: another checkpoint, other pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -69,28 +68,6 @@ def evaluate_run(
             if write:
                 write_evaluation(output, evaluator.pairs, evaluation)
     return found
-
-
-@dataclass(frozen=True)
-class TrainedNet:
-    """Attributes:
-    embed: uint8 [B, S, S, 3] -> float32 [B, D] of unit length.
-    image_size: S.
-    """
-
-    embed: EmbedFunction
-    image_size: int
-
-
-def open_net(
-    run_directory: Path | str, *, checkpoint: str = "last", warn: Warn = lambda text: None
-) -> TrainedNet:
-    """The net of a run, as it is evaluated."""
-    directory = Path(run_directory)
-    config = read_run_config(directory)
-    chosen = find_checkpoint(directory, checkpoint)
-    embed = _embed_function(config, chosen, choose_device(config.run.device), warn=warn)
-    return TrainedNet(embed, config.data.image_size)
 
 
 def _embed_function(

@@ -4,19 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_net import SIDE, embed
+from colour_net import SIDE, ColourNet
 from PIL import Image
 
 from manyface.cli import main
-from manyface.train.scoring import TrainedNet
 
 
 @pytest.fixture
 def faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """40 people of five photos: p3 and p30 are one, p7's first photo is of p8."""
-    monkeypatch.setattr(
-        "manyface.train.scoring.open_net", lambda *args, **rest: TrainedNet(embed, SIDE)
-    )
+    monkeypatch.setattr("manyface.model.load", lambda *args, **rest: ColourNet())
     rng = np.random.default_rng(0)
     looks = rng.integers(40, 215, (40, 4, 4, 3))
     looks[30] = looks[3]

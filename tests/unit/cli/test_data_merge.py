@@ -4,12 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from colour_net import SIDE, embed
+from colour_net import SIDE, ColourNet
 from PIL import Image
 
 from manyface.cli import main
 from manyface.data.records import open_records
-from manyface.train.scoring import TrainedNet
 
 
 def write_set(folder: Path, looks: dict[str, int], *, photos: int = 4, seed: int = 0) -> Path:
@@ -28,9 +27,7 @@ def write_set(folder: Path, looks: dict[str, int], *, photos: int = 4, seed: int
 @pytest.fixture
 def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """30 people and 25 others, of whom x0 to x4 are p10 to p14, and p2 is called so in both."""
-    monkeypatch.setattr(
-        "manyface.train.scoring.open_net", lambda *args, **rest: TrainedNet(embed, SIDE)
-    )
+    monkeypatch.setattr("manyface.model.load", lambda *args, **rest: ColourNet())
     theirs = {f"x{i}": 10 + i if i < 5 else 100 + i for i in range(24)} | {"p2": 2}
     return [
         write_set(tmp_path / "one", {f"p{i}": i for i in range(30)}),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.cli.console import make_console, warn, write_text
+from manyface.cli.console import make_console, write_text
 from manyface.cli.data.shared import (
     FOUND,
     Checkpoint,
@@ -13,6 +13,7 @@ from manyface.cli.data.shared import (
     Displays,
     Model,
     Threads,
+    embed_all,
     open_with_progress,
     write_kept,
 )
@@ -68,17 +69,13 @@ def clean(
       manyface data clean faces/ --model runs/lfw --page conflicts.html
       manyface data clean train.rec --model runs/lfw --keep keep.txt --joins joins.tsv
     """
-    from manyface.curate import embed_set, find_conflicts
-    from manyface.data import DecodedImages
+    from manyface.curate import find_conflicts
     from manyface.report.conflicts import render_conflicts
     from manyface.report.document import write_page
-    from manyface.train.scoring import open_net
 
-    net = open_net(model, checkpoint=checkpoint, warn=warn)
     records = open_with_progress(path)
-    source = DecodedImages(records, image_size=net.image_size, threads=threads, cache=0, warn=warn)
+    [(source, images)] = embed_all([records], model, checkpoint=checkpoint, threads=threads)
     with Displays(path.name) as show:
-        images = embed_set(net.embed, source, progress=show("embedding"))
         found = find_conflicts(images, same_person=same_person, belongs=belongs, show=show)
     _print(found)
     if page is not None:

@@ -7,10 +7,9 @@ import typer
 
 from manyface.base.errors import ConfigError, DataError
 from manyface.cli.console import format_bytes, warn, write_text
-from manyface.cli.data.shared import Checkpoint, Displays, Threads, open_with_progress
+from manyface.cli.data.shared import Checkpoint, Displays, Threads, embed_all, open_with_progress
 
 if TYPE_CHECKING:
-    from manyface.curate import EmbeddedSet
     from manyface.data.records import Records
     from manyface.data.records.merged import Same
 
@@ -88,16 +87,11 @@ def _seen(
     sets: list["Records"], model: Path, checkpoint: str, threshold: float | None, threads: int
 ) -> "Same":
     """People of every two sets whom the net takes for one."""
-    from manyface.curate import embed_set, find_shared
-    from manyface.data import DecodedImages
-    from manyface.train.scoring import open_net
+    from manyface.curate import find_shared
 
-    net = open_net(model, checkpoint=checkpoint, warn=warn)
-    embedded: list[EmbeddedSet] = []
-    for each in sets:
-        images = DecodedImages(each, image_size=net.image_size, threads=threads, cache=0, warn=warn)
-        with Displays(each.path.name) as show:
-            embedded.append(embed_set(net.embed, images, progress=show("embedding")))
+    embedded = [
+        images for _, images in embed_all(sets, model, checkpoint=checkpoint, threads=threads)
+    ]
     same: Same = []
     for number, one in enumerate(embedded):
         for other in range(number + 1, len(embedded)):

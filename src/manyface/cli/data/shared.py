@@ -12,6 +12,8 @@ from manyface.base.errors import WriteError
 from manyface.cli.console import warn, write_text
 
 if TYPE_CHECKING:
+    from manyface.curate import EmbeddedSet
+    from manyface.data import DecodedImages
     from manyface.data.records import Records
     from manyface.data.records.store import ScanProgress
 
@@ -28,7 +30,7 @@ Threads = Annotated[
     int, typer.Option("--threads", min=0, help="That read and decode; 0: one per core.")
 ]
 Model = Annotated[
-    Path, typer.Option("--model", metavar="RUN", help="The folder of a run, whose net looks.")
+    Path, typer.Option("--model", metavar="MODEL", help="A run, a bundle, ...: the net that looks.")
 ]
 Checkpoint = Annotated[
     str,
@@ -47,6 +49,26 @@ def open_with_progress(path: Path) -> "Records":
 
     with Counting(f"indexing {path.name}") as progress:
         return open_records(path, warn=warn, progress=progress)
+
+
+def embed_all(
+    sets: "Sequence[Records]", model: Path, *, checkpoint: str, threads: int
+) -> "list[tuple[DecodedImages, EmbeddedSet]]":
+    """The images of each set, and their embeddings by the net at `model`."""
+    from manyface.curate import embed_set
+    from manyface.data import DecodedImages
+    from manyface.model import load
+
+    net = load(model, checkpoint=checkpoint)
+    found = []
+    for records in sets:
+        images = DecodedImages(
+            records, image_size=net.image_size, threads=threads, cache=0, warn=warn
+        )
+        with Displays(records.path.name) as show:
+            embedded = embed_set(net.embed_batch, images, progress=show("embedding"))
+        found.append((images, embedded))
+    return found
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -102,8 +102,8 @@ def _groups(records: Records, path: Path) -> npt.NDArray[np.str_]:
     group_of: dict[str, str] = {}
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
-            person, tab, group = (part.strip() for part in line.partition("\t"))
-            if not (person and tab and group):
+            person, _, group = (part.strip() for part in line.partition("\t"))
+            if not (person and group):
                 raise DataError(
                     f"{path}, line {number}: expected person, TAB, subgroup; got {line[:80]!r}"
                 )

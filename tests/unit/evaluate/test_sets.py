@@ -1,0 +1,152 @@
+"""Sets by the names that users give them: read, refused, judged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from manyface.base.errors import ConfigError, DataError
+from manyface.data.bin_file import VerificationSet, write_bin
+from manyface.evaluate.sets.base import evaluate_set
+from manyface.evaluate.sets.naming import SetName, parse_set
+from manyface.evaluate.sets.opening import SetOptions, open_set
+from manyface.evaluate.sets.path_list import read_path_pairs
+
+from .conftest import embed_pixels
+
+SIDE = 8
+OPTIONS = SetOptions(image_size=SIDE, warn=lambda text: None)
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """12 people of four photos: each a pattern of its own, with noise."""
+    rng = np.random.default_rng(0)
+    for person in range(12):
+        look = rng.integers(60, 195, (SIDE, SIDE, 3))
+        folder = tmp_path / "faces" / f"p{person}"
+        folder.mkdir(parents=True)
+        for photo in range(1, 5):
+            pixels = np.clip(look + rng.integers(-250, 250, look.shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{photo}.png")
+    return tmp_path / "faces"
+
+
+def long_features(images: torch.Tensor) -> torch.Tensor:
+    return 3 * embed_pixels(images)
+
+
+def judge(name: SetName, options: SetOptions = OPTIONS):
+    return evaluate_set(open_set(name, options), long_features, batch_size=7)
+
+
+def write_lists(folder: Path, count: int = 40) -> tuple[Path, Path]:
+    """The same pairs as paths, in folds of ten, and as a .bin."""
+    rng = np.random.default_rng(1)
+    lines, images, same, seen = [], [], [], set()
+    while len(lines) < count:
+        one, other = rng.integers(12, size=2)
+        if len(lines) % 2:
+            other = one
+        left, right = (f"p{one}/{rng.integers(1, 5)}.png", f"p{other}/{rng.integers(1, 5)}.png")
+        is_same, key = one == other, frozenset((left, right))
+        if is_same == (len(lines) % 2) and left != right and key not in seen:
+            seen.add(key)
+            lines.append(f"{left}\t{right}\t{int(is_same)}\t{len(lines) // (count // 10)}\n")
+            images += [(folder / left).read_bytes(), (folder / right).read_bytes()]
+            same.append(is_same)
+    (folder / "pairs.tsv").write_text("# of mine\n" + "".join(lines))
+    write_bin(folder / "set.bin", VerificationSet(images, np.array(same)))
+    return folder / "pairs.tsv", folder / "set.bin"
+
+
+def test_pairs_by_path_and_the_same_in_a_bin_have_one_score(faces):
+    listed, packed = write_lists(faces)
+    found = judge(SetName("pairs", listed))
+    same = judge(parse_set(str(packed)))
+    assert found.result.name == "pairs"
+    for score in ("accuracy", "accuracy_std", "auc", "tar@far=0.1"):
+        assert found.result.value(score) == same.result.value(score) is not None
+    assert same.result.value("accuracy (insightface)") is not None
+    assert found.result.value("accuracy (insightface)") is None
+    assert 0.5 < found.result.value("accuracy") < 1
+    assert found.mistakes is not None
+    assert found.mistakes.left.shape == (len(found.mistakes.same), SIDE, SIDE, 3)
+    (curve,) = found.result.curves
+    assert (np.diff(curve.far) >= 0).all()
+    assert (np.diff(curve.tar) >= 0).all()
+    assert curve.far[-1] == curve.tar[-1] == 1
+
+
+def test_an_lfw_list_takes_its_photos_from_elsewhere(faces, tmp_path):
+    names = [f"p{i}" for i in range(12)]
+    same = [f"{name}\t1\t2" for name in names]
+    different = [f"{a}\t1\t{b}\t2" for a, b in zip(names, names[1:] + names[:1], strict=True)]
+    (tmp_path / "list.txt").write_text("\n".join(["12", *same, *different]) + "\n")
+    options = SetOptions(image_size=SIDE, warn=lambda text: None, images=faces)
+    assert judge(SetName("pairs", tmp_path / "list.txt"), options).result.value("auc") > 0.6
+
+
+def test_everyone_by_subgroup(faces):
+    groups = faces.parent / "groups.tsv"
+    groups.write_text("".join(f"p{i}\t{'even' if i % 2 == 0 else 'odd'}\n" for i in range(10)))
+    options = SetOptions(
+        image_size=SIDE, warn=lambda text: None, fars=[0.1, 0.01], subgroups=groups
+    )
+    found = judge(parse_set(f"all={faces}"), options).result
+    assert found.value("tar@far=0.1") is not None
+    assert {curve.name for curve in found.curves} == {"", "even", "odd"}
+    groups.write_text("nobody\todd\n")
+    with pytest.raises(DataError, match="1 of 1 people are not in"):
+        open_set(parse_set(f"all={faces}"), options)
+    groups.write_text("p1 odd\n")
+    with pytest.raises(DataError, match="line 1: expected person, TAB, subgroup"):
+        open_set(parse_set(f"all={faces}"), options)
+
+
+def test_a_bin_of_one_kind_has_insightfaces_figure_only(faces):
+    _, packed = write_lists(faces)
+    images = [(faces / f"p{i}" / f"{k}.png").read_bytes() for i in range(12) for k in (1, 2)]
+    write_bin(packed, VerificationSet(images, np.full(12, True)))
+    found = judge(parse_set(str(packed))).result
+    assert found.value("accuracy (insightface)") is not None
+    assert found.value("accuracy") is None
+    assert any("of one person" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a.png\tb.png\n", "line 1: expected path, path, 1"),
+        ("a.png b.png 2\n", "line 1: expected path, path, 1"),
+        ("a.png,a.png,1\n", "paired with itself"),
+        ("a.png b.png 1\n\nb.png a.png 1\n", "line 3: the pair of line 1 again"),
+        ("a.png b.png 1 0\na.png c.png 0\n", "a fold in 1 of 2 lines"),
+        ("# nothing\n", "has no pairs"),
+    ],
+)
+def test_lists_that_cannot_be_meant(text, message):
+    with pytest.raises(DataError, match=message):
+        read_path_pairs(text, Path("list.tsv"))
+
+
+def test_absent_images_are_said_before_the_work(faces):
+    (faces / "pairs.tsv").write_text("p1/1.png\tp1/9.png\t1\np1/1.png\tp2/1.png\t0\n")
+    with pytest.raises(DataError, match=r"1 of 3 images are not there.*p1/9.png; --images"):
+        open_set(parse_set(f"pairs={faces / 'pairs.tsv'}"), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("nowhere.bin", "no such set"),
+        ("pairs=nowhere", "no such set"),
+        ("lfw=nowhere", "no kind 'lfw' of sets"),
+        (".", "say what kind of set it is"),
+    ],
+)
+def test_names_that_are_no_sets(text, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_set(text)
