@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         NormFace,
         SphereFace,
     )
+    from manyface.model import FaceModel, load
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "CurricularFace",
     "DynamicClassPool",
     "F2C",
+    "FaceModel",
     "FullFC",
     "InterclassFilter",
     "MVSoftmax",
@@ -54,6 +56,7 @@ __all__ = [
     "SphereFace",
     "VirtualFC",
     "create_backbone",
+    "load",
 ]
 
 _ROOM_OF = {
@@ -64,6 +67,7 @@ _ROOM_OF = {
     "CurricularFace": "margins",
     "DynamicClassPool": "heads",
     "F2C": "heads",
+    "FaceModel": "model",
     "FullFC": "heads",
     "InterclassFilter": "margins",
     "MVSoftmax": "margins",
@@ -76,6 +80,7 @@ _ROOM_OF = {
     "SphereFace": "margins",
     "VirtualFC": "heads",
     "create_backbone": "backbones",
+    "load": "model",
 }
 
 if not TYPE_CHECKING:  # a type checker knows the names above, and that there are no others

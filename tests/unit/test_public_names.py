@@ -18,6 +18,7 @@ PUBLIC = {
     "CurricularFace",
     "DynamicClassPool",
     "F2C",
+    "FaceModel",
     "FullFC",
     "InterclassFilter",
     "MVSoftmax",
@@ -30,6 +31,7 @@ PUBLIC = {
     "SphereFace",
     "VirtualFC",
     "create_backbone",
+    "load",
 }
 
 

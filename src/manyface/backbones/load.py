@@ -1,14 +1,18 @@
 """Weights of a trained backbone from a file: ours, or a published one.
 
-Read: safetensors; .pt / .pth of torch, always with weights_only=True (no stranger's pickle runs).
+Read: safetensors, or a file of torch, always with weights_only=True (no stranger's pickle runs);
+which of both it is, its first bytes say.
 Inside: a plain state_dict, or one under "state_dict_backbone" (insightface's checkpoint_gpu_*.pt),
-"state_dict" or "model". The prefixes that DDP ("module.") and torch.compile ("_orig_mod.") leave
-are taken off. Then everything must fit, name by name and shape by shape: a backbone of which a
-layer kept its random values would still give embeddings, only bad ones.
+"state_dict" or "model". The prefixes that DDP ("module."), torch.compile ("_orig_mod.") and what a
+net was a part of ("model." in AdaFace's files, "net." in CVLface's) leave are taken off, and class
+centers beside the net ("head.") left out. Then everything must fit, name by name and shape by
+shape: a backbone of which a layer kept its random values would still give embeddings, only bad
+ones.
 """
 
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -21,8 +25,9 @@ from manyface.backbones.registry import BACKBONES, create_backbone
 from manyface.base.errors import CheckpointError
 
 CONTAINERS = ("state_dict_backbone", "state_dict", "model")
-WRAPPERS = ("module.", "_orig_mod.")
-TORCH_SUFFIXES = (".pt", ".pth")
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
+BESIDE = "head."  # of a Lightning module: no part of the net
+_TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # a zip archive; a pickle, as torch wrote up to 1.5
 # Absent from weights that were written before torch 0.4.1 or converted; torch then starts it at 0.
 OPTIONAL = ".num_batches_tracked"
 
@@ -34,22 +39,57 @@ def load_backbone_weights(net: nn.Module, path: Path | str) -> None:
         CheckpointError: no such file, not readable as tensors, or any name or shape does not fit.
     """
     path = Path(path)
-    state = _without_wrappers(_find_state_dict(_read(path), path))
-    problems = _problems(net.state_dict(), state)
-    if problems:
-        raise CheckpointError(f"{path} does not fit this backbone: {problems}{_guess(net, state)}")
+    state = read_weights(path).tensors
+    check_fit(net, state, path)
     net.load_state_dict(state, strict=False)  # strict but for OPTIONAL: checked above
+
+
+def check_fit(net: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError if `state`, of the file at `path`, has not all tensors of `net`, or
+    others; `net` may be on the meta device."""
+    if problems := _problems(net.state_dict(), state):
+        raise CheckpointError(f"{path} does not fit this backbone: {problems}{_guess(net, state)}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a net, on the CPU, by the names that the net itself has for them.
+
+    Attributes:
+        wrapper: what stood before each name in the file: "net." or the like, or nothing.
+    """
+
+    tensors: dict[str, Tensor]
+    wrapper: str = ""
+
+
+def read_weights(path: Path) -> Weights:
+    """What the file at `path` holds.
+
+    Raises:
+        CheckpointError: there is no such file, or it holds something else.
+    """
+    return _without_wrappers(_find_state_dict(_read(path), path))
+
+
+def looks_like_safetensors(start: bytes) -> bool:
+    """Whether a file that begins so (9 bytes or more) is one of safetensors."""
+    return (
+        len(start) > 8 and start[8:9] == b"{" and 2 <= int.from_bytes(start[:8], "little") < 2**27
+    )
 
 
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"no backbone weights at {path}: there is no such file")
     try:
-        if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            start = file.read(16)
+        if looks_like_safetensors(start):
             from safetensors.torch import load_file  # heads need backbones, and not this
 
             return load_file(path, device="cpu")
-        if path.suffix in TORCH_SUFFIXES:
+        if start.startswith(_TORCH_STARTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -64,8 +104,8 @@ def _read(path: Path) -> Any:
             f"cannot read backbone weights from {path} ({reason}); is it whole? get it again"
         ) from error
     raise CheckpointError(
-        f"cannot read backbone weights from {path}: expected .safetensors, "
-        f"{' or '.join(TORCH_SUFFIXES)}, got {path.suffix or 'no suffix'!r}"
+        f"cannot read backbone weights from {path}: expected a file of safetensors or of torch, "
+        f"got one that begins with {start!r}"
     )
 
 
@@ -92,11 +132,13 @@ def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
     return content
 
 
-def _without_wrappers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    result = dict(state)
+def _without_wrappers(state: Mapping[str, Tensor]) -> Weights:
+    result = {k: value for k, value in state.items() if not k.startswith(BESIDE)} or dict(state)
+    wrapper = ""
     while prefix := next((p for p in WRAPPERS if all(k.startswith(p) for k in result)), None):
         result = {name.removeprefix(prefix): value for name, value in result.items()}
-    return result
+        wrapper += prefix
+    return Weights(result, wrapper)
 
 
 def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:

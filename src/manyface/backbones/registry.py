@@ -1,11 +1,12 @@
 """The nets by name, and the one function that builds them.
 
-Every name that insightface uses for a published net means that net here. Options beyond a name's
-own values (dropout, activation checkpointing, depths ...) are keyword arguments of its class.
+Every name that insightface or AdaFace uses for a published net means that net here. Options beyond
+a name's own values (dropout, activation checkpointing, depths ...) are keyword arguments of its
+class.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import partial
 from types import MappingProxyType
@@ -15,13 +16,14 @@ import torch
 
 from manyface.backbones.base import Backbone
 from manyface.backbones.initialise import initialise
+from manyface.backbones.ir import IRNet
 from manyface.backbones.iresnet import IResNet
 from manyface.backbones.mobilefacenet import MobileFaceNet
 from manyface.backbones.small import SmallNet
 from manyface.backbones.vit import VisionTransformer
 from manyface.base.errors import ConfigError
 
-Builder = Callable[..., Backbone]
+Builder = partial[Any]  # of the class of a net
 
 BACKBONES: Mapping[str, Builder] = MappingProxyType(
     {
@@ -34,6 +36,11 @@ BACKBONES: Mapping[str, Builder] = MappingProxyType(
         "r50": partial(IResNet, depths=(3, 4, 14, 3)),
         "r100": partial(IResNet, depths=(3, 13, 30, 3)),
         "r200": partial(IResNet, depths=(6, 26, 60, 6)),
+        "ir_18": partial(IRNet, depths=(2, 2, 2, 2)),
+        "ir_34": partial(IRNet, depths=(3, 4, 6, 3)),
+        "ir_50": partial(IRNet, depths=(3, 4, 14, 3)),
+        "ir_101": partial(IRNet, depths=(3, 13, 30, 3)),
+        "ir_se_50": partial(IRNet, depths=(3, 4, 14, 3), squeeze=True),
         "vit_t": partial(VisionTransformer, dim=256, depth=12, drop_path=0.1, mask_ratio=0.1),
         "vit_s": partial(VisionTransformer, dim=512, depth=12, drop_path=0.1, mask_ratio=0.1),
         "vit_b": partial(VisionTransformer, dim=512, depth=24, drop_path=0.1, mask_ratio=0.1),
@@ -61,7 +68,7 @@ def create_backbone(
     builder = _find(name)
     _check_options(name, builder, options)
     with torch.device("meta"):
-        net = builder(embedding_size=embedding_size, image_size=image_size, **options)
+        net: Backbone = builder(embedding_size=embedding_size, image_size=image_size, **options)
     if torch.device(device).type == "meta":
         return net
     net.to_empty(device="cpu")

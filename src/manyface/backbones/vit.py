@@ -24,7 +24,11 @@ MLP_RATIO = 4
 
 
 class VisionTransformer(Backbone):
-    """`depth` blocks of width `dim`; path dropping grows linearly to `drop_path` at the last."""
+    """`depth` blocks of width `dim`; path dropping grows linearly to `drop_path` at the last.
+
+    `patch_size`, `num_heads` and `mlp_ratio` are for the nets that CVLface publishes (8; 8 and 5,
+    or 16 and 3).
+    """
 
     first_values = FirstValues(
         conv=fan_in_uniform, linear=truncated_normal(0.02), bare=truncated_normal(0.02)
@@ -38,16 +42,19 @@ class VisionTransformer(Backbone):
         depth: int,
         embedding_size: int = 512,
         image_size: int = 112,
+        patch_size: int = PATCH_SIZE,
+        num_heads: int = NUM_ATTENTION_HEADS,
+        mlp_ratio: int = MLP_RATIO,
         mask_ratio: float = 0.0,
         drop_path: float = 0.0,
         dropout: float = 0.0,
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(embedding_size=embedding_size, image_size=image_size)
-        num_tokens = (image_size // PATCH_SIZE) ** 2
+        num_tokens = (image_size // patch_size) ** 2
         self.mask_ratio = check_share("mask_ratio", mask_ratio)
         self.activation_checkpointing = activation_checkpointing
-        self.patch_embed = PatchEmbedding(dim)
+        self.patch_embed = PatchEmbedding(dim, patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim))
         # Kept where nothing is masked, because published weights hold it; without a gradient then,
         # because data-parallel training refuses parameters that take no part.
@@ -56,7 +63,10 @@ class VisionTransformer(Backbone):
         check_share("drop_path", drop_path)
         rates = [drop_path * i / max(1, depth - 1) for i in range(depth)]
         self.blocks = nn.ModuleList(
-            TransformerBlock(dim, dropout=dropout, drop_path=rate) for rate in rates
+            TransformerBlock(
+                dim, num_heads=num_heads, mlp_ratio=mlp_ratio, dropout=dropout, drop_path=rate
+            )
+            for rate in rates
         )
         self.norm = nn.LayerNorm(dim)
         self.feature = nn.Sequential(
@@ -107,11 +117,11 @@ def _put_back(kept: Tensor, places: Tensor, mask_token: Tensor) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping 9x9 patches to vectors: [B, 3, S, S] -> [B, (S // 9)^2, dim], row by row."""
+    """Square patches side by side to vectors: [B, 3, S, S] -> [B, (S // size)^2, dim], by rows."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, size: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)
+        self.proj = nn.Conv2d(3, dim, kernel_size=size, stride=size)
 
     def forward(self, images: Tensor) -> Tensor:
         patches: Tensor = self.proj(images)
@@ -121,12 +131,14 @@ class PatchEmbedding(nn.Module):
 class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP, each added to the stream through stochastic depth."""
 
-    def __init__(self, dim: int, *, dropout: float, drop_path: float) -> None:
+    def __init__(
+        self, dim: int, *, num_heads: int, mlp_ratio: int, dropout: float, drop_path: float
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = Attention(dim, dropout=dropout)
+        self.attn = Attention(dim, num_heads=num_heads, dropout=dropout)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = MLP(dim, dropout=dropout)
+        self.mlp = MLP(dim, ratio=mlp_ratio, dropout=dropout)
         self.drop_path = drop_path
 
     def forward(self, x: Tensor) -> Tensor:
@@ -148,15 +160,16 @@ class Attention(nn.Module):
     `scaled_dot_product_attention` accumulates scores and softmax in fp32, so no island is needed.
     """
 
-    def __init__(self, dim: int, *, dropout: float) -> None:
+    def __init__(self, dim: int, *, num_heads: int, dropout: float) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, num_tokens, dim = x.shape
-        heads = NUM_ATTENTION_HEADS
+        heads = self.num_heads
         split = self.qkv(x).view(batch, num_tokens, 3, heads, dim // heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each [B, heads, N, dim / heads]
         mixed = F.scaled_dot_product_attention(query, key, value)
@@ -168,11 +181,11 @@ class Attention(nn.Module):
 class MLP(nn.Module):
     """Two linear layers with ReLU6 between."""
 
-    def __init__(self, dim: int, *, dropout: float) -> None:
+    def __init__(self, dim: int, *, ratio: int, dropout: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, MLP_RATIO * dim)
+        self.fc1 = nn.Linear(dim, ratio * dim)
         self.act = nn.ReLU6()
-        self.fc2 = nn.Linear(MLP_RATIO * dim, dim)
+        self.fc2 = nn.Linear(ratio * dim, dim)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:

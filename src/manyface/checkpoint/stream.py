@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +52,14 @@ def write_file(
     return digest.facts()
 
 
-def safetensors_chunks(tensors: Mapping[str, Saved]) -> Iterable[bytes | memoryview]:
-    """The bytes of a safetensors file, header first, then tensor by tensor."""
+def safetensors_chunks(
+    tensors: Mapping[str, Saved], metadata: Mapping[str, str] | None = None
+) -> Iterable[bytes | memoryview]:
+    """The bytes of a safetensors file, header first, then tensor by tensor; `metadata` are texts
+    that the header has beside them."""
     # Wide types first, so that every tensor starts at a multiple of its element size.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
-    yield _header(ordered)
+    yield _header(ordered, metadata)
     for _, tensor in ordered:
         for part in _parts(tensor):
             yield from raw_bytes(part)
@@ -78,8 +82,9 @@ def shape_here(tensor: Saved) -> tuple[int, ...]:
     return tuple(tensor.values.shape if isinstance(tensor, RowShard) else tensor.shape)
 
 
-def _header(ordered: list[tuple[str, Saved]]) -> bytes:
-    entries, offset = {}, 0
+def _header(ordered: list[tuple[str, Saved]], metadata: Mapping[str, str] | None) -> bytes:
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
     for name, tensor in ordered:
         shape = shape_here(tensor)
         end = offset + math.prod(shape) * tensor.dtype.itemsize

@@ -175,7 +175,7 @@ def _read(records: Records, index: int) -> UInt8Array:
         data = records.read(index)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}") from None
-    return _upright(decode_whole(data), data)
+    return upright(decode_whole(data), data)
 
 
 # What EXIF's numbers ask for, on [H, W, 3].
@@ -190,7 +190,8 @@ _TURNS: dict[int, Callable[[UInt8Array], UInt8Array]] = {
 }
 
 
-def _upright(pixels: UInt8Array, data: bytes) -> UInt8Array:
+def upright(pixels: UInt8Array, data: bytes) -> UInt8Array:
+    """A photo's pixels [H, W, 3] turned as its EXIF data say, `data` being its encoded bytes."""
     orientation = 1
     if b"Exif" in data[:1024] or b"eXIf" in data[:1024]:
         with suppress(Exception), Image.open(io.BytesIO(data)) as image:  # broken ones are unturned

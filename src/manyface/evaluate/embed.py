@@ -30,6 +30,7 @@ def make_embed_function(
     *,
     flip: bool = True,
     autocast: torch.dtype | None = None,
+    prepare: Callable[[Tensor], Tensor] = normalise,
 ) -> EmbedFunction:
     """An embedding function of `backbone` (float32 [B, 3, S, S] -> [B, D]) as it is at each call.
 
@@ -37,13 +38,14 @@ def make_embed_function(
         device: where the backbone lives; None means where its first parameter is.
         flip: add the embedding of the mirror image before normalising to unit length.
         autocast: run the backbone under autocast of this dtype; the sum stays in fp32.
+        prepare: uint8 [B, S, S, 3] RGB -> what the backbone takes, where that is something else.
 
     The backbone is put in evaluation mode during a call; each module's mode is restored after it.
     """
 
     def embed(images: Tensor) -> Tensor:
         where = _device_of(backbone) if device is None else torch.device(device)
-        pixels = normalise(images.to(where, non_blocking=True))  # [B, 3, S, S]
+        pixels = prepare(images.to(where, non_blocking=True))  # [B, 3, S, S]
         with (
             evaluation_mode(backbone),
             torch.inference_mode(),

@@ -53,9 +53,24 @@ def test_plain_state_dict(tmp_path: Path, trained: State, suffix: str) -> None:
     assert_loads(tmp_path / f"model{suffix}", trained)
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module.module."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "_orig_mod.module.", "module.module.", "model.", "net."]
+)
 def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, trained: State, prefix: str) -> None:
     torch.save({prefix + name: value for name, value in trained.items()}, tmp_path / "model.pt")
+    assert_loads(tmp_path / "model.pt", trained)
+
+
+def test_class_centers_beside_the_net_are_left_out(tmp_path: Path, trained: State) -> None:
+    """As in the files of AdaFace, which hold a Lightning module."""
+    state = {f"model.{name}": value for name, value in trained.items()}
+    state["head.kernel"] = torch.zeros(8, 3)
+    torch.save({"state_dict": state, "epoch": 1}, tmp_path / "adaface.ckpt")
+    assert_loads(tmp_path / "adaface.ckpt", trained)
+
+
+def test_what_a_file_is_its_bytes_say_not_its_name(tmp_path: Path, trained: State) -> None:
+    save_file(trained, tmp_path / "model.pt")
     assert_loads(tmp_path / "model.pt", trained)
 
 
@@ -179,4 +194,5 @@ def test_torch_files_without_a_state_dict(tmp_path: Path, content: Any) -> None:
 def test_no_file_and_unknown_format(tmp_path: Path) -> None:
     assert "no such file" in message(tmp_path / "absent.pt")
     (tmp_path / "model.onnx").write_bytes(b"x")
-    assert "expected .safetensors, .pt or .pth, got '.onnx'" in message(tmp_path / "model.onnx")
+    text = message(tmp_path / "model.onnx")
+    assert "expected a file of safetensors or of torch, got one that begins with b'x'" in text

@@ -203,10 +203,10 @@ def test_photos_are_turned_upright(tmp_path: Path, orientation: int) -> None:
 
 
 def test_broken_exif_is_no_reason_to_stop() -> None:
-    from manyface.data.align_set import _upright
+    from manyface.data.align_set import upright
 
     pixels = smooth_pixels(1)
-    assert _upright(pixels, b"\xff\xd8\xff\xe1\x00\x10Exif\0\0II*\0\xff") is pixels
+    assert upright(pixels, b"\xff\xd8\xff\xe1\x00\x10Exif\0\0II*\0\xff") is pixels
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

@@ -1,0 +1,115 @@
+"""Images as people have them -> faces as a model takes them: decoded, of one size, aligned.
+
+Aligned faces are fed as they are. A photo that is not aligned gives an embedding too, and a bad
+one: so another size than the model's is an error until somebody says what to do about it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from manyface.base.errors import DataError
+from manyface.data.align import FindPoints, align
+from manyface.data.align_set import upright
+from manyface.data.decode import UnreadableImageError, decode_whole
+
+UInt8Array = npt.NDArray[np.uint8]
+# uint8 [H, W, 3] RGB; the path of an image file; its bytes
+Photo = npt.NDArray[Any] | str | Path | bytes | Tensor
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images become faces of `image_size` pixels.
+
+    Attributes:
+        image_size: S.
+        resize: stretch other sizes to it, for faces that are aligned.
+        find: finds the landmarks by which photos are aligned; None where they are aligned already.
+    """
+
+    image_size: int
+    resize: bool = False
+    find: FindPoints | None = None
+
+    def face(self, photo: Photo, *, number: int = 0) -> UInt8Array:
+        """The face of one image, uint8 [S, S, 3] RGB; `number` names it in errors.
+
+        Raises:
+            DataError: it cannot be read, has another size, or shows no face.
+        """
+        name = str(photo) if isinstance(photo, str | Path) else f"image {number}"
+        pixels = self._pixels(photo, name)
+        if self.find is not None:
+            return self._aligned(pixels, name)
+        if pixels.shape[:2] == (self.image_size, self.image_size):
+            return pixels
+        if not self.resize:
+            raise DataError(_another_size(name, pixels.shape, self.image_size))
+        return resized(pixels, self.image_size)
+
+    def _pixels(self, photo: Photo, name: str) -> UInt8Array:
+        if not isinstance(photo, str | Path | bytes):
+            return _checked(photo, name)
+        try:
+            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
+            pixels = decode_whole(data)
+        except OSError as error:
+            raise DataError(f"{name}: {error.strerror or error}") from error
+        except UnreadableImageError as error:
+            raise DataError(f"{name}: {error}") from error
+        # Aligned faces have no orientation that is right (decode.py); a photo has.
+        return pixels if self.find is None else upright(pixels, data)
+
+    def _aligned(self, pixels: UInt8Array, name: str) -> UInt8Array:
+        assert self.find is not None  # noqa: S101  (the caller asked)
+        size = self.image_size
+        drawn = size if size % 112 == 0 or size % 128 == 0 else 112  # sizes that have a template
+        try:
+            face = align(pixels, self.find(name, pixels), size=drawn)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        return face if drawn == size else resized(face, size)
+
+
+def check_several(images: Sequence[Photo]) -> None:
+    """Refuse one image where several are taken: its rows or letters are none.
+
+    Raises:
+        DataError: it is one.
+    """
+    shape = getattr(images, "shape", None)
+    if isinstance(images, str | Path | bytes) or (shape is not None and len(shape) == 3):
+        raise DataError("expected a list of images, got one; put it in a list: embed([image])")
+
+
+def resized(pixels: UInt8Array, size: int) -> UInt8Array:
+    """uint8 [H, W, 3] -> [size, size, 3], as training resizes: bilinear, antialiased, stretched."""
+    stack = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]  # [1, 3, H, W]
+    small = interpolate(stack, (size, size), mode="bilinear", antialias=True)
+    face: UInt8Array = small[0].permute(1, 2, 0).contiguous().numpy()
+    return face
+
+
+def _checked(photo: npt.NDArray[Any] | Tensor, name: str) -> UInt8Array:
+    pixels = np.asarray(photo)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise DataError(f"{name}: expected pixels [H, W, 3] in RGB, got {list(pixels.shape)}")
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{name}: expected uint8 pixels (0 to 255), got {pixels.dtype}")
+    return pixels
+
+
+def _another_size(name: str, shape: tuple[int, ...], size: int) -> str:
+    return (
+        f"{name} has {shape[1]}x{shape[0]} pixels, but the model takes aligned faces of "
+        f"{size}x{size}: align photos first (manyface data align), or with align=True; faces that "
+        "are aligned alike can be resized, with resize=True"
+    )

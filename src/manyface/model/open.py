@@ -1,0 +1,65 @@
+"""What kind of model lies at a path, by its content, and opening it. Nothing is unpickled."""
+
+from pathlib import Path
+
+import torch
+
+from manyface.backbones.load import looks_like_safetensors
+from manyface.base.errors import CheckpointError
+from manyface.model.bundle import card_text, open_bundle
+from manyface.model.face_model import FaceModel
+from manyface.model.preprocessing import Colour
+from manyface.model.published import find_weights, open_weights
+from manyface.model.runs import is_run, open_run
+from manyface.train.devices import choose_device
+
+KINDS = (
+    "the folder of a run, a checkpoint of one, a bundle (manyface export), an ONNX file, or "
+    "weights published by insightface, AdaFace or CVLface"
+)
+
+_PROTOBUF = b"\x08"  # ir_version, a number, is the first field that writers of ONNX write
+
+
+def load(
+    path: Path | str,
+    *,
+    device: str | None = None,
+    checkpoint: str = "last",
+    colour: Colour | None = None,
+) -> FaceModel:
+    """The model at `path`, ready to embed faces.
+
+    Args:
+        path: of a run or of a checkpoint (step-...) in it, a bundle, an ONNX file, or weights as
+            insightface, AdaFace and CVLface publish them (or the folder that holds them).
+        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU where there is one.
+        checkpoint: of a run: "last", "best", or the name of a folder in its `checkpoints`.
+        colour: order of the channels that the net takes, "RGB" or "BGR", of files that do not say
+            it themselves; None: as their publisher feeds them. Images are RGB in any case.
+
+    Raises:
+        CheckpointError: there is nothing, it is damaged, or it is no model.
+        ConfigError: there is no such device.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise CheckpointError(f"no model at {path}: there is no such file or folder")
+    if path.is_dir() and is_run(path):
+        return open_run(path, checkpoint=checkpoint, device=device)
+    file = find_weights(path) if path.is_dir() else path
+    if file is None:
+        raise CheckpointError(f"{path} is no model: expected {KINDS}")
+    return _open_file(file, choose_device(device or "auto"), colour)
+
+
+def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(_PROTOBUF) or path.suffix == ".onnx":
+        from manyface.model.onnx_read import open_onnx
+
+        return open_onnx(path, device=device, colour=colour)
+    if looks_like_safetensors(start) and (text := card_text(path)) is not None:
+        return open_bundle(path, text, device=device)
+    return open_weights(path, device=device, colour=colour)
