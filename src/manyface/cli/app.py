@@ -12,14 +12,19 @@ import manyface
 from manyface.cli import (
     bench,
     checkpoint,
+    cluster,
+    compare,
     config,
     data,
     demo,
     doctor,
+    embed,
+    enroll,
     evaluate,
     import_config,
     plan,
     report,
+    search,
     train,
 )
 
@@ -36,6 +41,12 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
+
+\b
+Use a trained net:
+  manyface enroll people/ --model runs/recipe --index people.index
+  manyface search who.jpg --index people.index
+  manyface embed runs/recipe faces/ --output faces.safetensors
 
 \b
 What a head, and what a whole training, costs on this machine:
@@ -82,6 +93,11 @@ for verb, function, summary in (
     ("plan", plan.plan, "What a recipe will take, before it runs."),
     ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
     ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
+    ("embed", embed.embed, "The embeddings of images in one file."),
+    ("compare", compare.compare, "Are two faces one person?"),
+    ("enroll", enroll.enroll, "People into an index, and out of it."),
+    ("search", search.search, "Who is on these images?"),
+    ("cluster", cluster.cluster, "Which images are of one person?"),
     ("report", report.report, "One HTML page that shows or compares runs."),
     ("config", config.config, "Print a recipe with the meaning of every key."),
     ("import-config", import_config.import_config, "A configuration of insightface as a recipe."),

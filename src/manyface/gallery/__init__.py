@@ -1,10 +1,13 @@
 """Enrolled people: an index with names and versions, search, clusters. It knows no model."""
 
+from manyface.gallery.agreement import Agreement, bcubed, pairwise
+from manyface.gallery.clusters import cluster
 from manyface.gallery.index import Change, Limit, Maker, PeopleIndex
 from manyface.gallery.people import Faces, People
 from manyface.gallery.search import Match, Search, false_alarms
 
 __all__ = [
+    "Agreement",
     "Change",
     "Faces",
     "Limit",
@@ -13,5 +16,8 @@ __all__ = [
     "People",
     "PeopleIndex",
     "Search",
+    "bcubed",
+    "cluster",
     "false_alarms",
+    "pairwise",
 ]

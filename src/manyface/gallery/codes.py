@@ -42,6 +42,9 @@ class Coder:
 
     def encode(self, embeddings: npt.NDArray[np.floating]) -> UInt8Array:
         """Codes uint8 [N, B / 8] of embeddings [N, D]."""
+        if len(embeddings) == 1:  # by one thread, as in search.py
+            projected = np.einsum("nd,db->nb", embeddings - self.center, self.directions)
+            return np.packbits(projected > 0, axis=1)
         codes = np.empty((len(embeddings), self.directions.shape[1] // 8), np.uint8)
         directions = torch.from_numpy(self.directions)
         for start in range(0, len(embeddings), _ROWS_AT_A_TIME):

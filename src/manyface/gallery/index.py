@@ -166,7 +166,7 @@ class PeopleIndex:
             "embeddings": self.people.embeddings,
             "labels": self.people.labels,
             "versions": self.people.versions,
-            **StringTable(self.people.names).parts("names"),
+            **_as_table(self.people.names).parts("names"),
             **_as_table(self.people.images).parts("images"),
         }
         if self.coder is not None and self.codes is not None:
@@ -265,7 +265,7 @@ def _people(arrays: Arrays, embedding_size: int) -> People:
     labels = arrays["labels"]
     if len(images) != count or (count and not 0 <= labels.min() <= labels.max() < len(names)):
         raise ValueError("names do not fit the embeddings")
-    return People(arrays["embeddings"], labels, arrays["versions"], list(names), images)
+    return People(arrays["embeddings"], labels, arrays["versions"], names, images)
 
 
 def _table(arrays: Arrays, name: str) -> StringTable:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from manyface.base.errors import DataError, NonFiniteError
 from manyface.data.records.table import StringTable
 
+FloatArray = npt.NDArray[np.floating]
 Float16Array = npt.NDArray[np.float16]
 Float32Array = npt.NDArray[np.float32]
 Int64Array = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ class Faces:
         images: name of each image, [N].
     """
 
-    embeddings: npt.NDArray[np.floating]
+    embeddings: FloatArray
     labels: Int64Array
     names: Sequence[str]
     images: Sequence[str]

@@ -92,7 +92,7 @@ def check_several(images: Sequence[Photo]) -> None:
 
 def resized(pixels: UInt8Array, size: int) -> UInt8Array:
     """uint8 [H, W, 3] -> [size, size, 3], as training resizes: bilinear, antialiased, stretched."""
-    stack = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]  # [1, 3, H, W]
+    stack = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]  # [1, 3, H, W]; writable
     small = interpolate(stack, (size, size), mode="bilinear", antialias=True)
     face: UInt8Array = small[0].permute(1, 2, 0).contiguous().numpy()
     return face

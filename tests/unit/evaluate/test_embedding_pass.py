@@ -102,7 +102,7 @@ def test_every_usable_image_has_its_embedding_and_the_others_are_named(faces, tm
     assert "no image" in found.left_out[0][1]
     assert "9 pixels" in found.left_out[1][1]
     for row, record in zip(found.array(), found.records.tolist(), strict=True):
-        pixels = torch.from_numpy(decode_whole(records.read(record)))[None]
+        pixels = torch.from_numpy(np.array(decode_whole(records.read(record))))[None]
         np.testing.assert_allclose(row, embed(pixels)[0].numpy(), atol=1e-6)
 
 
