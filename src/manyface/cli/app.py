@@ -17,6 +17,7 @@ from manyface.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     import_config,
     plan,
     report,
@@ -36,6 +37,7 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
+  manyface export runs/recipe --format onnx
 
 \b
 What a head, and what a whole training, costs on this machine:
@@ -82,6 +84,7 @@ for verb, function, summary in (
     ("plan", plan.plan, "What a recipe will take, before it runs."),
     ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
     ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
+    ("export", export.export, "A model as one file: a bundle, or ONNX."),
     ("report", report.report, "One HTML page that shows or compares runs."),
     ("config", config.config, "Print a recipe with the meaning of every key."),
     ("import-config", import_config.import_config, "A configuration of insightface as a recipe."),
