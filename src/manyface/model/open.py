@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from manyface.backbones.load import looks_like_safetensors
+from manyface.backbones.load import TORCH_STARTS, looks_like_safetensors
 from manyface.base.errors import CheckpointError, ConfigError
 from manyface.model.bundle import card_text, open_bundle
 from manyface.model.face_model import FaceModel
@@ -59,12 +59,14 @@ def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceM
     is_safetensors = looks_like_safetensors(start)
     if is_safetensors and (text := card_text(path)) is not None:
         model = open_bundle(path, text, device=device)
-    elif not is_safetensors and (start.startswith(_PROTOBUF) or path.suffix == ".onnx"):
+    elif is_safetensors or start.startswith(TORCH_STARTS):
+        model = open_weights(path, device=device, colour=colour)
+    elif start.startswith(_PROTOBUF) or path.suffix == ".onnx":
         from manyface.model.onnx_read import open_onnx
 
         model = open_onnx(path, device=device, colour=colour)
     else:
-        model = open_weights(path, device=device, colour=colour)
+        raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")
     if colour not in (None, model.preprocessing.colour):
         raise ConfigError(
             f"colour is {colour}, but {path} says itself that its net takes "
