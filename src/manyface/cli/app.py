@@ -21,6 +21,7 @@ from manyface.cli import (
     embed,
     enroll,
     evaluate,
+    export,
     import_config,
     plan,
     report,
@@ -41,6 +42,7 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
+  manyface export runs/recipe --format onnx
 
 \b
 Use a trained net:
@@ -98,6 +100,7 @@ for verb, function, summary in (
     ("enroll", enroll.enroll, "People into an index, and out of it."),
     ("search", search.search, "Who is on these images?"),
     ("cluster", cluster.cluster, "Which images are of one person?"),
+    ("export", export.export, "A model as one file: a bundle, or ONNX."),
     ("report", report.report, "One HTML page that shows or compares runs."),
     ("config", config.config, "Print a recipe with the meaning of every key."),
     ("import-config", import_config.import_config, "A configuration of insightface as a recipe."),
