@@ -5,9 +5,9 @@
 Embeddings are random people with random images of theirs, so that genuine scores are like those of
 a good net. The matrix rate is that of one large square product in float32 before and after the
 scan, the better of the two; the rate of the scan counts N (N - 1) / 2 pairs of D multiply-adds, so
-what is computed twice (blocks on the diagonal) counts against it. Memory is the peak of anonymous and
-shared pages of the process, the embeddings given included. The same code is then compared with brute
-force over every pair of 5,000 of the images.
+what is computed twice (blocks on the diagonal) counts against it. Memory is the peak of anonymous
+and shared pages of the process, the embeddings given included. The same code is then compared with
+brute force over every pair of 5,000 images.
 """
 
 import argparse

@@ -24,9 +24,9 @@ from manyface.base.errors import DataError
 from manyface.evaluate.blocks import (
     COLUMNS,
     ROWS,
-    Float32Array,
     Progress,
     TopScores,
+    Unit,
     no_progress,
     unit_rows,
 )
@@ -251,7 +251,7 @@ def _taken_out(block: Tensor, of_rows: Tensor, of_columns: Tensor) -> tuple[Tens
 
 def _falling(
     genuine: list[tuple[Tensor, Tensor]], expected: int
-) -> tuple[Float32Array, npt.NDArray[np.int32]]:
+) -> tuple[Unit, npt.NDArray[np.int32]]:
     if not genuine:
         return np.zeros(0, np.float32), np.zeros(0, np.int32)
     scores, people = (torch.cat(each).cpu() for each in zip(*genuine, strict=True))

@@ -19,6 +19,7 @@ from torch import Tensor
 from manyface.base.errors import DataError, NonFiniteError
 
 Float32Array = npt.NDArray[np.float32]
+Unit = npt.NDArray[np.floating]
 Progress = Callable[[int, int], None]
 
 ROWS, COLUMNS = 2048, 4096  # never more rows than columns: a block holds its part of a diagonal
@@ -28,8 +29,10 @@ def no_progress(done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def unit_rows(embeddings: npt.NDArray[np.floating], name: str) -> Float32Array:
-    """A copy of `embeddings` [N, D] scaled to unit length, float32.
+def unit_rows(
+    embeddings: npt.NDArray[np.floating], name: str, dtype: npt.DTypeLike = np.float32
+) -> Unit:
+    """A copy of `embeddings` [N, D] scaled to unit length.
 
     Raises:
         DataError: it is no matrix, or a row has length 0.
@@ -40,7 +43,7 @@ def unit_rows(embeddings: npt.NDArray[np.floating], name: str) -> Float32Array:
             f"{name}: expected embeddings as floats [N, D], got {embeddings.dtype} of shape "
             f"{embeddings.shape}"
         )
-    rows = np.array(embeddings, dtype=np.float32, order="C")
+    rows: Unit = np.array(embeddings, dtype=dtype, order="C")
     for start in range(0, len(rows), ROWS):
         part = rows[start : start + ROWS]
         lengths = np.linalg.norm(part, axis=1, keepdims=True)
@@ -49,7 +52,7 @@ def unit_rows(embeddings: npt.NDArray[np.floating], name: str) -> Float32Array:
     return rows
 
 
-def _check_lengths(lengths: Float32Array, start: int, name: str) -> None:
+def _check_lengths(lengths: Unit, start: int, name: str) -> None:
     if not np.isfinite(lengths).all():
         row = start + int(np.flatnonzero(~np.isfinite(lengths))[0])
         raise NonFiniteError(f"{name}: embedding {row} is not finite; embed the images anew")
@@ -100,7 +103,7 @@ class TopScores:
 
     def falling(
         self,
-    ) -> tuple[Float32Array, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    ) -> tuple[Unit, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Scores, rows and columns, highest first."""
         if not self._parts:
             return np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32)
@@ -114,8 +117,8 @@ class TopScores:
 class RowTops:
     """The `count` highest scores of every row, [rows, count], falling; -inf where fewer."""
 
-    def __init__(self, num_rows: int, count: int, device: torch.device | str = "cpu") -> None:
-        self.scores = torch.full((num_rows, count), -torch.inf, device=device)
+    def __init__(self, num_rows: int, count: int, like: Tensor) -> None:
+        self.scores = like.new_full((num_rows, count), -torch.inf)
 
     def add(self, block: Tensor, row: int) -> None:
         """Show a block of the rows from `row` on."""

@@ -109,6 +109,26 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
+def share_intervals(
+    hits: BoolArray, people: IntArray, *, resamples: int, seed: int = 0
+) -> list[tuple[float | None, float | None]]:
+    """95 % interval of the share of hits in each row of `hits` [K, N], trial i being of person
+    people[i] (numbers from 0): people are drawn with replacement, all their trials with them."""
+    if not resamples or not hits.shape[1]:
+        return [(None, None)] * len(hits)
+    trials = np.bincount(people)  # [people]
+    of_person = np.stack([np.bincount(people, weights=row, minlength=len(trials)) for row in hits])
+    here = np.flatnonzero(trials)
+    generator = numpy_generator(seed, "bootstrap", "shares")
+    times = np.stack([times_drawn(generator, len(here)) for _ in range(resamples)])  # [R, people]
+    shares = (times @ of_person[:, here].T) / (times @ trials[here])[:, None]  # [R, K]
+    low, high = np.quantile(shares, [0.025, 0.975], axis=0)
+    return [
+        (float(a), float(b)) if a < b else wilson_interval(float(row.mean()), len(row))
+        for a, b, row in zip(low, high, hits, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Difference:
     """Accuracy of one model less that of another on the same pairs, with its 95 % interval."""
