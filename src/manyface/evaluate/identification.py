@@ -159,7 +159,7 @@ def megaface_result(
     """
     num_distractors = sum(map(len, distractors))
     trials = len(probes) * num_distractors
-    top = TopScores(longest(fars, trials) if trials else 0)
+    top = TopScores(longest(fars, trials) if trials else 0, device=device)
     found = search(
         probes,
         labels,

@@ -84,7 +84,7 @@ def search(
     """
     if len(probes) != len(labels) or not len(probes):
         raise DataError(f"{len(probes)} probes and {len(labels)} labels; expected at least one")
-    rows = torch.from_numpy(unit_rows(probes, "probes", dtype)).to(device)
+    rows = torch.from_numpy(unit_rows(probes, "probes", dtype=dtype)).to(device)
     mine = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device)
     mate = rows.new_full((len(rows),), -torch.inf)
     tops = RowTops(len(rows), max(ranks), rows)
@@ -111,7 +111,7 @@ def search(
 
 
 def _gallery_part(embeddings: Embeddings, dim: int, dtype: npt.DTypeLike) -> Unit:
-    part = unit_rows(embeddings, "gallery", dtype)
+    part = unit_rows(embeddings, "gallery", dtype=dtype)
     if part.shape[1] != dim:
         raise DataError(f"probes have {dim} values, the gallery has {part.shape[1]}")
     return part
