@@ -106,7 +106,8 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + _Z95**2 / (2 * count)) / (1 + _Z95**2 / count)
     spread = np.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
     half = _Z95 / (1 + _Z95**2 / count) * spread
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # It holds the share itself, but for rounding.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
 
 
 def share_intervals(
