@@ -6,7 +6,7 @@ diagonal of the matrix of scores; its upper half is computed block by block (`bl
 scores are all kept, of the impostors only the highest that the FARs ask for (`tails.py`).
 
     memory   8 N D bytes (the embeddings given and a sorted copy), 8 for each genuine pair, 24 for
-             each impostor kept (2 x FAR x pairs of them), and a block
+             each impostor kept (2 x FAR x pairs of them), and some blocks
     work     N^2 D multiply-adds
 
 By subgroup, as MFR does by region: the images of a subgroup against each other, impostors included.
@@ -24,9 +24,9 @@ from manyface.base.errors import DataError
 from manyface.evaluate.blocks import (
     COLUMNS,
     ROWS,
-    Float32Array,
     Progress,
     TopScores,
+    Unit,
     no_progress,
     unit_rows,
 )
@@ -84,7 +84,7 @@ def scan_all_pairs(
     _check_kept(num_genuine, capacity, max_kept, name)
     order = np.argsort(number.reshape(-1), kind="stable")
     number = number.reshape(-1)[order].astype(np.int32)
-    rows = torch.from_numpy(unit_rows(embeddings[order], name)).to(device)
+    rows = torch.from_numpy(unit_rows(embeddings, name, order=order)).to(device)
     genuine, top = _scan(rows, torch.from_numpy(number).to(device), capacity, progress)
     scores, left, right = top.falling()
     tail = Tail(
@@ -213,7 +213,7 @@ def _scan(
     rows: Tensor, number: Tensor, capacity: int, progress: Progress
 ) -> tuple[list[tuple[Tensor, Tensor]], TopScores]:
     """Genuine (scores, people) and the highest impostors of the upper half of all products."""
-    top = TopScores(capacity)
+    top = TopScores(capacity, device=rows.device)
     genuine: list[tuple[Tensor, Tensor]] = []
     total, done = len(rows) * (len(rows) - 1) // 2, 0
     room = torch.empty(ROWS * COLUMNS, device=rows.device)
@@ -251,7 +251,7 @@ def _taken_out(block: Tensor, of_rows: Tensor, of_columns: Tensor) -> tuple[Tens
 
 def _falling(
     genuine: list[tuple[Tensor, Tensor]], expected: int
-) -> tuple[Float32Array, npt.NDArray[np.int32]]:
+) -> tuple[Unit, npt.NDArray[np.int32]]:
     if not genuine:
         return np.zeros(0, np.float32), np.zeros(0, np.int32)
     scores, people = (torch.cat(each).cpu() for each in zip(*genuine, strict=True))

@@ -1,8 +1,8 @@
 """Products of two sets of unit embeddings, block by block, and the few scores that are wanted.
 
 A block is [rows, columns] of float32 cosines, made by one matrix product and looked at while it is
-in the cache. Almost nothing in it is wanted, so it is filtered by the maxima of its rows, which
-costs about a hundredth of the product at D = 512.
+in the cache. Almost nothing in it is wanted, so it is filtered by maxima of runs of scores,
+which costs about a fiftieth of the product at D = 512.
 
 "Exact" means: every pair is scored once, as float32, and the scores wanted are those of all pairs
 that were scored. The scores themselves carry the rounding of a float32 product (about 1e-7), and
@@ -19,8 +19,11 @@ from torch import Tensor
 from manyface.base.errors import DataError, NonFiniteError
 
 Float32Array = npt.NDArray[np.float32]
+Unit = npt.NDArray[np.floating]
 Progress = Callable[[int, int], None]
 
+_RUN = 64  # neighbouring scores of a row whose maximum is looked at
+_AT_ONCE = 1 << 20  # scores that may all be wanted
 ROWS, COLUMNS = 2048, 4096  # never more rows than columns: a block holds its part of a diagonal
 
 
@@ -28,8 +31,14 @@ def no_progress(done: int, total: int) -> None:
     """Shows nothing."""
 
 
-def unit_rows(embeddings: npt.NDArray[np.floating], name: str) -> Float32Array:
-    """A copy of `embeddings` [N, D] scaled to unit length, float32.
+def unit_rows(
+    embeddings: npt.NDArray[np.floating],
+    name: str,
+    *,
+    order: npt.NDArray[np.integer] | None = None,
+    dtype: npt.DTypeLike = np.float32,
+) -> Unit:
+    """A copy of `embeddings` [N, D] scaled to unit length, in the order of `order` if given.
 
     Raises:
         DataError: it is no matrix, or a row has length 0.
@@ -40,82 +49,101 @@ def unit_rows(embeddings: npt.NDArray[np.floating], name: str) -> Float32Array:
             f"{name}: expected embeddings as floats [N, D], got {embeddings.dtype} of shape "
             f"{embeddings.shape}"
         )
-    rows = np.array(embeddings, dtype=np.float32, order="C")
+    rows: Unit = np.empty(embeddings.shape, dtype=dtype)
     for start in range(0, len(rows), ROWS):
-        part = rows[start : start + ROWS]
-        lengths = np.linalg.norm(part, axis=1, keepdims=True)
-        _check_lengths(lengths[:, 0], start, name)
-        part /= lengths
+        part = slice(start, start + ROWS)
+        rows[part] = embeddings[part if order is None else order[part]]
+        lengths = np.linalg.norm(rows[part], axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or not lengths.all():
+            _say_what_is_wrong(lengths[:, 0], start, order, name)
+        rows[part] /= lengths
     return rows
 
 
-def _check_lengths(lengths: Float32Array, start: int, name: str) -> None:
-    if not np.isfinite(lengths).all():
-        row = start + int(np.flatnonzero(~np.isfinite(lengths))[0])
-        raise NonFiniteError(f"{name}: embedding {row} is not finite; embed the images anew")
-    if not lengths.all():
-        row = start + int(np.flatnonzero(lengths == 0)[0])
+def _say_what_is_wrong(
+    lengths: Unit, start: int, order: npt.NDArray[np.integer] | None, name: str
+) -> None:
+    place = start + int(np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))[0])
+    row = place if order is None else int(order[place])
+    if lengths[place - start] == 0:
         raise DataError(f"{name}: embedding {row} has length 0, which has no cosine; leave it out")
+    raise NonFiniteError(f"{name}: embedding {row} is not finite; embed the images anew")
 
 
 class TopScores:
     """The `capacity` highest of all scores shown, with the row and column of each.
 
-    Ever fewer scores pass the lowest that is kept, so what is kept is sorted out seldom.
+    A score that passes the lowest one kept goes into a buffer of 12 bytes a place; when it is full,
+    the highest are kept, and the lowest of them is what must be passed from then on. Ever fewer do.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.capacity = capacity
         self._limit = -np.inf  # what a score must exceed to be kept
-        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        places = 2 * capacity + _AT_ONCE if capacity else 0
+        self._scores = torch.empty(places, dtype=dtype, device=device)
+        self._rows, self._columns = torch.empty(2, places, dtype=torch.int32, device=device)
         self._held = 0
 
     def add(self, block: Tensor, row: int, column: int) -> None:
         """Show a block whose first score is that of (`row`, `column`); -inf is never kept."""
-        rows = torch.nonzero(block.amax(dim=1) > self._limit)[:, 0]
-        if not len(rows) or not self.capacity:
+        if not self.capacity:
             return
-        # Many rows pass at the start only; then the block is looked at in parts, to bound memory.
-        at_once = max(1, (1 << 22) // block.shape[1])
-        for start in range(0, len(rows), at_once):
-            self._take(block, rows[start : start + at_once], row, column)
+        whole = block.shape[1] // _RUN * _RUN
+        if whole:
+            self._add_runs(block[:, :whole].view(len(block), -1, _RUN), row, column)
+        if whole < block.shape[1]:
+            self._add_runs(block[:, whole:].unsqueeze(1), row, column + whole)
 
-    def _take(self, block: Tensor, rows: Tensor, row: int, column: int) -> None:
-        near = block if len(rows) == len(block) else block[rows]
-        places = torch.nonzero(near > self._limit)
-        values = near[places[:, 0], places[:, 1]]
-        which = (rows[places[:, 0]] + row).int(), (places[:, 1] + column).int()
-        self._parts.append((values, *which))
-        self._held += len(values)
-        if self._held >= 2 * self.capacity + (1 << 20):
+    def _add_runs(self, runs: Tensor, row: int, column: int) -> None:
+        """Few runs hold anything that is wanted, but for the first blocks: they are cut, too."""
+        at_once = _AT_ONCE // (runs.shape[1] * runs.shape[2])
+        for start in range(0, len(runs), at_once):
+            some = runs[start : start + at_once]
+            near = torch.nonzero(some.amax(dim=2) > self._limit)  # [near, 2]
+            if len(near):
+                self._take(some, near, row + start, column)
+
+    def _take(self, runs: Tensor, near: Tensor, row: int, column: int) -> None:
+        values = runs[near[:, 0], near[:, 1]]  # [near, length of a run]
+        which, place = torch.nonzero(values > self._limit).T
+        end = self._held + len(which)
+        self._scores[self._held : end] = values[which, place]
+        self._rows[self._held : end] = near[which, 0] + row
+        self._columns[self._held : end] = near[which, 1] * runs.shape[2] + place + column
+        self._held = end
+        if end > 2 * self.capacity:  # the next part may fill what is left
             self._keep_highest()
 
     def _keep_highest(self) -> None:
-        values, rows, columns = (torch.cat(each) for each in zip(*self._parts, strict=True))
-        if len(values) > self.capacity:
-            values, kept = torch.topk(values, self.capacity, sorted=False)
-            rows, columns = rows[kept], columns[kept]
-            self._limit = float(values.min())
-        self._parts, self._held = [(values, rows, columns)], len(values)
+        if self._held <= self.capacity:
+            return
+        scores, kept = torch.topk(self._scores[: self._held], self.capacity, sorted=False)
+        rows, columns = self._rows[kept], self._columns[kept]
+        self._limit, self._held = float(scores.min()), self.capacity
+        self._scores[: self._held] = scores
+        self._rows[: self._held], self._columns[: self._held] = rows, columns
 
-    def falling(
-        self,
-    ) -> tuple[Float32Array, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    def falling(self) -> tuple[Unit, npt.NDArray[np.int32], npt.NDArray[np.int32]]:
         """Scores, rows and columns, highest first."""
-        if not self._parts:
-            return np.zeros(0, np.float32), np.zeros(0, np.int32), np.zeros(0, np.int32)
         self._keep_highest()
-        values, rows, columns = self._parts[0]
-        order = torch.argsort(values, descending=True, stable=True)
-        scores, left, right = (each[order].cpu().numpy() for each in (values, rows, columns))
-        return scores, left, right
+        order = torch.argsort(self._scores[: self._held], descending=True, stable=True)
+        found = (each[order].cpu().numpy() for each in (self._scores, self._rows, self._columns))
+        scores, rows, columns = found
+        return scores, rows, columns
 
 
 class RowTops:
     """The `count` highest scores of every row, [rows, count], falling; -inf where fewer."""
 
-    def __init__(self, num_rows: int, count: int, device: torch.device | str = "cpu") -> None:
-        self.scores = torch.full((num_rows, count), -torch.inf, device=device)
+    def __init__(self, num_rows: int, count: int, like: Tensor) -> None:
+        self.scores = like.new_full((num_rows, count), -torch.inf)
 
     def add(self, block: Tensor, row: int) -> None:
         """Show a block of the rows from `row` on."""

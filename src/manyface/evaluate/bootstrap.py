@@ -106,7 +106,28 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     centre = (share + _Z95**2 / (2 * count)) / (1 + _Z95**2 / count)
     spread = np.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
     half = _Z95 / (1 + _Z95**2 / count) * spread
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    # It holds the share itself, but for rounding.
+    return max(0.0, min(share, float(centre - half))), min(1.0, max(share, float(centre + half)))
+
+
+def share_intervals(
+    hits: BoolArray, people: IntArray, *, resamples: int, seed: int = 0
+) -> list[tuple[float | None, float | None]]:
+    """95 % interval of the share of hits in each row of `hits` [K, N], trial i being of person
+    people[i] (numbers from 0): people are drawn with replacement, all their trials with them."""
+    if not resamples or not hits.shape[1]:
+        return [(None, None)] * len(hits)
+    trials = np.bincount(people)  # [people]
+    of_person = np.stack([np.bincount(people, weights=row, minlength=len(trials)) for row in hits])
+    here = np.flatnonzero(trials)
+    generator = numpy_generator(seed, "bootstrap", "shares")
+    times = np.stack([times_drawn(generator, len(here)) for _ in range(resamples)])  # [R, people]
+    shares = (times @ of_person[:, here].T) / (times @ trials[here])[:, None]  # [R, K]
+    low, high = np.quantile(shares, [0.025, 0.975], axis=0)
+    return [
+        (float(a), float(b)) if a < b else wilson_interval(float(row.mean()), len(row))
+        for a, b, row in zip(low, high, hits, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
