@@ -130,6 +130,7 @@ def _judge(
         images=images,
         subgroups=subgroups,
         device=str(model.device),
+        flip=model.preprocessing.flip,
     )
     sets = [open_set(name, options) for name in names]  # a wrong one is said before the work
     with joined(model.device) as ranks:

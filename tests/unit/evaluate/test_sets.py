@@ -150,3 +150,81 @@ def test_absent_images_are_said_before_the_work(faces):
 def test_names_that_are_no_sets(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_set(text)
+
+
+def test_a_gallery_with_strangers_and_distractors(faces, tmp_path):
+    root = tmp_path / "search"
+    for person in range(12):
+        for photo in range(1, 5):
+            part = "gallery" if photo == 1 and person < 8 else "probe"
+            part = "distractors" if person == 11 else part
+            target = root / part / f"p{person}"
+            target.mkdir(parents=True, exist_ok=True)
+            (faces / f"p{person}" / f"{photo}.png").rename(target / f"{photo}.png")
+    found = judge(parse_set(f"gallery={root}")).result
+    assert "33 probes, 12 in the gallery" in found.protocol or "in the gallery" in found.protocol
+    assert 0 < found.value("rank-1") <= found.value("rank-5") <= 1
+    assert found.value("tpir@fpir=0.1") is not None
+    (root / "gallery").rename(root / "elsewhere")
+    with pytest.raises(DataError, match="has no gallery: expected"):
+        open_set(parse_set(f"gallery={root}"), OPTIONS)
+
+
+def test_people_of_probes_who_are_in_no_gallery(faces, tmp_path):
+    root = tmp_path / "search"
+    for part, person in (("probe", "p1"), ("gallery", "p2")):
+        (root / part).mkdir(parents=True)
+        (faces / person).rename(root / part / person)
+    with pytest.raises(DataError, match="none of the 1 people of the probes is in the gallery"):
+        open_set(parse_set(f"gallery={root}"), OPTIONS)
+
+
+def write_ijb(folder: Path, *, people: int = 6) -> Path:
+    """Templates of three photos, two of one media; two templates for each person."""
+    rng = np.random.default_rng(2)
+    meta, photos = folder / "meta", folder / "loose_crop"
+    for each in (meta, photos):
+        each.mkdir(parents=True)
+    media, points, template = [], [], 0
+    place = "38.3 51.7 73.5 51.5 56.0 71.7 41.5 92.4 70.7 92.2"
+    for _ in range(people):
+        look = rng.integers(40, 215, (7, 7, 3)).repeat(16, axis=0).repeat(16, axis=1)
+        for _ in range(2):
+            for photo in range(3):
+                name = f"{len(media) + 1}.png"
+                pixels = np.clip(look + rng.integers(-90, 90, look.shape), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(photos / name)
+                media.append(f"{name} {template + 1} {template * 10 + photo // 2}\n")
+                points.append(f"{name} {place} {0.5 + photo / 10}\n")
+            template += 1
+    (meta / "ijbc_face_tid_mid.txt").write_text("".join(media))
+    (meta / "ijbc_name_5pts_score.txt").write_text("".join(points))
+    pairs = [
+        f"{2 * a + 1} {2 * b + 2} {int(a == b)}\n" for a in range(people) for b in range(people)
+    ]
+    (meta / "ijbc_template_pair_label.txt").write_text("".join(pairs))
+    head = "TEMPLATE_ID,SUBJECT_ID,FILENAME\n"
+    for name, start in (("G1", 0), ("G2", 1)):
+        lines = [f"{2 * a + 1},{a},x.png\n" for a in range(start, people, 2)]
+        (meta / f"ijbc_1N_gallery_{name}.csv").write_text(head + "".join(lines))
+    lines = [f"{2 * a + 2},{a},x.png\n" for a in range(people)]
+    (meta / "ijbc_1N_probe_mixed.csv").write_text(head + "".join(lines))
+    return folder
+
+
+def test_ijb_from_photos_to_scores(tmp_path):
+    root = write_ijb(tmp_path / "ijb")
+    options = SetOptions(image_size=112, warn=lambda text: None)
+    found = judge(parse_set(f"ijbc={root}"), options).result
+    assert found.value("tar@far=0.1 N1D1F1") is not None
+    assert found.value("tar@far=0.1 (nearest ROC point) N0D1F1") is not None
+    assert found.value("rank-1 (pooled) N1D1F1") is not None
+    assert any("15658489" in note or "15,658,489" in note for note in found.notes)
+    (root / "loose_crop" / "1.png").unlink()
+    with pytest.raises(DataError, match=r"1\.png: No such file"):
+        open_set(parse_set(f"ijbc={root}"), options)
+    write_ijb(tmp_path / "other")
+    with pytest.raises(DataError, match="holds ijbc, and ijbb was said"):
+        open_set(parse_set(f"ijbb={tmp_path / 'other'}"), options)
+    with pytest.raises(DataError, match="multiple of 112 or 128"):
+        open_set(parse_set(f"ijbc={tmp_path / 'other'}"), OPTIONS)

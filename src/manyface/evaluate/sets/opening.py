@@ -17,6 +17,8 @@ from manyface.data.records.loose import LooseRecords
 from manyface.evaluate.pairs import PairSet, bin_pairs, folds_in_order, lfw_pairs
 from manyface.evaluate.sets.base import JudgedSet
 from manyface.evaluate.sets.everyone import JudgedEveryone
+from manyface.evaluate.sets.gallery import FOLDERS, JudgedGallery
+from manyface.evaluate.sets.ijb import JudgedIjb
 from manyface.evaluate.sets.naming import SetName
 from manyface.evaluate.sets.pairs import JudgedPairs
 from manyface.evaluate.sets.path_list import read_path_pairs
@@ -34,6 +36,7 @@ class SetOptions:
         images: where the photos of a list of pairs are; None: beside the list.
         subgroups: a file of person, TAB, subgroup; None.
         device: on which all are compared with all.
+        flip: features hold those of the mirror images.
         warn: gets a line where something is odd.
     """
 
@@ -43,6 +46,7 @@ class SetOptions:
     images: Path | None = None
     subgroups: Path | None = None
     device: str = "cpu"
+    flip: bool = True
 
 
 def open_set(name: SetName, options: SetOptions) -> JudgedSet:
@@ -97,6 +101,34 @@ def _everyone(name: SetName, options: SetOptions) -> JudgedSet:
     )
 
 
+def _gallery(name: SetName, options: SetOptions) -> JudgedSet:
+    found = {part: name.path / part for part in FOLDERS}
+    if missing := [part for part in ("probe", "gallery") if not found[part].exists()]:
+        raise DataError(
+            f"{name.path} has no {' and no '.join(missing)}: expected {name.path}/gallery and "
+            f"{name.path}/probe, sets of people, and perhaps {name.path}/distractors"
+        )
+    sources = {
+        part: _source(open_records(path, warn=options.warn), options)
+        for part, path in found.items()
+        if path.exists()
+    }
+    return JudgedGallery(
+        sources["probe"],
+        sources["gallery"],
+        sources.get("distractors"),
+        name=name.name,
+        device=options.device,
+    )
+
+
+def _ijb(name: SetName, options: SetOptions) -> JudgedSet:
+    judged = JudgedIjb(name.path, image_size=options.image_size, flip=options.flip)
+    if judged.name != name.kind:
+        raise DataError(f"{name.path} holds {judged.name}, and {name.kind} was said")
+    return judged
+
+
 def _groups(records: Records, path: Path) -> npt.NDArray[np.str_]:
     """The subgroup of each record; "" of people whom the file does not name."""
     group_of: dict[str, str] = {}
@@ -137,4 +169,7 @@ _OPENERS: dict[str, Callable[[SetName, SetOptions], JudgedSet]] = {
     "bin": _bin,
     "pairs": _pairs,
     "all": _everyone,
+    "gallery": _gallery,
+    "ijbb": _ijb,
+    "ijbc": _ijb,
 }

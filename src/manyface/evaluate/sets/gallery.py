@@ -1,0 +1,82 @@
+"""Who is it? Probes searched for in a gallery, perhaps among people who are nobody's mates.
+
+    DIR/gallery      one folder per person, or any other set of people
+    DIR/probe        the same; people who are not in the gallery are strangers (open set)
+    DIR/distractors  any set: nobody in it is in the other two
+
+People of one name are one person. TinyFace has this shape (Gallery_Match, Probe,
+Gallery_Distractor), under the names above.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from manyface.base.errors import DataError
+from manyface.data.source import ImageSource, Int64Array
+from manyface.evaluate.blocks import Float32Array
+from manyface.evaluate.identification import identification_result
+from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
+
+RANKS = (1, 5, 10, 20)
+FPIRS = (0.1, 0.01, 0.001)
+FOLDERS = ("probe", "gallery", "distractors")
+
+
+class JudgedGallery(JudgedSet):
+    """Probes, a gallery, and distractors or None."""
+
+    def __init__(
+        self,
+        probes: ImageSource,
+        gallery: ImageSource,
+        distractors: ImageSource | None,
+        *,
+        name: str,
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self._sources = [probes, gallery, *([] if distractors is None else [distractors])]
+        self._device = device
+        self._label_of = {person: i for i, person in enumerate(gallery.identity_names)}
+        if not any(person in self._label_of for person in probes.identity_names):
+            raise DataError(
+                f"{name}: none of the {probes.num_identities} people of the probes is in the "
+                "gallery; people of one name are one person"
+            )
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part(source, _all(source)) for source in self._sources]
+
+    def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        probes, gallery = self._sources[:2]
+        blocks = [(features[1], gallery.labels(_all(gallery)))]
+        others = [(part, None) for part in features[2:]]
+        result = identification_result(
+            features[0],
+            self._labels_of_probes(probes),
+            [*blocks, *others],
+            name=self.name,
+            ranks=RANKS,
+            fpirs=FPIRS,
+            device=self._device,
+            progress=show("searching"),
+        )
+        return Judgement(result)
+
+    def _labels_of_probes(self, probes: ImageSource) -> Int64Array:
+        """As in the gallery; strangers get numbers behind it."""
+        first_stranger = len(self._label_of)
+        of_people = np.array(
+            [
+                self._label_of.get(person, first_stranger + number)
+                for number, person in enumerate(probes.identity_names)
+            ],
+            np.int64,
+        )
+        return of_people[probes.labels(_all(probes))]
+
+
+def _all(source: ImageSource) -> Int64Array:
+    return np.arange(len(source), dtype=np.int64)
