@@ -19,6 +19,7 @@ People of the 1:1 pairs are not named in the files; those whom same pairs connec
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -45,8 +46,9 @@ FARS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 NEAREST = "(nearest ROC point)"
 RANKS = (1, 5, 10)
 FPIRS = (0.1, 0.01)
-# Impostors above these FARs are sorted once more for the intervals; others are counted only.
+# Up to which FAR there are intervals: above it nearly all pairs would be resampled.
 _FAR_OF_INTERVALS = 1e-2
+_LARGEST_TABLE = 1 << 24  # cells of a table of people against people
 
 
 def verify_templates(
@@ -72,27 +74,30 @@ def verify_templates(
             said to be of one person and of two.
     """
     notes = check_pairs(pairs) + _size_notes(name, templates, pairs)
-    similarity = pair_cosines(templates, pairs.left, pairs.right, progress=progress)
+    left = templates.rows_of(pairs.left, "pairs")
+    right = templates.rows_of(pairs.right, "pairs")
+    similarity = pair_cosines(templates.vectors, left, right, progress=progress)
     size = f"{np.count_nonzero(pairs.same)} same and {np.count_nonzero(~pairs.same)} different"
     protocol = " ".join(filter(None, ["1:1 cosine of templates", variant])) + f"; {size} pairs"
     nearest = _nearest_scores(similarity, pairs.same, fars, protocol)
-    tail = _tail_of_pairs(similarity, pairs, templates, fars)
-    scores: list[Score] = []
-    said: list[str] = []
-    for some, times in (
-        ([far for far in fars if far > _FAR_OF_INTERVALS], 0),
-        ([far for far in fars if far <= _FAR_OF_INTERVALS], resamples),
-    ):
-        rule = f"lowest threshold whose FAR is not above the stated one; {protocol}"
-        found, more = tail_scores(tail, some, protocol=rule, resamples=times, seed=seed)
-        scores, said = scores + found, said + more
-    return ProtocolResult(name, protocol, scores + nearest, notes + said, [tail_curve(tail)])
+    person = people_of_pairs(left, right, pairs.same, len(templates.ids))
+    tail = _tail_of_pairs(similarity, pairs.same, person[left], person[right], fars)
+    rule = f"lowest threshold whose FAR is not above the stated one; {protocol}"
+    large = [far for far in fars if far > _FAR_OF_INTERVALS]
+    small = [far for far in fars if far <= _FAR_OF_INTERVALS]
+    scores, more = tail_scores(tail, large, protocol=rule, resamples=0)
+    found, said = tail_scores(
+        _shortened(tail, small), small, protocol=rule, resamples=resamples, seed=seed
+    )
+    return ProtocolResult(
+        name, protocol, scores + found + nearest, notes + more + said, [tail_curve(tail)]
+    )
 
 
 def _nearest_scores(
     similarity: FloatArray, same: npt.NDArray[np.bool_], fars: Sequence[float], protocol: str
 ) -> list[Score]:
-    counted = metrics.tally(metrics.sort_into_cuts(similarity, same))
+    counted = metrics.tally_sorted(similarity, same)
     return [
         Score(
             f"tar@far={far:g} {NEAREST}",
@@ -109,10 +114,10 @@ def check_pairs(pairs: TemplatePairs) -> list[str]:
     """Notes of pairs that are listed twice; DataError where the answers differ."""
     low, high = np.minimum(pairs.left, pairs.right), np.maximum(pairs.left, pairs.right)
     key = (low.astype(np.int64) << 32) | high
-    order = np.argsort(key, kind="stable").astype(np.int32)
-    again = np.flatnonzero(np.diff(key[order]) == 0)
-    if not len(again):
+    if (np.diff(np.sort(key)) > 0).all():
         return []
+    order = np.argsort(key, kind="stable")
+    again = np.flatnonzero(np.diff(key[order]) == 0)
     torn = again[pairs.same[order[again]] != pairs.same[order[again + 1]]]
     if len(torn):
         first = order[torn[0]]
@@ -140,11 +145,15 @@ def _size_notes(name: str, templates: Templates, pairs: TemplatePairs) -> list[s
     ]
 
 
-def people_of_pairs(pairs: TemplatePairs, templates: Templates) -> npt.NDArray[np.int32]:
-    """A number for each template's person: [T], those whom same pairs connect have one number."""
-    left = templates.rows_of(pairs.left[pairs.same], "pairs")
-    right = templates.rows_of(pairs.right[pairs.same], "pairs")
-    person = np.arange(len(templates.ids))
+def people_of_pairs(
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    same: npt.NDArray[np.bool_],
+    num_templates: int,
+) -> npt.NDArray[np.int32]:
+    """A number for each template's person: those whom same pairs connect have one number."""
+    left, right = left[same], right[same]
+    person = np.arange(num_templates)
     while True:  # the smallest number of a group spreads to all of it
         smaller = person.copy()
         np.minimum.at(smaller, left, person[right])
@@ -156,30 +165,42 @@ def people_of_pairs(pairs: TemplatePairs, templates: Templates) -> npt.NDArray[n
 
 
 def _tail_of_pairs(
-    similarity: FloatArray, pairs: TemplatePairs, templates: Templates, fars: Sequence[float]
+    similarity: FloatArray,
+    same: npt.NDArray[np.bool_],
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    fars: Sequence[float],
 ) -> Tail:
-    person = people_of_pairs(pairs, templates)
-    left = person[templates.rows_of(pairs.left, "pairs")]
-    right = person[templates.rows_of(pairs.right, "pairs")]
-    genuine, impostor = np.flatnonzero(pairs.same), np.flatnonzero(~pairs.same)
+    """`left` and `right` are people."""
+    genuine, impostor = np.flatnonzero(same), np.flatnonzero(~same)
     genuine = genuine[np.argsort(-similarity[genuine], kind="stable")]
+    lowest_first = similarity[impostor]
     kept = longest(fars, len(impostor), spare=1) if len(impostor) else 0
     if kept < len(impostor):
-        impostor_top = impostor[np.argpartition(-similarity[impostor], kept - 1)[:kept]]
-    else:
-        impostor_top = impostor
-    top = impostor_top[np.argsort(-similarity[impostor_top], kind="stable")]
-    num_people = int(person.max()) + 1
-    between = _pairs_between(left[impostor], right[impostor], num_people)
+        limit = np.partition(lowest_first, len(impostor) - kept)[len(impostor) - kept]
+        impostor = impostor[lowest_first >= limit]
+    top = impostor[np.argsort(-similarity[impostor], kind="stable")]
+    num_people = int(max(left.max(), right.max())) + 1
     return Tail(
         genuine=similarity[genuine],
         genuine_people=left[genuine],
         impostors=similarity[top],
-        num_impostors=len(impostor),
+        num_impostors=len(same) - len(genuine),
         left=left[top],
         right=right[top],
         num_people=num_people,
-        impostor_weight=between,
+        impostor_weight=_pairs_between(left[~same], right[~same], num_people),
+    )
+
+
+def _shortened(tail: Tail, fars: Sequence[float]) -> Tail:
+    """With the impostors that `fars` need, and as many again for the resamples."""
+    kept = longest(fars, tail.num_impostors)
+    return replace(
+        tail,
+        impostors=tail.impostors[:kept],
+        left=tail.left[:kept],
+        right=None if tail.right is None else tail.right[:kept],
     )
 
 
@@ -187,9 +208,11 @@ def _pairs_between(
     left: npt.NDArray[np.int32], right: npt.NDArray[np.int32], num_people: int
 ) -> Callable[[FloatArray], float]:
     """How many of these pairs there are where each person is there so many times."""
-    cell, count = np.unique(left.astype(np.int64) * num_people + right, return_counts=True)
-    row, column = (cell // num_people).astype(np.int32), (cell % num_people).astype(np.int32)
-    return lambda times: float((count * times[row]) @ times[column])
+    if num_people**2 > _LARGEST_TABLE:
+        return lambda times: float(times[left] @ times[right])
+    cells = np.bincount(left.astype(np.int64) * num_people + right, minlength=num_people**2)
+    between = cells.reshape(num_people, num_people).astype(np.float64)
+    return lambda times: float(times @ between @ times)
 
 
 def identify_templates(

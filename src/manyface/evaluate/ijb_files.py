@@ -172,14 +172,18 @@ def read_subjects(path: Path) -> Subjects:
     return Subjects(templates, subjects)
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise DataError(f"{path} has {size} bytes; such lists are read up to {_MAX_BYTES}")
-        return path.read_bytes().decode("utf-8", errors="replace")
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _text(path: Path) -> str:
+    return _bytes(path).decode("utf-8", errors="replace")
 
 
 def _read_named(
@@ -192,27 +196,37 @@ def _read_named(
     for start in range(0, len(lines), _LINES_AT_A_TIME):
         some = lines[start : start + _LINES_AT_A_TIME]
         words = [line.split() for line in some]
-        try:
-            parts.append(np.array([row[1:] for row in words], dtype=str).astype(dtype))
-            if parts[-1].shape != (len(some), columns):
-                raise ValueError
-        except ValueError:
-            raise DataError(_first_bad_line(path, words, start, columns, dtype)) from None
+        if any(len(row) != columns + 1 for row in words):
+            raise DataError(_first_bad_line(path, words, start, columns, dtype))
         names += [row[0] for row in words]
+        text = " ".join(
+            [line.lstrip()[len(row[0]) :] for line, row in zip(some, words, strict=True)]
+        )
+        numbers = _numbers(text, dtype)
+        if numbers is None or len(numbers) != columns * len(some):
+            raise DataError(_first_bad_line(path, words, start, columns, dtype))
+        parts.append(numbers.reshape(-1, columns))
     if not names:
         raise DataError(f"{path} is empty")
     return names, np.concatenate(parts)
+
+
+def _numbers(text: str, dtype: type[np.generic]) -> npt.NDArray[Any] | None:
+    """All numbers of a text, None where something in it is none: numpy itself only warns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            return np.fromstring(text, dtype=dtype, sep=" ")
+        except (DeprecationWarning, ValueError):
+            return None
 
 
 def _first_bad_line(
     path: Path, words: Sequence[list[str]], start: int, columns: int, dtype: type[np.generic]
 ) -> str:
     for number, row in enumerate(words, start=start + 1):
-        try:
-            if len(row) != columns + 1:
-                raise ValueError
-            np.array(row[1:], dtype=str).astype(dtype)
-        except ValueError:
+        numbers = _numbers(" ".join(row[1:]), dtype)
+        if numbers is None or len(numbers) != columns or len(row) != columns + 1:
             shown = " ".join(row)[:80]
             return f"{path}, line {number}: expected a name and {columns} numbers, got {shown!r}"
     return f"{path}: expected lines of a name and {columns} numbers"

@@ -111,6 +111,20 @@ def tally(cuts: Cuts, weights: npt.NDArray[Any] | None = None) -> Tally:
     return Tally(_at_cuts(of_same, cuts.ends), _at_cuts(weight - of_same, cuts.ends))
 
 
+def tally_sorted(similarity: Similarities, same: BoolArray) -> Tally:
+    """`tally` of the cuts of many pairs by one sort of numbers, which is several times as fast as
+    the sort of places that `sort_into_cuts` needs; without weights."""
+    rising = np.sort(similarity)
+    genuine = np.sort(similarity[same])
+    begins = np.append(True, np.diff(rising) > 0) if len(rising) else np.zeros(0, bool)
+    starts = np.flatnonzero(begins)[::-1]  # [U] of each run of equal similarities, highest first
+    accepted = len(rising) - starts
+    of_same = len(genuine) - np.searchsorted(genuine, rising[starts][::-1])[::-1]
+    return Tally(
+        np.append(0.0, of_same.astype(np.float64)), np.append(0.0, (accepted - of_same) * 1.0)
+    )
+
+
 def _at_cuts(weight: FloatArray, ends: IntArray) -> FloatArray:
     return np.append(0.0, np.cumsum(weight)[ends])
 

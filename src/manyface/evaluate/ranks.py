@@ -119,7 +119,6 @@ def _gallery_part(embeddings: Embeddings, dim: int, dtype: npt.DTypeLike) -> Uni
 
 def _take_mates(block: Tensor, mine: Tensor, named: Tensor, mate: Tensor) -> None:
     """Raise `mate`, a view, to the best mates in `block`, which become -inf there."""
-    is_mate = mine.unsqueeze(1) == named  # [rows, columns]
-    best = block.masked_fill(~is_mate, -torch.inf).amax(dim=1)
-    torch.maximum(mate, best, out=mate)
-    block.masked_fill_(is_mate, -torch.inf)
+    rows, columns = torch.nonzero(mine.unsqueeze(1) == named, as_tuple=True)  # few
+    mate.scatter_reduce_(0, rows, block[rows, columns], "amax")
+    block[rows, columns] = -torch.inf

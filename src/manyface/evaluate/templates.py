@@ -31,6 +31,7 @@ Features = npt.NDArray[np.floating]
 _FACES_AT_A_TIME = 4096
 _PAIRS_AT_A_TIME = 1 << 14
 _ROWS_AT_A_TIME = 512
+_TABLE = 1 << 26  # up to which numbers of templates are looked up in a table
 # A block of products costs less than gathering each pair's rows if one of so many is wanted.
 _PRODUCTS_PER_PAIR = 20
 
@@ -64,22 +65,32 @@ class Templates:
     ids: npt.NDArray[np.int32]
     vectors: FloatArray
 
-    def rows_of(self, ids: npt.NDArray[np.integer], what: str) -> IntArray:
+    def rows_of(self, ids: npt.NDArray[np.integer], what: str) -> npt.NDArray[np.int32]:
         """Where the templates `ids` stand.
 
         Raises:
             DataError: one has no face.
         """
-        rows = np.searchsorted(self.ids, ids)
-        rows = np.minimum(rows, len(self.ids) - 1)
-        absent = self.ids[rows] != ids
+        rows = self._places(ids)
+        absent = (rows < 0) | (self.ids[rows] != ids)
         if absent.any():
             which = np.unique(ids[absent])
             raise DataError(
                 f"{len(which)} templates of the {what} have no face in the list of faces (the "
                 f"first is {which[0]}): a list is incomplete; fetch the meta files again"
             )
-        return np.asarray(rows, dtype=np.int64)
+        return rows
+
+    def _places(self, ids: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """Of those that exist; anything of the others."""
+        last = int(self.ids[-1])
+        if last > _TABLE or (len(ids) and int(ids.min()) < 0):
+            found = np.searchsorted(self.ids, ids).astype(np.int32)
+            return np.minimum(found, np.int32(len(self.ids) - 1))
+        table = np.full(last + 2, -1, np.int32)  # the last place is for ids beyond all
+        table[self.ids] = np.arange(len(self.ids), dtype=np.int32)
+        places: npt.NDArray[np.int32] = table[np.minimum(ids, last + 1)]
+        return places
 
 
 def pool_templates(
@@ -121,47 +132,54 @@ def pool_templates(
 
 
 def pair_cosines(
-    templates: Templates,
-    left: npt.NDArray[np.integer],
-    right: npt.NDArray[np.integer],
+    vectors: FloatArray,
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FloatArray:
-    """Cosine of template left[i] and template right[i], float64 [P].
+    """Cosine of rows left[i] and right[i] of `vectors` (unit), float64 [P].
 
-    Where many pairs lie among few templates, as in IJB, products of blocks are made and the pairs
-    read from them.
+    Where many pairs lie among few rows, as in IJB, products of blocks are made and the pairs read
+    from them.
     """
-    lefts, rights = templates.rows_of(left, "pairs"), templates.rows_of(right, "pairs")
-    rows, columns = np.unique(lefts), np.unique(rights)
-    if len(rows) * len(columns) > _PRODUCTS_PER_PAIR * len(lefts):
-        return _each_pair(templates.vectors, lefts, rights, progress)
-    order = np.argsort(lefts, kind="stable").astype(np.int32)
-    ends = np.searchsorted(lefts, rows, side="right", sorter=order)
-    column_of = np.zeros(len(templates.ids), np.int32)
-    column_of[columns] = np.arange(len(columns))
-    row_of = np.zeros(len(templates.ids), np.int32)
-    row_of[rows] = np.arange(len(rows))
-    found, others = np.empty(len(lefts)), templates.vectors[columns].T
-    start = 0
-    for first in range(0, len(rows), _ROWS_AT_A_TIME):
-        block = templates.vectors[rows[first : first + _ROWS_AT_A_TIME]] @ others
-        stop = int(ends[min(first + _ROWS_AT_A_TIME, len(rows)) - 1])
-        pairs = order[start:stop]
-        found[pairs] = block[row_of[lefts[pairs]] - first, column_of[rights[pairs]]]
-        start = stop
-        progress(stop, len(lefts))
+    rows, columns = _number_of_each(left, len(vectors)), _number_of_each(right, len(vectors))
+    num_rows, num_columns = rows.max(initial=-1) + 1, columns.max(initial=-1) + 1
+    if num_rows * num_columns > _PRODUCTS_PER_PAIR * len(left):
+        return _each_pair(vectors, left, right, progress)
+    others = vectors[columns >= 0].T
+    mine = vectors[rows >= 0]
+    block_of = (rows[left] // _ROWS_AT_A_TIME).astype(np.uint16)  # radix sort: 16 bits are fast
+    order = np.argsort(block_of, kind="stable").astype(np.int32)
+    ends = np.cumsum(np.bincount(block_of))
+    found, start = np.empty(len(left)), 0
+    for number, end in enumerate(ends.tolist()):
+        first = number * _ROWS_AT_A_TIME
+        products = mine[first : first + _ROWS_AT_A_TIME] @ others
+        pairs = order[start:end]
+        found[pairs] = products[rows[left[pairs]] - first, columns[right[pairs]]]
+        start = end
+        progress(end, len(left))
     return np.clip(found, -1.0, 1.0, out=found)
 
 
+def _number_of_each(places: npt.NDArray[np.int32], count: int) -> npt.NDArray[np.int32]:
+    """[count] numbers from 0 of the places that appear, -1 of others."""
+    appears = np.bincount(places, minlength=count) > 0
+    return np.where(appears, np.cumsum(appears) - 1, -1).astype(np.int32)
+
+
 def _each_pair(
-    vectors: FloatArray, lefts: IntArray, rights: IntArray, progress: Callable[[int, int], None]
+    vectors: FloatArray,
+    left: npt.NDArray[np.int32],
+    right: npt.NDArray[np.int32],
+    progress: Callable[[int, int], None],
 ) -> FloatArray:
-    found = np.empty(len(lefts))
-    for first in range(0, len(lefts), _PAIRS_AT_A_TIME):
+    found = np.empty(len(left))
+    for first in range(0, len(left), _PAIRS_AT_A_TIME):
         part = slice(first, first + _PAIRS_AT_A_TIME)
-        found[part] = np.einsum("pd,pd->p", vectors[lefts[part]], vectors[rights[part]])
-        progress(min(first + _PAIRS_AT_A_TIME, len(lefts)), len(lefts))
+        found[part] = np.einsum("pd,pd->p", vectors[left[part]], vectors[right[part]])
+        progress(min(first + _PAIRS_AT_A_TIME, len(left)), len(left))
     return np.clip(found, -1.0, 1.0, out=found)
 
 

@@ -137,7 +137,9 @@ def test_cosines_of_pairs_equal_brute_force(
     monkeypatch.setattr("manyface.evaluate.templates._PRODUCTS_PER_PAIR", products)
     monkeypatch.setattr("manyface.evaluate.templates._ROWS_AT_A_TIME", 7)
     monkeypatch.setattr("manyface.evaluate.templates._PAIRS_AT_A_TIME", 11)
-    found = pair_cosines(made.pooled(), made.pairs.left, made.pairs.right)
+    pooled = made.pooled()
+    rows = (pooled.rows_of(side, "pairs") for side in (made.pairs.left, made.pairs.right))
+    found = pair_cosines(pooled.vectors, *rows)
     vectors = dict(zip(made.ids, made.pooled_by_loops("N1D1F1"), strict=True))
     expected = [
         vectors[a] @ vectors[b] for a, b in zip(made.pairs.left, made.pairs.right, strict=True)
@@ -187,17 +189,25 @@ def test_the_nearest_point_is_that_of_scikit_learn(
     _, nearest = min(zip(abs(fpr - far), range(len(fpr)), strict=True))
     counted = metrics.tally(metrics.sort_into_cuts(similarity, same))
     assert metrics.tar_at_nearest_far(counted, far) == tpr[nearest]
+    by_sort = metrics.tally_sorted(similarity, same)
+    np.testing.assert_array_equal(by_sort.of_same, counted.of_same)
+    np.testing.assert_array_equal(by_sort.of_different, counted.of_different)
 
 
-def test_people_are_those_whom_same_pairs_connect(made: Set) -> None:
-    listed = TemplatePairs(
-        np.array([1, 2, 5, 8, 4], np.int32),
-        np.array([2, 5, 8, 9, 6], np.int32),
-        np.array([1, 1, 1, 0, 1], bool),
-    )
-    vectors = np.eye(7)
-    found = people_of_pairs(listed, Templates(np.array([1, 2, 4, 5, 6, 8, 9], np.int32), vectors))
-    assert found.tolist() == [0, 0, 1, 0, 1, 0, 2]
+def test_people_are_those_whom_same_pairs_connect() -> None:
+    left, right = np.array([0, 1, 3, 5, 2]), np.array([1, 3, 5, 6, 4])
+    same = np.array([True, True, True, False, True])
+    assert people_of_pairs(left, right, same, 7).tolist() == [0, 0, 1, 0, 1, 0, 2]
+
+
+def test_templates_are_found_by_table_or_by_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    templates = Templates(np.array([3, 7, 90], np.int32), np.eye(3))
+    for largest in (1 << 26, 5):
+        monkeypatch.setattr("manyface.evaluate.templates._TABLE", largest)
+        assert templates.rows_of(np.array([90, 3, 7, 7], np.int32), "x").tolist() == [2, 0, 1, 1]
+        for absent in (-1, 0, 5, 89, 91, 1 << 30):
+            with pytest.raises(DataError, match=f"first is {absent}"):
+                templates.rows_of(np.array([3, absent], np.int32), "x")
 
 
 def brute_1n(made: Set, pooled: np.ndarray) -> dict[str, float]:
