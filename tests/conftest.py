@@ -7,7 +7,10 @@ from pathlib import Path
 import torch
 
 # Tables shared by several test files live beside them.
-ROOMS = ("parity", "distributed", "reliability", "property", "unit/plan", "unit/cli", "unit/data")
+ROOMS = (
+    *("parity", "distributed", "reliability", "property"),
+    *("unit/plan", "unit/cli", "unit/data", "unit/model"),
+)
 for folder in ROOMS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
 

@@ -61,8 +61,9 @@ def open_bundle(path: Path, text: str, *, device: torch.device) -> FaceModel:
         )
     try:
         net = restore(card.architecture, tensors, path)
-    except ConfigError as error:
-        raise CheckpointError(f"{path}: its architecture: {error}") from error
+    except (ConfigError, TypeError, ValueError, RuntimeError) as error:  # of another's options
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{path}: its architecture: {reason}") from error
     return FaceModel(
         net.to(device),
         name=card.name,

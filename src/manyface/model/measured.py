@@ -25,7 +25,7 @@ from manyface.train.build import build_source
 from manyface.train.build_model import Warn
 from manyface.train.scoring import evaluate_run, read_run_config
 
-NUM_FACES = 64
+NUM_FACES = 32
 _FOLDS = 10
 
 

@@ -9,6 +9,7 @@ Some files can take one image only, whatever they declare (a shape was fixed whe
 exported): that is tried out when they are opened, and such a file gets its images one by one.
 """
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -136,14 +137,8 @@ def hash_of_graph(proto: Any) -> str:
     return digest.hexdigest()
 
 
-def import_onnx() -> ModuleType:
-    """The package `onnx`; MissingExtraError without it."""
-    return _imported("onnx")
-
-
-def _imported(name: str) -> ModuleType:
-    import importlib
-
+def of_extra(name: str) -> ModuleType:
+    """A package of the extra onnx; MissingExtraError without it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -151,7 +146,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _parse(path: Path) -> tuple[Any, bytes]:
-    onnx = import_onnx()
+    onnx = of_extra("onnx")
     try:
         content = path.read_bytes()
         proto = onnx.load_model_from_string(content)
@@ -173,7 +168,7 @@ def _parse(path: Path) -> tuple[Any, bytes]:
 
 
 def _session(content: bytes, path: Path, device: torch.device) -> Any:
-    runtime = _imported("onnxruntime")
+    runtime = of_extra("onnxruntime")
     options = runtime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about graphs, not about us
     options.intra_op_num_threads = torch.get_num_threads()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from manyface.base.errors import CheckpointError
 from manyface.model.card import KEY, Card
-from manyface.model.onnx_read import hash_of_graph, import_onnx
+from manyface.model.onnx_read import hash_of_graph, of_extra
 from manyface.model.preprocessing import Preprocessing
 
 OPSET, IR_VERSION = 18, 8  # both of ONNX 1.13
@@ -57,7 +57,7 @@ def onnx_bytes(net: nn.Module, card: Card, *, normalise: bool = False) -> bytes:
         MissingExtraError: onnx and onnxscript are not installed.
         CheckpointError: the net is too large for one ONNX file.
     """
-    onnx = import_onnx()
+    onnx, _ = of_extra("onnx"), of_extra("onnxscript")
     size = sum(v.numel() * v.element_size() for v in net.state_dict().values())
     if size > 0.98 * _LARGEST:
         raise CheckpointError(
@@ -80,7 +80,7 @@ def onnx_bytes(net: nn.Module, card: Card, *, normalise: bool = False) -> bytes:
 
 def opset_of(path: Path) -> int:
     """The opset of the ONNX file at `path`."""
-    proto = import_onnx().load(path, load_external_data=False)
+    proto = of_extra("onnx").load(path, load_external_data=False)
     version: int = max(
         each.version for each in proto.opset_import if each.domain in ("", "ai.onnx")
     )
