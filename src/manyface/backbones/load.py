@@ -27,7 +27,7 @@ from manyface.base.errors import CheckpointError
 CONTAINERS = ("state_dict_backbone", "state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 BESIDE = "head."  # of a Lightning module: no part of the net
-_TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # a zip archive; a pickle, as torch wrote up to 1.5
+TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # a zip archive; a pickle, as torch wrote up to 1.5
 # Absent from weights that were written before torch 0.4.1 or converted; torch then starts it at 0.
 OPTIONAL = ".num_batches_tracked"
 
@@ -89,7 +89,7 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file  # heads need backbones, and not this
 
             return load_file(path, device="cpu")
-        if start.startswith(_TORCH_STARTS):
+        if start.startswith(TORCH_STARTS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(

@@ -21,6 +21,7 @@ from manyface.cli import (
     embed,
     enroll,
     evaluate,
+    export,
     import_config,
     plan,
     report,
@@ -41,6 +42,7 @@ A folder of faces has one folder per person, with photos in it. Then:
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
+  manyface export runs/recipe --format onnx
 
 \b
 Use a trained net:
@@ -93,6 +95,7 @@ for verb, function, summary in (
     ("plan", plan.plan, "What a recipe will take, before it runs."),
     ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
     ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
+    ("export", export.export, "A model as one file: a bundle, or ONNX."),
     ("embed", embed.embed, "The embeddings of images in one file."),
     ("compare", compare.compare, "Are two faces one person?"),
     ("enroll", enroll.enroll, "People into an index, and out of it."),

@@ -16,7 +16,7 @@ from manyface.base.errors import CheckpointError, ConfigError, DamagedCheckpoint
 from manyface.checkpoint.stream import safetensors_chunks
 from manyface.model.card import KEY, Card
 from manyface.model.face_model import FaceModel
-from manyface.model.fingerprint import hash_of_tensors
+from manyface.model.fingerprint import fingerprint_of, hash_of_tensors
 from manyface.model.published import restore
 
 
@@ -54,10 +54,10 @@ def open_bundle(path: Path, text: str, *, device: torch.device) -> FaceModel:
     card = Card.from_json(text, where=str(path))
     tensors = _read(path)
     found = hash_of_tensors(tensors)
-    if found != card.weights:
+    if (found, fingerprint_of(found, card.preprocessing)) != (card.weights, card.fingerprint):
         raise DamagedCheckpointError(
-            f"{path} is damaged: expected tensors with xxh3 {card.weights}, got {found}; get it "
-            "again"
+            f"{path} is damaged: expected tensors with xxh3 {card.weights}, got {found}, and "
+            f"fingerprint {card.fingerprint}; get it again"
         )
     try:
         net = restore(card.architecture, tensors, path)

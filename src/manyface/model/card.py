@@ -29,6 +29,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "provenance": (dict,),
     "license": _TEXT_OR_NONE,
     "weights": (str,),
+    "fingerprint": (str,),
     "graph": _TEXT_OR_NONE,
 }
 _ARCHITECTURE = {
@@ -64,6 +65,7 @@ class Card:
         provenance: where the weights come from.
         license: what may be done with them; None: nobody has said.
         weights: hash of the tensors (fingerprint.py).
+        fingerprint: of the trained model.
         graph: in ONNX, hash of the tensors of the graph.
     """
 
@@ -71,6 +73,7 @@ class Card:
     architecture: Architecture
     preprocessing: Preprocessing
     weights: str
+    fingerprint: str
     threshold: Threshold | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     license: str | None = None
@@ -94,6 +97,7 @@ class Card:
             "provenance": dict(self.provenance),
             "license": self.license,
             "weights": self.weights,
+            "fingerprint": self.fingerprint,
             "graph": self.graph,
         }
         return json.dumps(body, sort_keys=True, allow_nan=False)
@@ -144,6 +148,7 @@ def _parse(body: dict[str, Any], where: str) -> Card:
         architecture=Architecture(**{**net, "options": _options(net["options"])}),
         preprocessing=Preprocessing.from_json(feed),
         weights=body["weights"],
+        fingerprint=body["fingerprint"],
         threshold=threshold and Threshold(**threshold),
         provenance=body["provenance"],
         license=body["license"],

@@ -38,6 +38,8 @@ class FaceModel:
         net: float32 [B, 3, S, S] -> [B, D]; stays where it is.
         name: for messages and lists.
         weights: hash of the weights (fingerprint.py).
+        fingerprint: of the trained model, where part of feeding it has become part of `net`; None
+            makes it of `weights` and `preprocessing`.
         embedding_size: D.
         preprocessing: how the net is fed.
         device: where the net is.
@@ -58,6 +60,7 @@ class FaceModel:
         *,
         name: str,
         weights: str,
+        fingerprint: str | None = None,
         embedding_size: int,
         preprocessing: Preprocessing,
         device: torch.device,
@@ -72,7 +75,7 @@ class FaceModel:
         self.preprocessing, self.threshold = preprocessing, threshold
         self.architecture, self.license = architecture, license
         self.provenance = dict(provenance or {})
-        self.fingerprint = fingerprint_of(weights, preprocessing)
+        self.fingerprint = fingerprint or fingerprint_of(weights, preprocessing)
         self.embed_batch: EmbedFunction = make_embed_function(
             net,
             device,

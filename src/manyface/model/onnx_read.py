@@ -115,6 +115,7 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
         net,
         name=card.name if card else path.stem,
         weights=card.weights if card and is_as_written else graph,
+        fingerprint=card.fingerprint if card and is_as_written else None,
         embedding_size=net.embedding_size,
         preprocessing=preprocessing,
         device=torch.device("cpu"),

@@ -22,7 +22,7 @@ from manyface.model.card import KEY, Card
 from manyface.model.onnx_read import hash_of_graph, import_onnx
 from manyface.model.preprocessing import Preprocessing
 
-OPSET = 18
+OPSET, IR_VERSION = 18, 8  # both of ONNX 1.13
 INPUT, OUTPUT, BATCH = "data", "embedding", "batch"
 _LARGEST = 2**31 - 1  # bytes of a protobuf message
 _RAW = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -70,6 +70,7 @@ def onnx_bytes(net: nn.Module, card: Card, *, normalise: bool = False) -> bytes:
         _name_first_nodes(proto.graph)
         feed = replace(card.preprocessing, mean=_RAW[0], std=_RAW[1])
         card = replace(card, preprocessing=feed)
+    onnx.checker.check_model(proto)
     card = replace(card, graph=hash_of_graph(proto))
     onnx.helper.set_model_props(proto, {KEY: card.to_json()})
     proto.producer_name = "manyface"
@@ -101,7 +102,19 @@ def _exported(net: nn.Module, image_size: int) -> Any:
             verbose=False,
         )
     assert program is not None  # noqa: S101  (so says torch, with dynamo)
-    return program.model_proto
+    return _without_notes(program.model_proto)
+
+
+def _without_notes(proto: Any) -> Any:
+    """Take out what the exporter notes on every node: names and lines of our files, where they lie
+    on this machine, shapes of all between. It would be as long as a small net."""
+    graph = proto.graph
+    for part in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.ClearField("doc_string")
+    del graph.value_info[:]
+    proto.ir_version = IR_VERSION
+    return proto
 
 
 def _name_first_nodes(graph: Any) -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from manyface.backbones.load import looks_like_safetensors
-from manyface.base.errors import CheckpointError
+from manyface.backbones.load import TORCH_STARTS, looks_like_safetensors
+from manyface.base.errors import CheckpointError, ConfigError
 from manyface.model.bundle import card_text, open_bundle
 from manyface.model.face_model import FaceModel
 from manyface.model.preprocessing import Colour
@@ -40,7 +40,7 @@ def load(
 
     Raises:
         CheckpointError: there is nothing, it is damaged, or it is no model.
-        ConfigError: there is no such device.
+        ConfigError: there is no such device; or the file says that it takes another colour.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -56,10 +56,20 @@ def load(
 def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
     with path.open("rb") as file:
         start = file.read(16)
-    if start.startswith(_PROTOBUF) or path.suffix == ".onnx":
+    is_safetensors = looks_like_safetensors(start)
+    if is_safetensors and (text := card_text(path)) is not None:
+        model = open_bundle(path, text, device=device)
+    elif is_safetensors or start.startswith(TORCH_STARTS):
+        model = open_weights(path, device=device, colour=colour)
+    elif start.startswith(_PROTOBUF) or path.suffix == ".onnx":
         from manyface.model.onnx_read import open_onnx
 
-        return open_onnx(path, device=device, colour=colour)
-    if looks_like_safetensors(start) and (text := card_text(path)) is not None:
-        return open_bundle(path, text, device=device)
-    return open_weights(path, device=device, colour=colour)
+        model = open_onnx(path, device=device, colour=colour)
+    else:
+        raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")
+    if colour not in (None, model.preprocessing.colour):
+        raise ConfigError(
+            f"colour is {colour}, but {path} says itself that its net takes "
+            f"{model.preprocessing.colour}; leave colour out"
+        )
+    return model

@@ -1,6 +1,8 @@
 """A run, or one of its checkpoints, as a model: the net as the run evaluates it."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from manyface.backbones.recognise import architecture_of
 from manyface.base.errors import CheckpointError
@@ -35,7 +37,7 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
     """
-    directory, chosen = _find(path, checkpoint)
+    directory, chosen = find_run(path, checkpoint)
     config = read_run_config(directory)
     where = choose_device(device or "auto")
     stored = load(chosen, groups=("averaged", "backbone"))
@@ -45,6 +47,7 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
         "checkpoint": chosen.name,
         "step": stored.step,
         "data": stored.state.get("data", {}),
+        "trained_by": _trained_by(directory),
     }
     return FaceModel(
         net.to(where),
@@ -59,8 +62,12 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
     )
 
 
-def _find(path: Path, checkpoint: str) -> tuple[Path, Path]:
-    """The run and its checkpoint."""
+def find_run(path: Path, checkpoint: str = "last") -> tuple[Path, Path]:
+    """The folder of a run and that of its checkpoint, of either of which `path` is one.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or it lies outside of a run.
+    """
     if not is_checkpoint(path):
         return path, find_checkpoint(path, checkpoint)
     path = path.resolve()
@@ -71,3 +78,12 @@ def _find(path: Path, checkpoint: str) -> tuple[Path, Path]:
             "net it is, two folders above; name the run, or what `manyface export` made of it"
         )
     return directory, path
+
+
+def _trained_by(directory: Path) -> dict[str, Any]:
+    """Versions and commit that a finished run has written down; nothing of another."""
+    try:
+        result = json.loads((directory / places.RESULT).read_bytes())
+        return {"commit": result["commit"], **result["versions"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

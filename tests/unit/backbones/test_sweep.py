@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from manyface.backbones import BACKBONES, Backbone, create_backbone
+from manyface.backbones.ir import IRNet
 from manyface.backbones.iresnet import IResNet
 from manyface.backbones.mobilefacenet import MobileFaceNet
 from manyface.backbones.vit import VisionTransformer
@@ -15,6 +16,7 @@ DIM = 24
 # Depth costs time and adds no kind of layer. test_cost runs every net as registered, at full size.
 SHALLOW: dict[type, dict[str, Any]] = {
     IResNet: {"depths": (1, 1, 2, 1)},
+    IRNet: {"depths": (1, 1, 2, 1)},
     MobileFaceNet: {"blocks": (2, 1, 1, 1)},
     VisionTransformer: {"dim": 64, "depth": 2},
 }
