@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from manyface.gallery import Limit, Maker, PeopleIndex
     from manyface.gallery.people import FloatArray
     from manyface.model import FaceModel
+    from manyface.model.images import Reading, UInt8Array
     from manyface.parallel import Ranks
 
 MODEL_HELP = "A run, a checkpoint, a bundle, an ONNX file or published weights."
@@ -152,7 +153,7 @@ def embedded(
     with Counting(f"embedding {records.path.name}{of_rank}", unit="images") as progress:
         return embed_records(
             _embed_function(model, looking),
-            lambda data, record: reading.face(data, number=record),
+            lambda data, record: _face(reading, data, record),
             records,
             folder,
             job=_job(model, records, looking),
@@ -178,6 +179,15 @@ def name_left_out(found: "EmbeddedImages", records: "Records") -> None:
         warn(f"{records.describe(record)} is left out: {reason}")
     if len(found.left_out) > _NUM_NAMED:
         warn(f"{len(found.left_out)} of {len(records)} images are left out in all")
+
+
+def _face(reading: "Reading", data: bytes, record: int) -> "UInt8Array":
+    """The face of an encoded image; advice names options instead of arguments."""
+    try:
+        return reading.face(data, number=record)
+    except DataError as error:
+        text = str(error).replace("align=True", "--align").replace("resize=True", "--resize")
+        raise DataError(text) from error
 
 
 def _embed_function(model: "FaceModel", looking: Looking) -> "EmbedFunction":

@@ -124,8 +124,8 @@ def embed_records(
     ranks.wait_for_all(DONE)
     found = EmbeddedImages([work.finished(part) for part in work.numbers()], work.dtype)
     if not len(found):
-        first = f"; first: {found.left_out[0][1]}" if found.left_out else ""
-        raise DataError(f"none of the {len(records)} images of {records.path} can be used{first}")
+        remove_parts(folder)  # nothing is lost, and the next try may be another job
+        raise DataError(_all_bad(records, found))
     return found
 
 
@@ -258,6 +258,14 @@ class _Work:
         }
         with new_file(self._path(number)) as file:
             write_arrays(file, arrays, {"images": self._images(number)})
+
+
+def _all_bad(records: Records, found: EmbeddedImages) -> str:
+    text = f"none of the {len(records)} images of {records.path} can be used"
+    if not found.left_out:
+        return text
+    record, reason = found.left_out[0]
+    return f"{text}; first: {records.describe(record)}: {reason}"
 
 
 def _facts(records: Records, options: PassOptions) -> dict[str, str]:

@@ -156,12 +156,13 @@ class PeopleIndex:
         changed = replace(self, people=people, changes=(*self.changes, change))
         return _coded(changed, stayed)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write the file `path`, whole or not at all.
 
         Raises:
             WriteError: it cannot be written.
         """
+        path = Path(path)
         arrays: Arrays = {
             "embeddings": self.people.embeddings,
             "labels": self.people.labels,
@@ -188,7 +189,7 @@ class PeopleIndex:
             raise WriteError(path, error) from error
 
     @classmethod
-    def open(cls, path: Path) -> "PeopleIndex":
+    def open(cls, path: Path | str) -> "PeopleIndex":
         """The index in the file `path`; its embeddings stay there and are mapped.
 
         All bytes are read once and compared with their hashes.
@@ -196,6 +197,7 @@ class PeopleIndex:
         Raises:
             DataError: there is none, or it is no index, of another version, cut off or damaged.
         """
+        path = Path(path)
         try:
             arrays, notes = map_arrays(path)
         except FileNotFoundError:

@@ -14,7 +14,7 @@ from manyface.config import parse_config
 
 Outcome = tuple[int, str, str]
 VERBS = (
-    *("train", "plan", "demo", "evaluate"),
+    *("train", "plan", "demo", "evaluate", "export"),
     *("embed", "compare", "enroll", "search", "cluster"),
     *("report", "config", "import-config", "doctor"),
     "checkpoint",

@@ -143,7 +143,7 @@ def test_embed_goes_on_after_a_stop(models, people, capsys, monkeypatch):
         (["none", "-o", "e.npy"], "no such data"),
         (["empty", "-o", "e.npy"], "no images in"),
         (["text.png", "-o", "e.npy"], "none of the 1 images"),
-        (["large.png", "-o", "e.npy"], "align photos first"),
+        (["large.png", "-o", "e.npy"], "resized, with --resize"),
     ],
 )
 def test_embed_refuses(models, people, tmp_path, capsys, words, said):
@@ -155,6 +155,7 @@ def test_embed_refuses(models, people, tmp_path, capsys, words, said):
 
 def test_embed_resizes_when_told(models, tmp_path, capsys):
     draw(tmp_path / "large.png", 1, 1, side=32)
+    run(capsys, "embed", "net", "large.png", "-o", "e.npy", code=1)
     run(capsys, "embed", "net", "large.png", "-o", "e.npy", "--resize")
 
 
