@@ -94,7 +94,7 @@ for verb, function, summary in (
     ("train", train.train, "Train as a recipe says."),
     ("plan", plan.plan, "What a recipe will take, before it runs."),
     ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
-    ("evaluate", evaluate.evaluate, "Verify pairs of faces with a trained net."),
+    ("evaluate", evaluate.evaluate, "Judge a net on pairs, galleries, IJB, all against all."),
     ("export", export.export, "A model as one file: a bundle, or ONNX."),
     ("embed", embed.embed, "The embeddings of images in one file."),
     ("compare", compare.compare, "Are two faces one person?"),
