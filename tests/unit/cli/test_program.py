@@ -14,7 +14,8 @@ from manyface.config import parse_config
 
 Outcome = tuple[int, str, str]
 VERBS = (
-    *("train", "plan", "demo", "evaluate", "report", "config", "import-config", "doctor"),
+    *("train", "plan", "demo", "evaluate", "export", "report", "config", "import-config"),
+    "doctor",
     "checkpoint",
     "bench",
     "data",
