@@ -108,7 +108,8 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
     net = OnnxNet(_session(content, path, device), path)
     card = _card_of(proto, path)
     graph = hash_of_graph(proto)
-    is_as_written = card is not None and card.graph == graph  # else another model, fed alike
+    # A graph that was changed since is another model, fed alike.
+    as_written = card if card is not None and card.graph == graph else None
     preprocessing = card.preprocessing if card else Preprocessing(net.image_size, **_feed(proto))
     if colour is not None and card is None:
         preprocessing = Preprocessing(net.image_size, colour, preprocessing.mean, preprocessing.std)
@@ -116,12 +117,12 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
     return FaceModel(
         net,
         name=card.name if card else path.stem,
-        weights=card.weights if card and is_as_written else graph,
-        fingerprint=card.fingerprint if card and is_as_written else None,
+        weights=as_written.weights if as_written else graph,
+        fingerprint=as_written.fingerprint if as_written else None,
         embedding_size=net.embedding_size,
         preprocessing=preprocessing,
         device=torch.device("cpu"),
-        threshold=card.threshold if card else None,
+        threshold=as_written.threshold if as_written else None,
         provenance=card.provenance if card else {"file": path.name},
         license=card.license if card else None,
     )
