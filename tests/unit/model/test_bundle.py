@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import manyface as mf
+from manyface.backbones import create_backbone, load_backbone_weights
 from manyface.base.errors import CheckpointError, DamagedCheckpointError, ManyfaceError
 from manyface.base.random import numpy_generator
 from manyface.model import Preprocessing
@@ -157,6 +158,12 @@ def test_a_file_that_was_cut_off(bundle, keep):
     bundle.write_bytes(bundle.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=str(bundle)):
         mf.load(bundle)
+
+
+def test_a_training_can_begin_with_a_bundle(model, bundle):
+    net = create_backbone("tiny", embedding_size=DIM, image_size=SIZE, seed=7)
+    load_backbone_weights(net, bundle)
+    assert torch.equal(net.get_parameter("fc.weight"), model.net.get_parameter("fc.weight"))
 
 
 def test_card_round_trip(model):
