@@ -104,6 +104,13 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
         MissingExtraError: onnx and onnxruntime are not installed.
         CheckpointError: it cannot be read, or is no net of faces.
     """
+    try:
+        return _open(path, device, colour)
+    except UnicodeDecodeError as error:  # of a name, wherever it is read
+        raise CheckpointError(f"{path} is damaged: {error}; get it again") from error
+
+
+def _open(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
     proto, content = _parse(path)
     net = OnnxNet(_session(content, path, device), path)
     card = _card_of(proto, path)
@@ -180,7 +187,8 @@ def _session(content: bytes, path: Path, device: torch.device) -> Any:
     here = set(runtime.get_available_providers())
     providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in here]
     try:
-        return runtime.InferenceSession(content, options, providers=providers)
+        # Its own second try prints to standard output.
+        return runtime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises kinds of its own
         raise CheckpointError(f"ONNX Runtime refuses {path}: {_first_line(error)}") from error
 

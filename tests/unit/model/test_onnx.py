@@ -18,7 +18,14 @@ from manyface.backbones.iresnet import IResNet
 from manyface.backbones.mobilefacenet import MobileFaceNet
 from manyface.backbones.recognise import architecture_of
 from manyface.backbones.vit import VisionTransformer
-from manyface.base.errors import CheckpointError, ConfigError, MissingExtraError, NonFiniteError
+from manyface.base.errors import (
+    CheckpointError,
+    ConfigError,
+    ManyfaceError,
+    MissingExtraError,
+    NonFiniteError,
+)
+from manyface.base.random import numpy_generator
 from manyface.model import FaceModel, Preprocessing
 from manyface.model.export import LEAST_COSINE, export
 from manyface.model.fingerprint import hash_of_tensors
@@ -327,6 +334,29 @@ def test_a_file_that_was_cut_off(exported):
         exported.write_bytes(exported.read_bytes()[:keep])
         with pytest.raises(CheckpointError):
             mf.load(exported)
+
+
+def test_damaged_bytes_give_one_line(tmp_path, capfd):
+    """Of names, shapes and operations; a file is opened, or refused in words of ours."""
+    path = foreign(tmp_path / "x.onnx")
+    good = path.read_bytes()
+    first = numpy_helper.to_array(onnx.load(path).graph.initializer[0]).tobytes()
+    start = good.index(first[:64])
+    generator = numpy_generator(0, "damage")
+    handled = 0
+    for _ in range(100):
+        damaged = bytearray(good)
+        for place in generator.integers(len(good) - len(first), size=2).tolist():
+            damaged[place + len(first) * (place >= start)] = int(generator.integers(256))
+        path.write_bytes(damaged)
+        try:
+            mf.load(path)
+        except ManyfaceError as error:
+            handled += "\n" not in str(error)
+        else:
+            handled += 1
+    assert handled == 100
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_card_of_another_net(exported, tmp_path):
