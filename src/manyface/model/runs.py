@@ -11,6 +11,7 @@ from manyface.checkpoint import load, step_of
 from manyface.checkpoint.layout import MANIFEST_NAME
 from manyface.model.face_model import FaceModel
 from manyface.model.fingerprint import hash_of_tensors
+from manyface.model.measured import stored_threshold
 from manyface.model.preprocessing import Preprocessing
 from manyface.train import directory as places
 from manyface.train.build_model import build_precision
@@ -61,6 +62,7 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
         preprocessing=Preprocessing(config.data.image_size, flip=config.evaluation.flip),
         device=where,
         architecture=architecture,
+        threshold=stored_threshold(directory, chosen),
         autocast=build_precision(config, where, warn=lambda text: None),
         provenance=provenance,
     )
