@@ -67,6 +67,7 @@ def test_importing_changes_no_global_state() -> None:
         "    threading.active_count(), warnings.filters[:], torch.get_default_dtype())\n"
         "before = state()\n"
         "import manyface, manyface.cli, manyface.train.run, manyface.report.page\n"
+        "import manyface.model.export, manyface.model.onnx_read\n"
         "assert state() == before"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

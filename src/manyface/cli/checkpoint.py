@@ -99,7 +99,7 @@ def export(
     typer.echo(f"Wrote {output}, the weights of {group!r}")
     typer.echo(
         "note: weights alone; how images are prepared for them is not in the file "
-        "(size, order of channels, scaling: see [data] in config.toml of the run)"
+        "(manyface export writes one that says so)"
     )
 
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from manyface.model import FaceModel, Threshold
     from manyface.model.export import Exported
 
-_FAR = 1e-3
-
 
 def export(
     model: Annotated[
@@ -35,7 +33,7 @@ def export(
     far: Annotated[
         float | None,
         typer.Option(
-            help=f"False accept rate of the threshold; left out, {_FAR:g} if the pairs can show it."
+            help="False accept rate of the threshold; left out, 1e-3 if the pairs can show it."
         ),
     ] = None,
     pairs: Annotated[
@@ -130,12 +128,12 @@ def _threshold(
             directory, chosen = find_run(model, checkpoint)
             named = [f"evaluation.pairs={toml_value(pairs)}"] if pairs is not None else []
             return threshold_of_run(
-                directory, chosen, far or _FAR, overrides=[*overrides, *named], warn=warn
+                directory, chosen, far, overrides=[*overrides, *named], warn=warn
             )
         if overrides:
             raise ConfigError("--set is for runs: other models have no recipe")
         if pairs is not None:
-            return threshold_on_bin(opened, Path(pairs), far or _FAR)
+            return threshold_on_bin(opened, Path(pairs), far)
     except DataError as error:
         if far is not None or pairs is not None:
             raise

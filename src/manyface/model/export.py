@@ -18,7 +18,13 @@ from torch import Tensor, nn
 
 import manyface
 from manyface.backbones.recognise import Architecture
-from manyface.base.errors import CheckpointError, ConfigError, DataError, WriteError
+from manyface.base.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NonFiniteError,
+    WriteError,
+)
 from manyface.checkpoint import disk
 from manyface.checkpoint.layout import MANIFEST_NAME, TEMPORARY_PREFIX
 from manyface.checkpoint.stream import write_file
@@ -78,6 +84,7 @@ def export(
     Raises:
         CheckpointError: the file does not compute what the model does; it is not left there.
         ConfigError: the model cannot be exported, or not like this.
+        NonFiniteError: its own embeddings are no directions.
         WriteError: it cannot be written.
     """
     architecture = _check(model, output, form, normalise)
@@ -85,9 +92,6 @@ def export(
         raise DataError("there is no face to compare the exported model on")
     net = copy.deepcopy(model.net).float().cpu().eval().requires_grad_(False)
     card = _card(model, net, architecture, threshold, license)
-    wanted = make_embed_function(
-        net, "cpu", flip=card.preprocessing.flip, prepare=card.preprocessing.apply
-    )
     chunks: Iterable[bytes | memoryview] = (
         [onnx_bytes(net, card, normalise=normalise)] if form == "onnx" else bundle_chunks(net, card)
     )
@@ -95,12 +99,7 @@ def export(
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         num_bytes = write_file(temporary, chunks).num_bytes
-        least = least_cosine(load(temporary, device="cpu").embed_batch, wanted, faces)
-        if not least >= LEAST_COSINE:  # NaN too
-            raise CheckpointError(
-                f"{output} is not written: its embeddings differ from those of the trained net "
-                f"(cosine {least:.6f}, expected at least {LEAST_COSINE}); please report this"
-            )
+        least = _compare(load(temporary, device="cpu"), net, card, faces, output)
         disk.rename(temporary, output)
         disk.sync_directory(output.parent)
     except OSError as error:
@@ -110,10 +109,35 @@ def export(
     return Exported(output, card, num_bytes, least, len(faces))
 
 
+def _compare(found: FaceModel, net: nn.Module, card: Card, faces: Tensor, output: Path) -> float:
+    """The smallest cosine between the embeddings of a written model and of `net`.
+
+    Raises:
+        CheckpointError: it is too small.
+    """
+    feed = card.preprocessing
+    wanted = make_embed_function(net, "cpu", flip=feed.flip, prepare=feed.apply)
+    least = least_cosine(found.embed_batch, wanted, faces)
+    if not least >= LEAST_COSINE:  # NaN too
+        raise CheckpointError(
+            f"{output} is not written: its embeddings differ from those of the trained net "
+            f"(cosine {least:.6f}, expected at least {LEAST_COSINE}); please report this"
+        )
+    return least
+
+
 def least_cosine(found: EmbedFunction, wanted: EmbedFunction, faces: Tensor) -> float:
     """The smallest cosine between two models' embeddings of `faces`, uint8 [N, S, S, 3]: of two
-    batches of one, of two of three, and of all."""
+    batches of one, of two of three, and of all.
+
+    Raises:
+        NonFiniteError: an embedding of `wanted` has no direction.
+    """
     expected = wanted(faces).double()  # [N, D]
+    if not bool((expected.norm(dim=1) > 0.5).all()):  # NaN too; what overflows comes out as zeros
+        raise NonFiniteError(
+            "the trained net itself gives embeddings that are zero or not finite: it has overflowed"
+        )
     worst = []
     for size in (*_BATCHES, len(faces)):
         some = faces[: 2 * size]

@@ -26,6 +26,7 @@ from manyface.train.build_model import Warn
 from manyface.train.scoring import evaluate_run, read_run_config
 
 NUM_FACES = 32
+USUAL_FAR = 1e-3
 _FOLDS = 10
 
 
@@ -60,11 +61,29 @@ def synthetic_faces(image_size: int, *, count: int = NUM_FACES) -> Tensor:
     return _spread(people, count)
 
 
+def stored_threshold(directory: Path, checkpoint: Path) -> Threshold | None:
+    """Of the run's checkpoint at the usual FAR, by the files of its evaluation; None where these
+    are of another one, or cannot show it."""
+    found = _stored(directory, checkpoint)
+    if found is None:
+        return None
+    name, similarity, same = found
+    try:
+        return threshold_at_far(similarity, same, USUAL_FAR, name=name)
+    except DataError:
+        return None
+
+
 def threshold_of_run(
-    directory: Path, checkpoint: Path, far: float, *, overrides: Sequence[str] = (), warn: Warn
+    directory: Path,
+    checkpoint: Path,
+    far: float | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    warn: Warn,
 ) -> Threshold | None:
     """Of the run's checkpoint on the pairs of its config, those with `overrides` on it; None if it
-    names no pairs.
+    names no pairs. `far` left out is the usual one.
 
     Raises:
         DataError: the pairs cannot be read, or cannot show `far`.
@@ -79,11 +98,11 @@ def threshold_of_run(
         name, first = next(iter(evaluated.items()))
         found = name, first.similarity, first.same
     name, similarity, same = found
-    return threshold_at_far(similarity, same, far, name=name)
+    return threshold_at_far(similarity, same, far or USUAL_FAR, name=name)
 
 
-def threshold_on_bin(model: FaceModel, path: Path, far: float) -> Threshold:
-    """Of any model on a verification set of insightface (lfw.bin).
+def threshold_on_bin(model: FaceModel, path: Path, far: float | None = None) -> Threshold:
+    """Of any model on a verification set of insightface (lfw.bin); `far` as `threshold_of_run`.
 
     Raises:
         DataError: it cannot be read, or cannot show `far`.
@@ -95,7 +114,7 @@ def threshold_on_bin(model: FaceModel, path: Path, far: float) -> Threshold:
         resamples=0,
     )
     found = evaluator(model.embed_batch)
-    return threshold_at_far(found.similarity, found.same, far, name=path.stem)
+    return threshold_at_far(found.similarity, found.same, far or USUAL_FAR, name=path.stem)
 
 
 _Scored = tuple[str, npt.NDArray[np.float32], npt.NDArray[np.bool_]]

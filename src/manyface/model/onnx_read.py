@@ -28,6 +28,7 @@ from manyface.model.preprocessing import Colour, Preprocessing
 
 _AS_IT_IS = ("Identity", "Cast")
 _OUTSIDE = "external data"
+LARGEST = 2**31 - 1  # bytes of a protobuf message
 
 
 class OnnxNet(nn.Module):
@@ -103,11 +104,19 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
         MissingExtraError: onnx and onnxruntime are not installed.
         CheckpointError: it cannot be read, or is no net of faces.
     """
+    try:
+        return _open(path, device, colour)
+    except UnicodeDecodeError as error:  # of a name, wherever it is read
+        raise CheckpointError(f"{path} is damaged: {error}; get it again") from error
+
+
+def _open(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
     proto, content = _parse(path)
     net = OnnxNet(_session(content, path, device), path)
     card = _card_of(proto, path)
     graph = hash_of_graph(proto)
-    is_as_written = card is not None and card.graph == graph  # else another model, fed alike
+    # A graph that was changed since is another model, fed alike.
+    as_written = card if card is not None and card.graph == graph else None
     preprocessing = card.preprocessing if card else Preprocessing(net.image_size, **_feed(proto))
     if colour is not None and card is None:
         preprocessing = Preprocessing(net.image_size, colour, preprocessing.mean, preprocessing.std)
@@ -115,12 +124,12 @@ def open_onnx(path: Path, *, device: torch.device, colour: Colour | None = None)
     return FaceModel(
         net,
         name=card.name if card else path.stem,
-        weights=card.weights if card and is_as_written else graph,
-        fingerprint=card.fingerprint if card and is_as_written else None,
+        weights=as_written.weights if as_written else graph,
+        fingerprint=as_written.fingerprint if as_written else None,
         embedding_size=net.embedding_size,
         preprocessing=preprocessing,
         device=torch.device("cpu"),
-        threshold=card.threshold if card else None,
+        threshold=as_written.threshold if as_written else None,
         provenance=card.provenance if card else {"file": path.name},
         license=card.license if card else None,
     )
@@ -147,6 +156,8 @@ def of_extra(name: str) -> ModuleType:
 
 def _parse(path: Path) -> tuple[Any, bytes]:
     onnx = of_extra("onnx")
+    if path.stat().st_size > LARGEST:
+        raise CheckpointError(f"{path} is no ONNX file: it has more than the 2 GiB of one")
     try:
         content = path.read_bytes()
         proto = onnx.load_model_from_string(content)
@@ -176,7 +187,8 @@ def _session(content: bytes, path: Path, device: torch.device) -> Any:
     here = set(runtime.get_available_providers())
     providers = [name for name in [*wanted, "CPUExecutionProvider"] if name in here]
     try:
-        return runtime.InferenceSession(content, options, providers=providers)
+        # Its own second try prints to standard output.
+        return runtime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises kinds of its own
         raise CheckpointError(f"ONNX Runtime refuses {path}: {_first_line(error)}") from error
 

@@ -46,30 +46,37 @@ def load(
     if not path.exists():
         raise CheckpointError(f"no model at {path}: there is no such file or folder")
     if path.is_dir() and is_run(path):
-        return open_run(path, checkpoint=checkpoint, device=device)
-    file = find_weights(path) if path.is_dir() else path
-    if file is None:
-        raise CheckpointError(f"{path} is no model: expected {KINDS}")
-    return _open_file(file, choose_device(device or "auto"), colour)
-
-
-def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
-    with path.open("rb") as file:
-        start = file.read(16)
-    is_safetensors = looks_like_safetensors(start)
-    if is_safetensors and (text := card_text(path)) is not None:
-        model = open_bundle(path, text, device=device)
-    elif is_safetensors or start.startswith(TORCH_STARTS):
-        model = open_weights(path, device=device, colour=colour)
-    elif start.startswith(_PROTOBUF) or path.suffix == ".onnx":
-        from manyface.model.onnx_read import open_onnx
-
-        model = open_onnx(path, device=device, colour=colour)
+        model = open_run(path, checkpoint=checkpoint, device=device)
     else:
-        raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")
+        file = find_weights(path) if path.is_dir() else path
+        if file is None:
+            raise CheckpointError(f"{path} is no model: expected {KINDS}")
+        model = _open_file(file, choose_device(device or "auto"), colour)
     if colour not in (None, model.preprocessing.colour):
         raise ConfigError(
             f"colour is {colour}, but {path} says itself that its net takes "
             f"{model.preprocessing.colour}; leave colour out"
         )
     return model
+
+
+def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
+    start = _start_of(path)
+    is_safetensors = looks_like_safetensors(start)
+    if is_safetensors and (text := card_text(path)) is not None:
+        return open_bundle(path, text, device=device)
+    if is_safetensors or start.startswith(TORCH_STARTS):
+        return open_weights(path, device=device, colour=colour)
+    if start.startswith(_PROTOBUF) or path.suffix == ".onnx":
+        from manyface.model.onnx_read import open_onnx
+
+        return open_onnx(path, device=device, colour=colour)
+    raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")
+
+
+def _start_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error

@@ -17,6 +17,8 @@ VERBS = (
     *("train", "plan", "demo", "evaluate", "export"),
     *("embed", "compare", "enroll", "search", "cluster"),
     *("report", "config", "import-config", "doctor"),
+    *("train", "plan", "demo", "evaluate", "export", "report", "config", "import-config"),
+    "doctor",
     "checkpoint",
     "bench",
     "data",

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import manyface as mf
+from manyface.backbones import create_backbone, load_backbone_weights
 from manyface.base.errors import CheckpointError, DamagedCheckpointError, ManyfaceError
 from manyface.base.random import numpy_generator
 from manyface.model import Preprocessing
@@ -90,6 +91,9 @@ def test_there_is_no_pickle_in_it(bundle):
         (lambda body: body["preprocessing"].update(image_size=48), "takes 32 pixels and images"),
         (lambda body: body["preprocessing"].update(flip=1), "'flip' of preprocessing is int"),
         (lambda body: body["threshold"].update(value=None), "'value' of threshold is NoneType"),
+        (lambda body: body["threshold"].update(value=10**400), "too large"),
+        (lambda body: body["preprocessing"].update(mean=[10**400, 1, 1]), "too large"),
+        (lambda body: json.dumps(body).replace("0.3125", "NaN"), "NaN is no number of JSON"),
         (lambda body: body["architecture"].update(name="r18"), "does not fit this backbone"),
         (lambda body: body["architecture"].update(name="nothing"), "unknown backbone 'nothing'"),
         (lambda body: body["architecture"].update(embedding_size=512), r"file \[16, 512\], net \["),
@@ -154,6 +158,12 @@ def test_a_file_that_was_cut_off(bundle, keep):
     bundle.write_bytes(bundle.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=str(bundle)):
         mf.load(bundle)
+
+
+def test_a_training_can_begin_with_a_bundle(model, bundle):
+    net = create_backbone("tiny", embedding_size=DIM, image_size=SIZE, seed=7)
+    load_backbone_weights(net, bundle)
+    assert torch.equal(net.get_parameter("fc.weight"), model.net.get_parameter("fc.weight"))
 
 
 def test_card_round_trip(model):

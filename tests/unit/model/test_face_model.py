@@ -205,6 +205,11 @@ def test_places_without_a_model(tmp_path):
         mf.load(tmp_path / "empty")
 
 
+def test_a_run_says_its_colour(trained_run):
+    with pytest.raises(ConfigError, match="says itself that its net takes RGB"):
+        mf.load(trained_run, colour="BGR")
+
+
 def test_a_device_that_is_not_there(trained_run):
     with pytest.raises(
         ConfigError, match="sees no CUDA GPU" if not torch.cuda.is_available() else "GPUs"

@@ -81,6 +81,15 @@ def test_a_threshold_is_that_of_the_model_that_is_opened(trained_run):
     assert accepted[same].mean() == pytest.approx(found.tar, abs=1e-9)
 
 
+def test_a_run_knows_its_threshold_where_its_evaluation_can_show_it(trained_run, monkeypatch):
+    checkpoint = trained_run / "checkpoints" / "step-00000008"
+    assert load(trained_run, device="cpu").threshold is None, "40 different pairs show no 1e-3"
+    monkeypatch.setattr(measured, "USUAL_FAR", 0.1)
+    found = load(trained_run, device="cpu").threshold
+    assert found == threshold_of_run(trained_run, checkpoint, warn=silent)
+    assert load(trained_run, device="cpu", checkpoint="step-00000006").threshold is None
+
+
 def test_faces_to_compare_on(trained_run):
     assert faces_of_run(trained_run, warn=silent, count=9).shape == (9, 32, 32, 3)
     assert synthetic_faces(48, count=4).shape == (4, 48, 48, 3)
