@@ -17,6 +17,7 @@ from manyface.model.threshold import Threshold
 KEY = "manyface"  # in the metadata of either file
 FORMAT, VERSION = "manyface-model", 1
 
+_WRONG = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 _NUMBER = (int, float)
 _TEXT_OR_NONE, _COUNT = (str, type(None)), (int,)
 _FIELDS: Mapping[str, tuple[type, ...]] = {
@@ -113,12 +114,12 @@ class Card:
             return _parse(_read_object(text, where), where)
         except CheckpointError:
             raise
-        except (ValueError, TypeError, KeyError, ManyfaceError, RecursionError) as error:
+        except (*_WRONG, ManyfaceError) as error:
             raise CheckpointError(f"{where} is damaged: what it says of itself: {error}") from error
 
 
 def _read_object(text: str, where: str) -> dict[str, Any]:
-    body = json.loads(text)
+    body = json.loads(text, parse_constant=_refuse)
     if not isinstance(body, dict):
         raise ValueError(f"expected an object, got {type(body).__name__}")
     version = (body.get("format"), body.get("version"))
@@ -149,7 +150,7 @@ def _parse(body: dict[str, Any], where: str) -> Card:
         preprocessing=Preprocessing.from_json(feed),
         weights=body["weights"],
         fingerprint=body["fingerprint"],
-        threshold=threshold and Threshold(**threshold),
+        threshold=threshold and Threshold(**_floats(threshold)),
         provenance=body["provenance"],
         license=body["license"],
         graph=body["graph"],
@@ -164,6 +165,15 @@ def _check(found: Mapping[str, Any], fields: Mapping[str, tuple[type, ...]], wha
         value = found[key]
         if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
             raise ValueError(f"{key!r} of {what} is {type(value).__name__}")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _floats(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as floats where they are no counts: JSON writes 1.0 as 1 too."""
+    return {k: float(v) if _THRESHOLD[k] == _NUMBER else v for k, v in found.items()}
 
 
 def _options(found: Mapping[str, Any]) -> dict[str, Any]:

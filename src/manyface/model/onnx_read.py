@@ -28,6 +28,7 @@ from manyface.model.preprocessing import Colour, Preprocessing
 
 _AS_IT_IS = ("Identity", "Cast")
 _OUTSIDE = "external data"
+LARGEST = 2**31 - 1  # bytes of a protobuf message
 
 
 class OnnxNet(nn.Module):
@@ -147,6 +148,8 @@ def of_extra(name: str) -> ModuleType:
 
 def _parse(path: Path) -> tuple[Any, bytes]:
     onnx = of_extra("onnx")
+    if path.stat().st_size > LARGEST:
+        raise CheckpointError(f"{path} is no ONNX file: it has more than the 2 GiB of one")
     try:
         content = path.read_bytes()
         proto = onnx.load_model_from_string(content)

@@ -19,12 +19,11 @@ from torch import Tensor, nn
 
 from manyface.base.errors import CheckpointError
 from manyface.model.card import KEY, Card
-from manyface.model.onnx_read import hash_of_graph, of_extra
+from manyface.model.onnx_read import LARGEST, hash_of_graph, of_extra
 from manyface.model.preprocessing import Preprocessing
 
 OPSET, IR_VERSION = 18, 8  # both of ONNX 1.13
 INPUT, OUTPUT, BATCH = "data", "embedding", "batch"
-_LARGEST = 2**31 - 1  # bytes of a protobuf message
 _RAW = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
@@ -59,7 +58,7 @@ def onnx_bytes(net: nn.Module, card: Card, *, normalise: bool = False) -> bytes:
     """
     onnx, _ = of_extra("onnx"), of_extra("onnxscript")
     size = sum(v.numel() * v.element_size() for v in net.state_dict().values())
-    if size > 0.98 * _LARGEST:
+    if size > 0.98 * LARGEST:
         raise CheckpointError(
             f"the net has {size / 2**30:.1f} GiB of weights, an ONNX file holds 2 at most: use "
             "--format safetensors"

@@ -1,6 +1,7 @@
 """A run, or one of its checkpoints, as a model: the net as the run evaluates it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
     where = choose_device(device or "auto")
     stored = load(chosen, groups=("averaged", "backbone"))
     net = load_embedder(config, stored)
+    architecture = architecture_of(net.state_dict())
+    if architecture is not None and architecture.options:  # complete for any name of the family
+        architecture = replace(architecture, name=config.backbone.name)
     provenance = {
         "run": config.run.name,
         "checkpoint": chosen.name,
@@ -56,7 +60,7 @@ def open_run(path: Path, *, checkpoint: str = "last", device: str | None = None)
         embedding_size=config.backbone.embedding_size,
         preprocessing=Preprocessing(config.data.image_size, flip=config.evaluation.flip),
         device=where,
-        architecture=architecture_of(net.state_dict()),
+        architecture=architecture,
         autocast=build_precision(config, where, warn=lambda text: None),
         provenance=provenance,
     )

@@ -303,6 +303,13 @@ def test_files_that_are_no_onnx(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_file_that_is_larger_than_one_can_be(tmp_path):
+    with (tmp_path / "x.onnx").open("wb") as file:
+        file.truncate(2**31)  # no byte of it is written
+    with pytest.raises(CheckpointError, match="more than the 2 GiB"):
+        mf.load(tmp_path / "x.onnx")
+
+
 def test_a_file_that_was_cut_off(exported):
     for keep in (-1, -1000, 500):
         exported.write_bytes(exported.read_bytes()[:keep])

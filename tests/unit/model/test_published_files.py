@@ -101,6 +101,7 @@ def test_colour_can_be_overruled(tmp_path: Path) -> None:
     bgr, rgb = mf.load(path, device="cpu"), mf.load(path, device="cpu", colour="RGB")
     swapped = faces().flip(-1)
     assert torch.equal(bgr.embed_batch(faces()), rgb.embed_batch(swapped))
+    assert (bgr.embed_batch(faces()) - rgb.embed_batch(faces())).abs().max() > 1e-3
     assert bgr.fingerprint != rgb.fingerprint
     assert bgr.name == "adaface_ir"
 
