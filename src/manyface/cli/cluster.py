@@ -65,7 +65,7 @@ def cluster(
     from manyface.gallery import cluster as find_groups
     from manyface.observe.counting import Counting
 
-    target = checked_target(output.expanduser(), images)
+    target = checked_target(output.expanduser(), [model, *images])
     net = open_model(model, device=device, checkpoint=checkpoint)
     limit = chosen_limit(threshold, limit_of(net))
     if limit is None:

@@ -63,7 +63,7 @@ def embed(
     from manyface.parallel import joined
     from manyface.train.devices import choose_device, cpu_threads, threads_here
 
-    target = checked_target(output.expanduser(), images)
+    target = checked_target(output.expanduser(), [model, *images])
     form = checked_format(target, form or target.suffix[1:])
     net = open_model(model, device=device, checkpoint=checkpoint)
     looking = Looking(align=align, resize=resize, batch_size=batch_size, half=half)

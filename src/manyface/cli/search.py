@@ -53,14 +53,20 @@ def search(
       manyface search photos/ --index people.index --align uniface --json found.json
     """
     from manyface.cli.data.shared import write_json
-    from manyface.cli.using import chosen_limit, embedded_now, images_at, model_of_index
+    from manyface.cli.using import (
+        chosen_limit,
+        embedded_now,
+        images_at,
+        limit_of,
+        model_of_index,
+    )
     from manyface.gallery import PeopleIndex, Search
 
     path = index.expanduser()
     people = PeopleIndex.open(path)
     looking_in = Search(people, exact=exact)
     net, _ = model_of_index(people, path, model, device=device, checkpoint=checkpoint)
-    limit = chosen_limit(threshold, people.maker.limit)
+    limit = chosen_limit(threshold, limit_of(net) or people.maker.limit)
     records = images_at(images)
     faces, found = embedded_now(net, records, Looking(align=align, resize=resize))
     matches = looking_in.people(faces, top)

@@ -267,6 +267,8 @@ def _people(arrays: Arrays, embedding_size: int) -> People:
     labels = arrays["labels"]
     if len(images) != count or (count and not 0 <= labels.min() <= labels.max() < len(names)):
         raise ValueError("names do not fit the embeddings")
+    if len(np.unique(labels)) != len(names):
+        raise ValueError("somebody has no embedding")
     return People(arrays["embeddings"], labels, arrays["versions"], names, images)
 
 

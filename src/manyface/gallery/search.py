@@ -109,7 +109,7 @@ class Search:
         """The `wanted` first people of `rows`, best first; of more rows where those name fewer."""
         while True:
             _, first = np.unique(self._index.people.labels[rows], return_index=True)
-            if len(first) >= wanted:
+            if len(first) >= wanted or len(rows) == len(self._embeddings):
                 return [self._match(rows, cosines, place) for place in np.sort(first)[:wanted]]
             more = self._nearest(query[None], 4 * len(rows))
             rows, cosines = more[0][0], more[1][0]
@@ -126,8 +126,7 @@ def _binary_index(codes: UInt8Array) -> Any:
     except ImportError as error:
         raise MissingExtraError("faiss", extra="faiss") from error
     found = faiss.IndexBinaryFlat(8 * codes.shape[1])
-    for start in range(0, len(codes), _ROWS_AT_A_TIME):  # mapped: a part in memory at a time
-        found.add(np.ascontiguousarray(codes[start : start + _ROWS_AT_A_TIME]))
+    found.add(np.ascontiguousarray(codes))  # at once: in parts it would take up to twice the memory
     return found
 
 

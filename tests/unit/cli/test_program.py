@@ -17,11 +17,7 @@ VERBS = (
     *("train", "plan", "demo", "evaluate", "export"),
     *("embed", "compare", "enroll", "search", "cluster"),
     *("report", "config", "import-config", "doctor"),
-    *("train", "plan", "demo", "evaluate", "export", "report", "config", "import-config"),
-    "doctor",
-    "checkpoint",
-    "bench",
-    "data",
+    *("checkpoint", "bench", "data"),
 )
 
 

@@ -141,12 +141,14 @@ def test_embed_goes_on_after_a_stop(models, people, capsys, monkeypatch):
         (["faces", "-o", "e.npz"], "--format is one of"),
         (["faces", "-o", "faces/e.npy"], "lies in"),
         (["none", "-o", "e.npy"], "no such data"),
+        (["faces/p0/0.png", "-o", "net.npy"], "is what is read"),
         (["empty", "-o", "e.npy"], "no images in"),
         (["text.png", "-o", "e.npy"], "none of the 1 images"),
         (["large.png", "-o", "e.npy"], "resized, with --resize"),
     ],
 )
 def test_embed_refuses(models, people, tmp_path, capsys, words, said):
+    (tmp_path / "net.npy").symlink_to("net")
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     draw(tmp_path / "large.png", 1, 1, side=32)

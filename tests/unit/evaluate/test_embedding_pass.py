@@ -283,3 +283,11 @@ def test_one_process_writes_a_target(tmp_path):
         pass
     with pytest.raises(WriteError), held(tmp_path / ("x" * 300)):
         pass
+
+
+def test_images_beside_folders_of_people_are_no_loose_images(faces):
+    (faces / "stray.png").write_bytes(png(1))
+    said = []
+    records = open_images([faces], warn=said.append)
+    assert (has_people(records), len(records)) == (True, 30)
+    assert "belong to no person" in said[0]

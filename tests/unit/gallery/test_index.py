@@ -153,6 +153,7 @@ def test_a_folder_and_a_missing_file_are_no_index(tmp_path):
     [
         {"labels": np.full(6, 3, np.int64)},
         {"labels": np.full(6, -1, np.int64)},
+        {"labels": np.zeros(6, np.int64)},
         {"labels": np.zeros((6, 1), np.int64)},
         {"versions": np.zeros(5, np.uint32)},
         {"embeddings": np.zeros((6, D + 1), np.float16)},

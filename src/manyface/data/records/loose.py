@@ -76,6 +76,8 @@ def _is_image_file(path: Path) -> bool:
 
 def _images_in(folder: Path) -> list[Path]:
     """Images of a folder that has none in folders below it; else none: it may hold people."""
+    if not any(is_image_name(path.name) for path in folder.iterdir()):
+        return []  # a large set is not walked through for nothing
     found = list(sorted_image_folders(folder, Counter()))
     if [relative for relative, _ in found] != [""]:
         return []

@@ -83,13 +83,15 @@ def checked_target(path: Path, sources: Iterable[Path]) -> Path:
     """`path`, where it may be written; of a link what it leads to, where the drafts have to be.
 
     Raises:
-        DataError: it lies in a folder that is read, and would be part of that set, or it is a
-            pipe or a device.
+        DataError: it is what is read, or lies in a folder that is read and would be part of that
+            set, or it is a pipe or a device.
     """
     target = path.resolve() if path.is_symlink() else path
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{path} is neither a file nor a folder; choose another name")
     for source in sources:
+        if target.exists() and source.exists() and target.samefile(source):
+            raise DataError(f"{path} is what is read; choose another name")
         if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
             raise DataError(
                 f"{path} lies in {source}, which is read, and would become a part of it; choose a "
