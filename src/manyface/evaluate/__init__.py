@@ -1,4 +1,4 @@
-"""Verification and search: embeddings, protocols of the field, metrics with intervals, baselines."""
+"""Verification and search: protocols of the field, metrics with intervals, baselines, overlap."""
 
 from manyface.evaluate.all_pairs import all_pairs_result, scan_all_pairs
 from manyface.evaluate.baselines import WhitenedPixels, fit_whitened_pixels
@@ -6,8 +6,9 @@ from manyface.evaluate.bootstrap import Difference, Resampler, accuracy_differen
 from manyface.evaluate.embed import EmbedFunction, embed_source, make_embed_function
 from manyface.evaluate.files import write_evaluation
 from manyface.evaluate.identification import identification_result, megaface_result
-from manyface.evaluate.ijb import identify_templates, verify_templates
 from manyface.evaluate.ijb_files import read_faces, read_galleries, read_template_pairs
+from manyface.evaluate.ijb_identify import identify_templates
+from manyface.evaluate.ijb_verify import verify_templates
 from manyface.evaluate.overlap import identity_overlap, overlap_warning
 from manyface.evaluate.pairs import PairSet, bin_pairs, lfw_pairs, synthetic_pairs
 from manyface.evaluate.parts import by_group, by_quality

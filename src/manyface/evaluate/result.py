@@ -74,7 +74,7 @@ class ProtocolResult:
 
 
 def thinned(curve: Curve, count: int = 200) -> Curve:
-    """At most `count` of the points of `curve`, half of them spread evenly on a logarithmic axis."""
+    """At most `count` of the points of `curve`, half of them denser towards its beginning."""
     size = len(curve.far)
     if size <= count:
         return curve
