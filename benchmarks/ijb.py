@@ -26,8 +26,9 @@ import torch
 from provenance import write_result
 
 from manyface.base.threads import usable_cores
-from manyface.evaluate.ijb import identify_templates, verify_templates
 from manyface.evaluate.ijb_files import SIZES, read_faces, read_galleries, read_template_pairs
+from manyface.evaluate.ijb_identify import identify_templates
+from manyface.evaluate.ijb_verify import verify_templates
 from manyface.evaluate.templates import Templates, Variant, pool_templates
 from manyface.observe.memory import MemoryMeter
 

@@ -103,16 +103,14 @@ class TopScores:
 
     def _add_runs(self, runs: Tensor, row: int, column: int) -> None:
         """Few runs hold anything that is wanted, but for the first blocks: they are cut, too."""
-        at_once = _AT_ONCE // (runs.shape[1] * runs.shape[2])
-        for start in range(0, len(runs), at_once):
-            some = runs[start : start + at_once]
-            near = torch.nonzero(some.amax(dim=2) > self._limit)  # [near, 2]
-            if len(near):
-                self._take(some, near, row + start, column)
+        near = torch.nonzero(runs.amax(dim=2) > self._limit)  # [near, 2]
+        at_once = _AT_ONCE // runs.shape[2]
+        for start in range(0, len(near), at_once):
+            self._take(runs, near[start : start + at_once], row, column)
 
     def _take(self, runs: Tensor, near: Tensor, row: int, column: int) -> None:
         values = runs[near[:, 0], near[:, 1]]  # [near, length of a run]
-        which, place = torch.nonzero(values > self._limit).T
+        which, place = torch.nonzero(values > self._limit, as_tuple=True)
         end = self._held + len(which)
         self._scores[self._held : end] = values[which, place]
         self._rows[self._held : end] = near[which, 0] + row

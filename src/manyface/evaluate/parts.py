@@ -49,12 +49,17 @@ def by_parts(
 
     Raises:
         DataError: lengths differ, or a part has no name.
+        NonFiniteError: a similarity is not finite.
     """
     lengths = {len(similarity), len(same), len(part), len(left), len(right)}
     if len(lengths) > 1 or np.ndim(threshold) > 1:
         raise DataError(f"parts need one value for each pair, got lengths {sorted(lengths)}")
     if len(part) and not -1 <= part.min() <= part.max() < len(names):
         raise DataError(f"parts are -1 to {len(names) - 1}, got {part.min()} to {part.max()}")
+    if not np.isfinite(similarity).all():
+        raise NonFiniteError(
+            f"the similarity of pair {_first(~np.isfinite(similarity))} is not finite"
+        )
     accepted = similarity >= threshold
     scores: list[Score] = []
     notes: list[str] = []

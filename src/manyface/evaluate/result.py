@@ -89,6 +89,16 @@ class Mistakes:
     same: npt.NDArray[np.bool_]
 
 
+def thinned(curve: Curve, count: int = 200) -> Curve:
+    """At most `count` of the points of `curve`, half of them denser towards its beginning."""
+    size = len(curve.far)
+    if size <= count:
+        return curve
+    low = np.geomspace(1, size, count // 2).astype(np.int64) - 1
+    kept = np.unique(np.concatenate([low, np.linspace(0, size - 1, count // 2).astype(np.int64)]))
+    return Curve(curve.name, curve.far[kept], curve.tar[kept])
+
+
 def value_of(scores: list[Score], name: str) -> float | None:
     """The value of the score `name`, None where there is none."""
     return next((score.value for score in scores if score.name == name), None)

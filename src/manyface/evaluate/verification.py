@@ -15,7 +15,7 @@ from manyface.evaluate import bootstrap, metrics
 from manyface.evaluate.bin_score import bin_scores
 from manyface.evaluate.embed import EmbedFunction, embed_source
 from manyface.evaluate.pairs import PairSet
-from manyface.evaluate.result import Score, value_of
+from manyface.evaluate.result import Curve, ProtocolResult, Score, thinned, value_of
 from manyface.parallel import ALONE, Ranks
 
 
@@ -33,6 +33,12 @@ class Evaluation:
     def value(self, name: str) -> float | None:
         """The value of the score `name`, None where it was not measured."""
         return value_of(self.scores, name)
+
+    def as_result(self, name: str) -> ProtocolResult:
+        """The same in the shape that all protocols have, with the ROC."""
+        roc = metrics.roc_points(self.similarity, self.same)
+        curve = thinned(Curve("", roc.far, roc.tar))
+        return ProtocolResult(name, "verification of pairs", self.scores, self.notes, [curve])
 
     def summary(self) -> dict[str, Any]:
         """The fields of a run's result.json that come from its evaluation."""

@@ -3,8 +3,8 @@
 As there: squared distance of unit embeddings, folds in order, thresholds from 0 in steps, a pair is
 "same" when its distance is below the threshold, the first of the best thresholds decides. The TAR
 is read off at a threshold that scipy's first-order spline gives for the wished FAR; that spline
-goes through every (FAR, threshold), many of which share their FAR. scipy has refused such points
-since 1.5 ("Expect x to not have duplicates"); before, the line went from the last threshold whose
+goes through every (FAR, threshold), many of which share their FAR. scipy refuses such points today
+("Expect x to not have duplicates"); when it took them, the line went from the last threshold whose
 FAR is not above the wished one to the next threshold.
 """
 

@@ -12,7 +12,6 @@ from sklearn.metrics import roc_curve
 from manyface.base.errors import DataError, ManyfaceError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import metrics
-from manyface.evaluate.ijb import check_pairs, identify_templates, people_of_pairs, verify_templates
 from manyface.evaluate.ijb_files import (
     Subjects,
     TemplatePairs,
@@ -20,6 +19,8 @@ from manyface.evaluate.ijb_files import (
     read_galleries,
     read_template_pairs,
 )
+from manyface.evaluate.ijb_identify import identify_templates
+from manyface.evaluate.ijb_verify import check_pairs, people_of_pairs, verify_templates
 from manyface.evaluate.templates import Templates, Variant, pair_cosines, pool_templates
 
 DIM = 12

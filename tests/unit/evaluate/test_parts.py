@@ -125,6 +125,7 @@ def test_parts_of_one_kind_or_none_are_said(pairs: dict[str, np.ndarray]) -> Non
         ({"part": np.zeros(3, int)}, "one value for each pair"),
         ({"part": np.full(PAIRS, 2)}, "parts are -1 to 0, got 2"),
         ({"left": np.zeros(3, int)}, "one value for each pair"),
+        ({"similarity": np.full(PAIRS, np.nan)}, "similarity of pair 0 is not finite"),
     ],
 )
 def test_wrong_lengths_and_parts_are_said(

@@ -1,5 +1,6 @@
 """PairEvaluator end to end, its files, the baseline and the overlap of people."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,17 @@ def test_results_repeat_and_each_image_is_embedded_once(evaluator: PairEvaluator
     distinct = np.unique(np.concatenate([evaluator.pairs.left, evaluator.pairs.right]))
     assert sorted(source.loaded) == distinct.tolist()
     assert evaluator(embed_pixels).scores == first.scores
+
+
+def test_it_has_the_shape_of_all_protocols(evaluator: PairEvaluator) -> None:
+    found = evaluator(embed_pixels)
+    result = found.as_result("set")
+    assert (result.scores, result.notes) == (found.scores, found.notes)
+    assert result.value("auc") == found.value("auc")
+    (curve,) = result.curves
+    assert len(curve.far) <= 200
+    assert (curve.far[0], curve.tar[0], curve.far[-1], curve.tar[-1]) == (0, 0, 1, 1)
+    json.dumps(result.as_dict())
 
 
 def test_no_resamples_no_intervals(evaluator: PairEvaluator) -> None:
