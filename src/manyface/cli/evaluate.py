@@ -12,7 +12,8 @@ from manyface.cli.console import warn, write_text
 from manyface.cli.options import Overrides
 
 if TYPE_CHECKING:
-    from manyface.evaluate.sets.base import Judgement
+    from manyface.evaluate.sets.base import JudgedSet, Judgement
+    from manyface.evaluate.sets.naming import SetName
     from manyface.model import FaceModel
 
 SCORES, PAGE = "scores.json", "report.html"
@@ -44,8 +45,11 @@ def evaluate(
     ] = None,
     subgroups: Annotated[
         Path | None,
-        typer.Option("--subgroups", metavar="FILE", help="For all=: person, TAB, subgroup."),
+        typer.Option("--subgroups", metavar="FILE", help="Within each: person, TAB, subgroup."),
     ] = None,
+    by_quality: Annotated[
+        bool, typer.Option("--by-quality", help="Pairs also by the length of their embeddings.")
+    ] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 128,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, ...: default a GPU, if there is one.")
@@ -81,7 +85,9 @@ def evaluate(
         raise ConfigError(
             "--set changes the recipe of a run, and --on does not use that; leave it out"
         )
-    _judge(model, named, output, fars, images, subgroups, batch_size, device, checkpoint)
+    rates = None if fars is None else _rates(fars)
+    how = {"fars": rates, "images": images, "subgroups": subgroups, "by_quality": by_quality}
+    _judge(model, named, how, output, batch_size, device, checkpoint)
 
 
 def _verify_run(run: Path, checkpoint: str, overrides: Sequence[str]) -> None:
@@ -104,10 +110,8 @@ def _verify_run(run: Path, checkpoint: str, overrides: Sequence[str]) -> None:
 def _judge(
     path: Path,
     named: list[str],
+    how: dict[str, Any],
     output: Path | None,
-    fars: str | None,
-    images: Path | None,
-    subgroups: Path | None,
     batch_size: int,
     device: str | None,
     checkpoint: str,
@@ -116,34 +120,36 @@ def _judge(
     from manyface.cli.data.shared import Displays
     from manyface.evaluate.sets.base import evaluate_set
     from manyface.evaluate.sets.naming import parse_set
-    from manyface.evaluate.sets.opening import SetOptions, open_set
     from manyface.model import load
     from manyface.parallel.start import joined
 
     names = [parse_set(text) for text in named]
-    rates = None if fars is None else _rates(fars)
     model = load(path, device=device, checkpoint=checkpoint)
-    options = SetOptions(
-        image_size=model.image_size,
-        warn=warn,
-        fars=rates,
-        images=images,
-        subgroups=subgroups,
-        device=str(model.device),
-        flip=model.preprocessing.flip,
-    )
-    sets = [open_set(name, options) for name in names]  # a wrong one is said before the work
+    sets = _opened(names, model, how)  # a wrong one is said before the work
+    found = []
     with joined(model.device) as ranks:
-        found = []
         for judged in sets:
-            with Displays(judged.name) as displays:
+            with Displays(judged.name) as show:
                 found.append(
                     evaluate_set(
-                        judged, model.features, batch_size=batch_size, ranks=ranks, show=displays
+                        judged, model.features, batch_size=batch_size, ranks=ranks, show=show
                     )
                 )
         if ranks.rank == 0:
             _tell(model, found, output or _beside(path))
+
+
+def _opened(names: "list[SetName]", model: "FaceModel", how: dict[str, Any]) -> "list[JudgedSet]":
+    from manyface.evaluate.sets.opening import SetOptions, open_set
+
+    options = SetOptions(
+        image_size=model.image_size,
+        warn=warn,
+        device=str(model.device),
+        flip=model.preprocessing.flip,
+        **how,
+    )
+    return [open_set(name, options) for name in names]
 
 
 def _rates(text: str) -> list[float]:
@@ -165,7 +171,7 @@ def _tell(model: "FaceModel", found: "list[Judgement]", output: Path) -> None:
     from manyface.report.document import write_page
     from manyface.report.judged import render_judgements
 
-    results = [each.result for each in found]
+    results = [result for each in found for result in each.results]
     print_results(results)
     about = _about(model)
     content = {"model": about, "sets": [result.as_dict() for result in results]}

@@ -22,7 +22,7 @@ def render_judgements(about: Mapping[str, str], found: Sequence[Judgement]) -> s
     body = [
         header("manyface evaluate", heading),
         _about(about),
-        *(_set(each.result) for each in found),
+        *(_set(result) for each in found for result in each.results),
         _mistakes(found),
     ]
     return document(heading, "".join(body))
@@ -70,7 +70,7 @@ def _curves(found: ProtocolResult) -> str:
 
 def _mistakes(found: Sequence[Judgement]) -> str:
     parts = [
-        f"<h3>{escape(each.result.name)}</h3>{mistaken_pairs(each.mistakes)}"
+        f"<h3>{escape(each.results[0].name)}</h3>{mistaken_pairs(each.mistakes)}"
         for each in found
         if each.mistakes is not None and len(each.mistakes.same)
     ]

@@ -38,8 +38,16 @@ def long_features(images: torch.Tensor) -> torch.Tensor:
     return 3 * embed_pixels(images)
 
 
+class Got:
+    """A judgement whose first result has a short name."""
+
+    def __init__(self, found):
+        self.mistakes, self.results = found.mistakes, list(found.results)
+        self.result = self.results[0]
+
+
 def judge(name: SetName, options: SetOptions = OPTIONS):
-    return evaluate_set(open_set(name, options), long_features, batch_size=7)
+    return Got(evaluate_set(open_set(name, options), long_features, batch_size=7))
 
 
 def write_lists(folder: Path, count: int = 40) -> tuple[Path, Path]:
@@ -87,6 +95,30 @@ def test_an_lfw_list_takes_its_photos_from_elsewhere(faces, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(["12", *same, *different]) + "\n")
     options = SetOptions(image_size=SIDE, warn=lambda text: None, images=faces)
     assert judge(SetName("pairs", tmp_path / "list.txt"), options).result.value("auc") > 0.6
+
+
+def test_pairs_by_quality_and_by_subgroup(faces, tmp_path):
+    names = [f"p{i}" for i in range(12)]
+    same = [f"{name}\t{a}\t{b}" for name in names for a, b in ((1, 2), (3, 4), (1, 3))]
+    different = [
+        f"{names[i]}\t{a}\t{names[(i + step) % 12]}\t2"
+        for i in range(12)
+        for a, step in ((1, 2), (3, 3), (1, 4))
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(["36", *same, *different]) + "\n")
+    groups = tmp_path / "groups.tsv"
+    groups.write_text("".join(f"p{i}\t{'even' if i % 2 == 0 else 'odd'}\n" for i in range(12)))
+    options = SetOptions(
+        image_size=SIDE,
+        warn=lambda text: None,
+        images=faces,
+        subgroups=groups,
+        by_quality=True,
+    )
+    results = judge(SetName("pairs", tmp_path / "list.txt"), options).results
+    assert [each.name for each in results] == ["list", "list by quality", "list by subgroup"]
+    assert any("even" in score.name for score in results[2].scores)
+    assert any("norm" in score.name for score in results[1].scores)
 
 
 def test_everyone_by_subgroup(faces):
@@ -215,11 +247,13 @@ def write_ijb(folder: Path, *, people: int = 6) -> Path:
 def test_ijb_from_photos_to_scores(tmp_path):
     root = write_ijb(tmp_path / "ijb")
     options = SetOptions(image_size=112, warn=lambda text: None)
-    found = judge(parse_set(f"ijbc={root}"), options).result
-    assert found.value("tar@far=0.1 N1D1F1") is not None
-    assert found.value("tar@far=0.1 (nearest ROC point) N0D1F1") is not None
-    assert found.value("rank-1 (pooled) N1D1F1") is not None
-    assert any("15658489" in note or "15,658,489" in note for note in found.notes)
+    names = ["ijbc 1:1 N1D1F1", "ijbc 1:N N1D1F1", "ijbc 1:1 N0D1F1", "ijbc 1:N N0D1F1"]
+    results = judge(parse_set(f"ijbc={root}"), options).results
+    assert [each.name for each in results] == names
+    assert results[0].value("tar@far=0.1") is not None
+    assert results[2].value("tar@far=0.1 (nearest ROC point)") is not None
+    assert results[1].value("rank-1 (pooled)") is not None
+    assert any("15658489" in note or "15,658,489" in note for note in results[0].notes)
     (root / "loose_crop" / "1.png").unlink()
     with pytest.raises(DataError, match=r"1\.png: No such file"):
         open_set(parse_set(f"ijbc={root}"), options)

@@ -28,9 +28,9 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one model got on one set."""
+    """What one model got on one set: a result for each protocol, and its worst mistakes."""
 
-    result: ProtocolResult
+    results: Sequence[ProtocolResult]
     mistakes: Mistakes | None = None
 
 

@@ -36,14 +36,13 @@ class JudgedEveryone(JudgedSet):
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
         labels = self._source.labels(np.arange(len(self._source), dtype=np.int64))
-        return Judgement(
-            all_pairs_result(
-                features[0],
-                labels,
-                groups=self._groups,
-                fars=self._fars,
-                name=self.name,
-                device=self._device,
-                progress=show("comparing all with all"),
-            )
+        result = all_pairs_result(
+            features[0],
+            labels,
+            groups=self._groups,
+            fars=self._fars,
+            name=self.name,
+            device=self._device,
+            progress=show("comparing all with all"),
         )
+        return Judgement([result])

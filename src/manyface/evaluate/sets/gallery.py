@@ -63,7 +63,7 @@ class JudgedGallery(JudgedSet):
             device=self._device,
             progress=show("searching"),
         )
-        return Judgement(result)
+        return Judgement([result])
 
     def _labels_of_probes(self, probes: ImageSource) -> Int64Array:
         """As in the gallery; strangers get numbers behind it."""

@@ -23,7 +23,6 @@ from manyface.data.records.files import read_whole
 from manyface.data.records.store import LARGEST_IMAGE
 from manyface.data.source import Int64Array
 from manyface.evaluate.blocks import Float32Array
-from manyface.evaluate.ijb import identify_templates, verify_templates
 from manyface.evaluate.ijb_files import (
     Faces,
     find_meta,
@@ -31,6 +30,8 @@ from manyface.evaluate.ijb_files import (
     read_galleries,
     read_template_pairs,
 )
+from manyface.evaluate.ijb_identify import identify_templates
+from manyface.evaluate.ijb_verify import verify_templates
 from manyface.evaluate.result import ProtocolResult
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 from manyface.evaluate.templates import Templates, Variant, pool_templates
@@ -108,15 +109,20 @@ class JudgedIjb(JudgedSet):
         for keep_norm in (True, False):
             templates = self._pooled(features[0], keep_norm)
             variant = f"N{keep_norm:d}D1F{self._flip:d}"
-            progress = show(f"comparing templates ({variant})")
             verified = verify_templates(
-                templates, pairs, name=self.name, variant=variant, progress=progress
+                templates,
+                pairs,
+                name=self.name,
+                variant=variant,
+                progress=show(f"comparing templates ({variant})"),
             )
-            found.append(_called(verified, variant))
+            found.append(replace(verified, name=f"{self.name} 1:1 {variant}"))
             if lists is not None:
                 searched = identify_templates(templates, *lists, name=self.name, variant=variant)
-                found.append(_called(searched, variant))
-        return Judgement(_joined(self.name, found, without_lists=lists is None))
+                found.append(replace(searched, name=f"{self.name} 1:N {variant}"))
+        if lists is None:
+            found[0].notes.append("no 1:N: the lists of galleries and probes are not in meta/")
+        return Judgement(found)
 
     def _pooled(self, features: Float32Array, keep_norm: bool) -> Templates:
         return pool_templates(
@@ -126,25 +132,3 @@ class JudgedIjb(JudgedSet):
             detector_scores=self._faces.detector_scores,
             variant=Variant(keep_norm=keep_norm, flip=False),  # features hold the mirror images
         )
-
-
-def _called(found: ProtocolResult, variant: str) -> ProtocolResult:
-    """With the variant in the name of every score and curve."""
-    return replace(
-        found,
-        scores=[replace(score, name=f"{score.name} {variant}") for score in found.scores],
-        curves=[replace(curve, name=f"{curve.name} {variant}".strip()) for curve in found.curves],
-    )
-
-
-def _joined(name: str, parts: Sequence[ProtocolResult], *, without_lists: bool) -> ProtocolResult:
-    notes = list(dict.fromkeys(note for part in parts for note in part.notes))
-    if without_lists:
-        notes.append("no 1:N: the lists of galleries and probes are not in meta/")
-    return ProtocolResult(
-        name,
-        "; ".join(dict.fromkeys(part.protocol for part in parts)),
-        [score for part in parts for score in part.scores],
-        notes,
-        [curve for part in parts for curve in part.curves],
-    )

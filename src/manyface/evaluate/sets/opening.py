@@ -37,6 +37,7 @@ class SetOptions:
         subgroups: a file of person, TAB, subgroup; None.
         device: on which all are compared with all.
         flip: features hold those of the mirror images.
+        by_quality: pairs also in parts by the length of their embeddings.
         warn: gets a line where something is odd.
     """
 
@@ -47,6 +48,7 @@ class SetOptions:
     subgroups: Path | None = None
     device: str = "cpu"
     flip: bool = True
+    by_quality: bool = False
 
 
 def open_set(name: SetName, options: SetOptions) -> JudgedSet:
@@ -69,8 +71,9 @@ def _pairs(name: SetName, options: SetOptions) -> JudgedSet:
     text = read_text_file(name.path)
     folder = options.images or name.path.parent
     if _is_lfw_list(text):
-        source = _source(open_records(folder, warn=options.warn), options)
-        return _judged(lfw_pairs(source, text, folds=FOLDS, name=name.name), options)
+        records = open_records(folder, warn=options.warn)
+        pairs = lfw_pairs(_source(records, options), text, folds=FOLDS, name=name.name)
+        return _judged(pairs, options, _groups(records, options.subgroups))
     listed = read_path_pairs(text, name.path)
     files = [folder / path for path in listed.paths]
     if missing := [file for file in files if not file.is_file()]:
@@ -96,7 +99,7 @@ def _everyone(name: SetName, options: SetOptions) -> JudgedSet:
         _source(records, options),
         name=name.name,
         fars=options.fars or (1e-3, 1e-4, 1e-5, 1e-6),
-        groups=None if options.subgroups is None else _groups(records, options.subgroups),
+        groups=_groups(records, options.subgroups),
         device=options.device,
     )
 
@@ -129,8 +132,10 @@ def _ijb(name: SetName, options: SetOptions) -> JudgedSet:
     return judged
 
 
-def _groups(records: Records, path: Path) -> npt.NDArray[np.str_]:
-    """The subgroup of each record; "" of people whom the file does not name."""
+def _groups(records: Records, path: Path | None) -> npt.NDArray[np.str_] | None:
+    """The subgroup of each record, "" of people whom the file does not name; None without a file."""
+    if path is None:
+        return None
     group_of: dict[str, str] = {}
     for number, line in enumerate(read_text_file(path).splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
@@ -150,8 +155,11 @@ def _groups(records: Records, path: Path) -> npt.NDArray[np.str_]:
     return of_people[labels_of(records.first_images, np.arange(len(records)))]
 
 
-def _judged(pairs: PairSet, options: SetOptions) -> JudgedSet:
-    return JudgedPairs(pairs, fars=options.fars or (1e-1, 1e-2, 1e-3, 1e-4))
+def _judged(
+    pairs: PairSet, options: SetOptions, groups: npt.NDArray[np.str_] | None = None
+) -> JudgedSet:
+    fars = options.fars or (1e-1, 1e-2, 1e-3, 1e-4)
+    return JudgedPairs(pairs, fars=fars, by_quality=options.by_quality, groups=groups)
 
 
 def _source(records: Records, options: SetOptions) -> DecodedImages:

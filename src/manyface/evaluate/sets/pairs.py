@@ -1,28 +1,40 @@
 """Sets of pairs: insightface's `.bin`, LFW's lists, lists of two paths and an answer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from manyface.evaluate.bin_score import bin_scores
 from manyface.evaluate.blocks import Float32Array
 from manyface.evaluate.files import worst_errors
-from manyface.evaluate.metrics import roc_points
 from manyface.evaluate.pairs import PairSet
-from manyface.evaluate.result import Curve, Mistakes, ProtocolResult
+from manyface.evaluate.parts import by_group, by_quality
+from manyface.evaluate.result import Mistakes, ProtocolResult
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 from manyface.evaluate.verification import Evaluation, PairEvaluator
 
 _NUM_MISTAKES = 12
-_CURVE_POINTS = 400
 
 
 class JudgedPairs(JudgedSet):
-    """Pairs of photos: do they show one person?"""
+    """Pairs of photos: do they show one person?
 
-    def __init__(self, pairs: PairSet, *, fars: Sequence[float]) -> None:
+    Args:
+        by_quality: also in ten parts by the length of the embeddings.
+        groups: [N] the subgroup of each image of the source: also within each.
+    """
+
+    def __init__(
+        self,
+        pairs: PairSet,
+        *,
+        fars: Sequence[float],
+        by_quality: bool = False,
+        groups: npt.NDArray[np.str_] | None = None,
+    ) -> None:
         self.name = pairs.name
-        self._pairs = pairs
+        self._pairs, self._by_quality, self._groups = pairs, by_quality, groups
         self._evaluator = None if _is_bin_of_one_kind(pairs) else PairEvaluator(pairs, fars)
 
     @property
@@ -33,11 +45,25 @@ class JudgedPairs(JudgedSet):
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
         left, right = np.split(features[0], 2)
         if self._evaluator is None:
-            return Judgement(self._by_their_rule(left, right))
+            return Judgement([self._by_their_rule(left, right)])
         found = self._evaluator.judge(left, right)
-        rule = found.scores[0].protocol
-        result = ProtocolResult(self.name, rule, found.scores, found.notes, [_curve(found)])
-        return Judgement(result, self._mistakes(found))
+        results = [found.as_result(self.name), *self._parts_of(found, left, right)]
+        return Judgement(results, self._mistakes(found))
+
+    def _parts_of(
+        self, found: Evaluation, left: Float32Array, right: Float32Array
+    ) -> Iterator[ProtocolResult]:
+        """The same decisions by quality and by subgroup, where these were asked for."""
+        one, other = self._pairs.identities()
+        decided = (found.similarity, found.same)
+        if self._by_quality:
+            norms = (np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1))
+            name = f"{self.name} by quality"
+            yield by_quality(*decided, norms, found.threshold, left=one, right=other, name=name)
+        if self._groups is not None:
+            groups = (self._groups[self._pairs.left], self._groups[self._pairs.right])
+            name = f"{self.name} by subgroup"
+            yield by_group(*decided, groups, found.threshold, left=one, right=other, name=name)
 
     def _by_their_rule(self, left: Float32Array, right: Float32Array) -> ProtocolResult:
         scores, notes = bin_scores(left, right, self._pairs.same)
@@ -60,11 +86,3 @@ class JudgedPairs(JudgedSet):
 def _is_bin_of_one_kind(pairs: PairSet) -> bool:
     """Then insightface's rule still gives a figure; ours does not."""
     return pairs.is_bin and len(np.unique(pairs.same)) == 1
-
-
-def _curve(found: Evaluation) -> Curve:
-    """Points of the ROC: where the FAR changes, thinned to those that a picture can show."""
-    roc = roc_points(found.similarity, found.same)
-    last = np.append(np.flatnonzero(np.diff(roc.far)), len(roc.far) - 1)
-    chosen = last[np.unique(np.linspace(0, len(last) - 1, _CURVE_POINTS).astype(np.int64))]
-    return Curve("", roc.far[chosen], roc.tar[chosen])
