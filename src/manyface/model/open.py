@@ -8,6 +8,7 @@ from manyface.backbones.load import TORCH_STARTS, looks_like_safetensors
 from manyface.base.errors import CheckpointError, ConfigError
 from manyface.model.bundle import card_text, open_bundle
 from manyface.model.face_model import FaceModel
+from manyface.model.onnx_read import open_onnx
 from manyface.model.preprocessing import Colour
 from manyface.model.published import find_weights, open_weights
 from manyface.model.runs import is_run, open_run
@@ -68,8 +69,6 @@ def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceM
     if is_safetensors or start.startswith(TORCH_STARTS):
         return open_weights(path, device=device, colour=colour)
     if start.startswith(_PROTOBUF) or path.suffix == ".onnx":
-        from manyface.model.onnx_read import open_onnx
-
         return open_onnx(path, device=device, colour=colour)
     raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")
 
