@@ -133,7 +133,7 @@ def _ijb(name: SetName, options: SetOptions) -> JudgedSet:
 
 
 def _groups(records: Records, path: Path | None) -> npt.NDArray[np.str_] | None:
-    """The subgroup of each record, "" of people whom the file does not name; None without a file."""
+    """The subgroup of each record, "" of those whom the file does not name; None without one."""
     if path is None:
         return None
     group_of: dict[str, str] = {}
