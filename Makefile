@@ -30,7 +30,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not soak"
 
 soak: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m soak tests/reliability
+	$(BIN)/python -m pytest -m soak tests/reliability tests/unit/model
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

@@ -83,8 +83,15 @@ def test_every_kind_of_net_at_small_depth(name: str, tmp_path: Path) -> None:
     assert opset_of(tmp_path / "net.onnx") == OPSET
 
 
+# Minutes each: they are exported in full by `make soak`, and in part above.
+DEEP = ("r100", "r200", "ir_101", "vit_b", "vit_l")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.soak) if each in DEEP else each
+             for each in BACKBONES]
+)  # fmt: skip
 def test_every_net_as_it_is_registered(name: str, tmp_path: Path) -> None:
     check(model_of(create_backbone(name), 112), 112, tmp_path / "net.onnx")
 
