@@ -176,7 +176,8 @@ def test_unusable_embeddings_are_said(change: object, message: str) -> None:
         scan_all_pairs(*change(embeddings, labels))  # type: ignore[operator]
 
 
-def test_more_than_may_be_kept_is_refused() -> None:
+def test_more_than_may_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tails, "_LEAST_LISTED", 0)
     embeddings, labels = coded(0, 40, 5)
     with pytest.raises(DataError, match=r"genuine pairs, all of which are kept, up to 10"):
         scan_all_pairs(embeddings, labels, max_kept=10)
