@@ -229,3 +229,14 @@ def test_lfw(lfw_tar, tmp_path):
 @pytest.mark.slow
 def test_all_of_lfw(lfw_tar, tmp_path):
     stores.check_lfw(make, tmp_path / "lfw", lfw_tar, None)
+
+
+@pytest.mark.parametrize("kind", [pa.uint8(), pa.uint64()])
+def test_labels_may_be_unsigned(tmp_path, kind):
+    path = tmp_path / "set.parquet"
+    table = {"image": pa.array([b"a", b"b", b"c"]), "label": pa.array([0, None, 2], kind)}
+    pq.write_table(pa.table(table), path)
+    said = []
+    records = open_records(path, warn=said.append)
+    assert list(records.identity_names) == ["0", "2"]
+    assert "row 1: no label" in said[0]

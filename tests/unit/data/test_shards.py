@@ -344,3 +344,38 @@ def test_reads_ahead(tmp_path, monkeypatch):
     stores.check_reads_ahead(monkeypatch, records)
     records.store.files[0].unlink()
     open_records(tmp_path / "faces").will_read(np.arange(5))
+
+
+def shard_of(tmp_path, *members):
+    """The records of a shard with `members`, and what was said of them."""
+    buffer, said = io.BytesIO(), []
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    (folder / "f-000000.tar").write_bytes(buffer.getvalue())
+    return open_records(folder, warn=said.append), said
+
+
+def test_the_photo_is_taken_and_not_what_stands_beside_it(tmp_path):
+    records, said = shard_of(
+        tmp_path, ("0.depth.png", b"depth"), ("0.jpg", b"photo"), ("0.cls", b"3")
+    )
+    assert (records.read(0), said) == (b"photo", [])
+
+
+def test_a_key_that_comes_twice_in_a_row_is_two_samples(tmp_path):
+    records, _ = shard_of(
+        tmp_path, ("0.jpg", b"a"), ("0.cls", b"3"), ("0.jpg", b"b"), ("0.cls", b"4")
+    )
+    assert [records.read(i) for i in range(len(records))] == [b"a", b"b"]
+    assert list(records.identity_names) == ["3", "4"]
+
+
+def test_photos_whose_names_differ_after_a_dot_are_not_lost_in_silence(tmp_path):
+    records, said = shard_of(tmp_path, ("Ann/a.0.jpg", b"a"), ("Ann/a.1.jpg", b"b"))
+    assert len(records) == 1
+    assert "a.1.jpg" in said[0]

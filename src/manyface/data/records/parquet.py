@@ -282,7 +282,7 @@ def _files(path: Path) -> list[Path]:
 def _numbers(column: Any) -> tuple[Int64Array, Any]:
     """Labels, int64 [n], and bool [n], whether each is one."""
     nulls = column.is_null().to_numpy()
-    values = column.fill_null(-1).to_numpy()
+    values = column.fill_null(0).to_numpy()  # a number of every type
     known = ~nulls & (values >= 0) & (values < 2**63) & (values == np.floor(values))
     return np.where(known, values, 0).astype(np.int64), known
 

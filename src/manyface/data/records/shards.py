@@ -110,6 +110,8 @@ class ShardStore(RecordStore):
                     done += _CHUNK
                     yield found.take()
                     progress(done, None)
+                for other in _hidden_by(_images_of(sample)):
+                    faults.add(f"{self._where(number)}: {key}.{other}: not the first of its key")
                 try:
                     self._add(found, number, key, sample, contents)
                 except (ValueError, RecursionError) as error:
@@ -164,9 +166,10 @@ class ShardStore(RecordStore):
     def _add(
         self, found: Collector, number: int, key: str, sample: Sample, contents: dict[str, bytes]
     ) -> None:
-        image = next((part for part in sample if is_image_name(f".{part}")), None)
-        if image is None:
+        images = _images_of(sample)
+        if not images:
             raise ValueError("no image")
+        image = images[0]
         member = sample[image]
         if member.offset >> _OFFSET_BITS:
             raise ValueError("too far back in its file")
@@ -187,7 +190,7 @@ class ShardStore(RecordStore):
 
 
 def samples(members: Iterator[Member]) -> Iterator[tuple[str, Sample]]:
-    """Key and members of each sample, in order."""
+    """Key and members of each sample, in order; a member that comes again begins another."""
     last: str | None = None
     sample: Sample = {}
     for member in members:
@@ -196,13 +199,24 @@ def samples(members: Iterator[Member]) -> Iterator[tuple[str, Sample]]:
         if is_hidden(name) or member.shares is not None:
             continue
         key = folder + slash + stem
-        if key != last and sample:
+        if sample and (key != last or rest.lower() in sample):
             yield str(last), sample
             sample = {}
         last = key
         sample[rest.lower()] = member
     if sample:
         yield str(last), sample
+
+
+def _images_of(sample: Sample) -> list[str]:
+    """Its parts that are images, a "jpg" before what is beside it, such as "depth.png"."""
+    images = [part for part in sample if is_image_name(f".{part}")]
+    return sorted(images, key=lambda part: "." in part)
+
+
+def _hidden_by(images: list[str]) -> list[str]:
+    """Photos lost behind the first, since their names differ only after their first dot."""
+    return images[1:] if images and "." in images[0] else []
 
 
 def _small_contents(file: Readable, sample: Sample) -> dict[str, bytes]:
