@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import stores
+from pictures import encoded, smooth_pixels
 
-from conftest import encode, smooth_pixels
 from manyface.base.errors import DataError
 from manyface.data.records import open_records
 from manyface.data.records.parquet_writer import ParquetWriter
@@ -78,7 +78,7 @@ def test_datasets_reads_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     import datasets
 
-    pictures = [encode(smooth_pixels(i)) for i in range(200)]
+    pictures = [encoded(smooth_pixels(i, size=24)) for i in range(200)]
     writer = make(tmp_path / "faces", max_bytes=100_000)
     stores.write(writer, [(p, i % 3, f"{i}.jpg") for i, p in enumerate(pictures)])
     writer.finish()

@@ -205,6 +205,18 @@ def test_at_an_address(remote, tmp_path, address):
         find_text(records, "people.txt")
 
 
+def test_a_lost_connection_makes_no_index(remote, monkeypatch):
+    def lost(*_args, **_options):
+        raise ConnectionResetError("Connection reset by peer")
+
+    address = "memory://faces/faces-{000000..000001}.tar"
+    with monkeypatch.context() as patch:
+        patch.setattr("manyface.data.records.remote._Stream.read", lost)
+        with pytest.raises(DataError, match=r"cannot read .*tar: Connection reset.*; try again"):
+            open_records(address)
+    assert len(open_records(address)) > 0
+
+
 def test_address_whose_files_change_or_are_gone(remote):
     records = open_records("memory://faces")
     remote.pipe("/faces/faces-000001.tar", as_tar([("a.jpg", JPEG), ("a.cls", b"9")]))

@@ -12,11 +12,13 @@ from random_model import DIM, SIZE, make_model
 
 import manyface as mf
 from manyface.base.errors import CheckpointError, ConfigError, DataError, NonFiniteError
+from manyface.checkpoint import load
 from manyface.data import DecodedImages, open_records
 from manyface.data.align import align, template
+from manyface.evaluate import make_embed_function
 from manyface.model import Preprocessing
 from manyface.model.images import resized
-from manyface.train.scoring import open_net
+from manyface.train.scoring import find_checkpoint, load_embedder, read_run_config
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -172,7 +174,10 @@ def test_embeddings_that_are_not_finite(model, faces):
 
 def test_a_run_is_what_it_evaluates(trained_run, faces):
     model = mf.load(trained_run, device="cpu")
-    assert torch.equal(model.embed_batch(faces), open_net(trained_run).embed(faces))
+    config = read_run_config(trained_run)
+    stored = load(find_checkpoint(trained_run, "last"), groups=("averaged", "backbone"))
+    embed = make_embed_function(load_embedder(config, stored), flip=config.evaluation.flip)
+    assert torch.equal(model.embed_batch(faces), embed(faces))
     assert (model.name, model.embedding_size, model.image_size) == ("tiny", DIM, SIZE)
     assert model.provenance["step"] == 8
     assert model.provenance["trained_by"]["manyface"]

@@ -62,6 +62,7 @@ _CHUNK = 1 << 14
 _MOST_OPEN = 256
 _LONGEST = {"cls": 1 << 10, "json": 1 << 20, "txt": 1 << 10}  # bytes of what tells of labels
 _NUM_TRIED = 64
+_RULES = "samples 2"  # by which samples are told apart; an index made by others is made anew
 _LABEL_KEYS = ("label", "class", "cls", "identity", "id", "person", "name")
 _IN_A_ROW = re.compile(r"\d{4,}\.tar$")
 
@@ -99,7 +100,8 @@ class ShardStore(RecordStore):
         return cls(path) if is_tar_header(head) and _has_labels(path) else None
 
     def fingerprint(self) -> str:
-        return "; ".join(each.version for each in self._remote) or fingerprint_of(self.files)
+        files = "; ".join(each.version for each in self._remote) or fingerprint_of(self.files)
+        return f"{_RULES}; {files}"
 
     def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
         self._names, self._by_folder = NamesOfNumbers(), False
@@ -160,8 +162,10 @@ class ShardStore(RecordStore):
             with self._open(number).streamed() as file:
                 for key, sample in samples(iterate_members(file)):
                     yield key, sample, _small_contents(file, sample)
-        except (DataError, OSError) as error:
+        except DataError as error:
             faults.add(f"what follows is left out: {error}")
+        except OSError as error:  # a lost connection is no damage, and no index is made of it
+            raise DataError(f"cannot read {self._where(number)}: {error}; try again") from None
 
     def _add(
         self, found: Collector, number: int, key: str, sample: Sample, contents: dict[str, bytes]
