@@ -18,6 +18,7 @@ from manyface.data.align import align, template
 from manyface.evaluate import make_embed_function
 from manyface.model import Preprocessing
 from manyface.model.images import resized
+from manyface.train.build_model import build_precision
 from manyface.train.scoring import find_checkpoint, load_embedder, read_run_config
 
 
@@ -176,7 +177,11 @@ def test_a_run_is_what_it_evaluates(trained_run, faces):
     model = mf.load(trained_run, device="cpu")
     config = read_run_config(trained_run)
     stored = load(find_checkpoint(trained_run, "last"), groups=("averaged", "backbone"))
-    embed = make_embed_function(load_embedder(config, stored), flip=config.evaluation.flip)
+    embed = make_embed_function(
+        load_embedder(config, stored),
+        flip=config.evaluation.flip,
+        autocast=build_precision(config, torch.device("cpu"), warn=print),
+    )
     assert torch.equal(model.embed_batch(faces), embed(faces))
     assert (model.name, model.embedding_size, model.image_size) == ("tiny", DIM, SIZE)
     assert model.provenance["step"] == 8
