@@ -89,3 +89,17 @@ def test_a_list_of_other_people(sets, tmp_path, capsys):
 def test_one_set_alone(sets, tmp_path, capsys):
     assert main(["data", "merge", str(sets[0]), "--out", str(tmp_path / "all")]) == 2
     assert "give two" in capsys.readouterr().err
+
+
+def test_the_same_set_twice(sets, tmp_path, capsys):
+    words = [
+        "data",
+        "merge",
+        str(sets[0]),
+        str(sets[0] / ".." / "one"),
+        "--out",
+        str(tmp_path / "x"),
+    ]
+    assert main(words) == 2
+    assert "a set is named twice" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

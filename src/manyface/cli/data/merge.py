@@ -65,6 +65,8 @@ def merge(
 
     if len(sources) < 2 and joins is None:
         raise ConfigError("one set alone is merged with nothing; give two, or --joins")
+    if len({source.resolve() for source in sources}) < len(sources):
+        raise ConfigError("a set is named twice: all its photos would be there twice; name it once")
     form = format_for(destination, to)
     path = checked_target(path_for(destination, form), sources)
     sets = [open_with_progress(source) for source in sources]
