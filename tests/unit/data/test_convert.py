@@ -516,7 +516,7 @@ def test_targets(tmp_path, faces):
     for path, words in (
         (tmp_path / "pipe", "neither a file nor a folder"),
         (faces / "out", "lies in"),
-        (faces, "lies in"),
+        (faces, "is what is read"),
         (tmp_path / "x" / ".." / "faces" / "out.tar", "lies in"),
     ):
         with pytest.raises(DataError, match=words):
@@ -527,7 +527,7 @@ def test_verbs_do_not_write_into_what_they_read(tmp_path, faces, capsys):
     before, inside = files_of(tmp_path), str(faces / "out")
     for words in (
         ["convert", str(faces), inside],
-        ["merge", str(faces), str(faces), "--out", inside],
+        ["merge", str(faces), str(tmp_path), "--out", inside],
         ["align", str(faces), inside, "--landmarks", "x.csv"],
     ):
         assert main(["data", *words]) == 1
