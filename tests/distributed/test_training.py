@@ -301,6 +301,10 @@ class _StopsAfter(StopFlag):
         self._asked = value
 
 
+# The others are among the slow tests.
+QUICK, MORE = ("full", "partial", "f2c"), ("adamw", "hard", "f2c")
+
+
 def losses(folder: Path) -> list[str]:
     events = read_events(folder / "run" / "events.jsonl")
     return [e["loss"].hex() for e in events if e["kind"] == "step"]
@@ -318,8 +322,14 @@ def end(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "size"), [*((each, 2) for each in FLAVOURS), ("partial", 3), ("lazy", 4)]
-)
+    ("flavour", "size"),
+    [
+        *(pytest.param(each, 2, marks=[] if each in QUICK else pytest.mark.slow)
+          for each in FLAVOURS),
+        ("partial", 3),
+        pytest.param("lazy", 4, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, flavour: str, size: int) -> None:
     """From three ranks on the order of a sum shows in its last bits."""
     overrides, whole, parts = FLAVOURS[flavour], tmp_path / "whole", tmp_path / "parts"
@@ -360,7 +370,9 @@ def resume_or_start(folder: Path, overrides: list[str], stop_after: int = 0) -> 
     return run(folder, overrides, stop_after, resume="if-there")
 
 
-@pytest.mark.parametrize("flavour", ["lazy", "adamw", "hard", "f2c"])
+@pytest.mark.parametrize(
+    "flavour", ["lazy", *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)]
+)
 def test_a_run_goes_on_with_other_numbers_of_ranks(tmp_path: Path, flavour: str) -> None:
     overrides = FLAVOURS[flavour]
     for size, stop in ((3, 2), (1, 4), (4, 6), (2, 0)):

@@ -12,6 +12,7 @@ def assert_nothing_was_lost(tally: Tally) -> None:
     assert found == (0, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_a_few_kills(tmp_path: Path) -> None:
     tally = Campaign(tmp_path, kills=2, steps=12, seed=3, share_aimed=1).run()
     assert tally.total >= 2

@@ -78,7 +78,7 @@ def growth(source: DecodedImages, count: int, *, on_device: bool) -> tuple[int, 
     return found
 
 
-@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("on_device", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_thousands_of_batches_leave_nothing_behind(tmp_path: Path, on_device: bool) -> None:
     grown, threads = growth(faces(tmp_path, cache=0), 3000, on_device=on_device)
     assert threads == 0

@@ -33,6 +33,7 @@ def measured() -> dict:
     return compare(jobs(*methods_here(SMALL)), report=silent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", methods_here(SMALL))
 def test_all_figures_are_there(measured: dict, name: str) -> None:
     found = measured["methods"][name]

@@ -157,12 +157,17 @@ KILLED = pytest.mark.parametrize(
         ("folder", {}),
         ("list", {}),
         ("tar", {}),
-        ("recordio", {}),
-        ("recordio", {"headers": True}),
         ("recordio", {"shuffle": 3}),
-        ("lmdb", {}),
-        ("parquet", {}),
         ("shards", {}),
+        *(
+            pytest.param(form, options, marks=pytest.mark.slow)
+            for form, options in (
+                ("recordio", {}),
+                ("recordio", {"headers": True}),
+                ("lmdb", {}),
+                ("parquet", {}),
+            )
+        ),
     ],
 )
 

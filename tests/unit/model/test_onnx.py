@@ -84,7 +84,7 @@ def test_every_kind_of_net_at_small_depth(name: str, tmp_path: Path) -> None:
 
 
 # Minutes each: they are exported in full by `make soak`, and in part above.
-DEEP = ("r100", "r200", "ir_101", "vit_b", "vit_l")
+DEEP = ("r34", "r100", "r200", "ir_34", "ir_50", "ir_101", "vit_s", "vit_b", "vit_l")
 
 
 @pytest.mark.slow

@@ -198,10 +198,10 @@ def test_batches_of_an_update_are_counted() -> None:
     [
         {},
         {"dtype": "bfloat16", "momentum": 0.0},
-        {"sample_rate": 0.1},
+        pytest.param({"sample_rate": 0.1}, marks=pytest.mark.slow),
         {"placement": "host"},
         {"method": "f2c"},
-        {"sample_rate": 0.1, "sampler": "hard"},
+        pytest.param({"sample_rate": 0.1, "sampler": "hard"}, marks=pytest.mark.slow),
     ],
 )
 def test_the_smallest_number_that_fits(head: dict[str, object]) -> None:
