@@ -10,6 +10,7 @@ import typer
 from manyface.base.errors import ConfigError
 from manyface.cli.console import warn, write_text
 from manyface.cli.options import Overrides
+from manyface.cli.using import BatchSize, Device, open_model
 
 if TYPE_CHECKING:
     from manyface.evaluate.sets.base import JudgedSet, Judgement
@@ -50,10 +51,8 @@ def evaluate(
     by_quality: Annotated[
         bool, typer.Option("--by-quality", help="Pairs also by the length of their embeddings.")
     ] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 128,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, ...: default a GPU, if there is one.")
-    ] = None,
+    batch_size: BatchSize = 128,
+    device: Device = "auto",
     checkpoint: Annotated[
         str, typer.Option(help='Of a run: "last", "best", or the name of a folder in checkpoints.')
     ] = "last",
@@ -113,18 +112,17 @@ def _judge(
     how: dict[str, Any],
     output: Path | None,
     batch_size: int,
-    device: str | None,
+    device: str,
     checkpoint: str,
 ) -> None:
     """On sets that the command line names, on all ranks; the first writes and prints."""
     from manyface.cli.data.shared import Displays
     from manyface.evaluate.sets.base import evaluate_set
     from manyface.evaluate.sets.naming import parse_set
-    from manyface.model import load
     from manyface.parallel.start import joined
 
     names = [parse_set(text) for text in named]
-    model = load(path, device=device, checkpoint=checkpoint)
+    model = open_model(path, device=device, checkpoint=checkpoint)
     sets = _opened(names, model, how)  # a wrong one is said before the work
     found = []
     with joined(model.device) as ranks:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.curate.embedded import (
     EmbeddedSet,
     Float32Array,
@@ -43,8 +44,6 @@ _DEVIATIONS = 5.0
 _MARGIN = 0.05  # by how much an image must be nearer to another person
 _NUM_RANDOM = 100_000
 _FEWEST = 20
-
-Progress = Callable[[int, int], None]
 
 
 def _nothing_shown(part: str) -> Progress:

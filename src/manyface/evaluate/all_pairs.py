@@ -21,15 +21,8 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import DataError
-from manyface.evaluate.blocks import (
-    COLUMNS,
-    ROWS,
-    Progress,
-    TopScores,
-    Unit,
-    no_progress,
-    unit_rows,
-)
+from manyface.base.progress import Progress, no_progress
+from manyface.evaluate.blocks import COLUMNS, ROWS, TopScores, Unit, unit_rows
 from manyface.evaluate.metrics import FloatArray, IntArray
 from manyface.evaluate.result import Curve, ProtocolResult, Score
 from manyface.evaluate.tails import Tail, longest, tail_curve, tail_scores

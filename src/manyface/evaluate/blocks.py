@@ -9,8 +9,6 @@ that were scored. The scores themselves carry the rounding of a float32 product 
 which way it goes can depend on the block a pair lies in, as with any matrix product.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,15 +18,10 @@ from manyface.base.errors import DataError, NonFiniteError
 
 Float32Array = npt.NDArray[np.float32]
 Unit = npt.NDArray[np.floating]
-Progress = Callable[[int, int], None]
 
 _RUN = 64  # neighbouring scores of a row whose maximum is looked at
 _AT_ONCE = 1 << 20  # scores that may all be wanted
 ROWS, COLUMNS = 2048, 4096  # never more rows than columns: a block holds its part of a diagonal
-
-
-def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 def unit_rows(

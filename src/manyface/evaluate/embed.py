@@ -14,19 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from manyface.base.errors import NonFiniteError
+from manyface.base.progress import Progress, no_progress
 from manyface.data.source import ImageSource
 from manyface.data.transforms import normalise
 from manyface.parallel import ALONE, Ranks, Shard
 
 EVALUATED, LENGTH = "embeddings of an evaluation", "length of embeddings"
 
-Progress = Callable[[int, int], None]
 # uint8 [B, S, S, 3] RGB -> float32 [B, D] of unit length, on the CPU
 EmbedFunction = Callable[[Tensor], Tensor]
-
-
-def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 def make_embed_function(

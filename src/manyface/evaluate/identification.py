@@ -21,7 +21,8 @@ import numpy.typing as npt
 import torch
 
 from manyface.base.errors import DataError
-from manyface.evaluate.blocks import Progress, TopScores, no_progress, unit_rows
+from manyface.base.progress import Progress, no_progress
+from manyface.evaluate.blocks import TopScores, unit_rows
 from manyface.evaluate.bootstrap import share_intervals
 from manyface.evaluate.metrics import BoolArray, IntArray
 from manyface.evaluate.ranks import Embeddings, GalleryBlock, Labels, Searched, search

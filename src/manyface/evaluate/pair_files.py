@@ -5,13 +5,13 @@ by fold, same pairs before different ones as they come, and each fold is one of 
 """
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from manyface.base.errors import DataError, WriteError
+from manyface.base.progress import Progress, no_progress
 from manyface.data.bin_file import VerificationSet
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.lists import PairList, write_pairs
@@ -21,13 +21,8 @@ from manyface.data.records.files import write_whole
 from manyface.data.records.naming import number_at_end
 from manyface.evaluate.pairs import PairSet
 
-Progress = Callable[[int, int], None]
 LIST = "pairs.txt"
 _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"BM": ".bmp", b"RI": ".webp"}
-
-
-def no_progress(done: int, total: int) -> None:
-    """Shows nothing."""
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,8 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import DataError
-from manyface.evaluate.blocks import (
-    COLUMNS,
-    ROWS,
-    Progress,
-    RowTops,
-    Unit,
-    no_progress,
-    unit_rows,
-)
+from manyface.base.progress import Progress, no_progress
+from manyface.evaluate.blocks import COLUMNS, ROWS, RowTops, Unit, unit_rows
 from manyface.evaluate.metrics import BoolArray
 
 Embeddings = npt.NDArray[np.floating]

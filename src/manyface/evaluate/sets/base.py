@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
+from manyface.base.progress import Progress, no_progress
 from manyface.data.source import ImageSource, Int64Array
-from manyface.evaluate.blocks import Float32Array, Progress, no_progress
+from manyface.evaluate.blocks import Float32Array
 from manyface.evaluate.embed import EmbedFunction, embed_source
 from manyface.evaluate.result import Mistakes, ProtocolResult
 from manyface.parallel import ALONE, Ranks
@@ -24,6 +27,16 @@ class Part(NamedTuple):
 
     source: ImageSource
     indices: Int64Array
+
+    @classmethod
+    def whole(cls, source: ImageSource) -> "Part":
+        """All images of `source`."""
+        return cls(source, np.arange(len(source), dtype=np.int64))
+
+    @property
+    def labels(self) -> Int64Array:
+        """Of the images, int64 [n]."""
+        return self.source.labels(self.indices)
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ class JudgedEveryone(JudgedSet):
         device: str = "cpu",
     ) -> None:
         self.name = name
-        self._source, self._fars, self._groups, self._device = source, fars, groups, device
+        self._everyone = Part.whole(source)
+        self._fars, self._groups, self._device = fars, groups, device
 
     @property
     def parts(self) -> Sequence[Part]:
-        return [Part(self._source, np.arange(len(self._source), dtype=np.int64))]
+        return [self._everyone]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
-        labels = self._source.labels(np.arange(len(self._source), dtype=np.int64))
         result = all_pairs_result(
             features[0],
-            labels,
+            self._everyone.labels,
             groups=self._groups,
             fars=self._fars,
             name=self.name,

@@ -47,11 +47,11 @@ class JudgedGallery(JudgedSet):
 
     @property
     def parts(self) -> Sequence[Part]:
-        return [Part(source, _all(source)) for source in self._sources]
+        return [Part.whole(source) for source in self._sources]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
         probes, gallery = self._sources[:2]
-        blocks = [(features[1], gallery.labels(_all(gallery)))]
+        blocks = [(features[1], Part.whole(gallery).labels)]
         others = [(part, None) for part in features[2:]]
         result = identification_result(
             features[0],
@@ -75,8 +75,4 @@ class JudgedGallery(JudgedSet):
             ],
             np.int64,
         )
-        return of_people[probes.labels(_all(probes))]
-
-
-def _all(source: ImageSource) -> Int64Array:
-    return np.arange(len(source), dtype=np.int64)
+        return of_people[Part.whole(probes).labels]

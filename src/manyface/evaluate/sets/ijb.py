@@ -101,7 +101,7 @@ class JudgedIjb(JudgedSet):
 
     @property
     def parts(self) -> Sequence[Part]:
-        return [Part(self._source, np.arange(len(self._source), dtype=np.int64))]
+        return [Part.whole(self._source)]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
         pairs, lists = read_template_pairs(self._folder), read_galleries(self._folder)
