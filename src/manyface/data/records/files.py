@@ -64,16 +64,29 @@ class PlainFile:
         return b"".join(parts)
 
 
-def read_whole(path: Path, *, limit: int) -> bytes:
-    """The bytes of a plain file; OSError if it is none, or has more than `limit` of them."""
+def read_whole(path: str | Path, *, limit: int) -> bytes:
+    """The bytes of a plain file; OSError if it is none, or has more than `limit` of them.
+
+    Without a file object, and from text rather than a Path: half of the time of a small file.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe would wait
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no plain file")
         if status.st_size > limit:
             raise OSError(f"it has {status.st_size} bytes, more than any image ({limit})")
-        return file.read()
+        return _read_up_to(descriptor, status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _read_up_to(descriptor: int, count: int) -> bytes:
+    """The next `count` bytes, fewer where the file ends; one call may give less than is there."""
+    data = os.read(descriptor, count)
+    while len(data) < count and (part := os.read(descriptor, count - len(data))):
+        data += part
+    return data
 
 
 def only_file(folder: Path, suffix: str, *, preferred: str) -> Path | None:

@@ -70,7 +70,7 @@ class FolderRecords(GroupedRecords):
             warn(text)
 
     def read(self, index: int) -> bytes:
-        return read_whole(Path(self.describe(index)), limit=LARGEST_IMAGE)
+        return read_whole(self.describe(index), limit=LARGEST_IMAGE)
 
     def file_name(self, index: int) -> str:
         return self._file_names[index]
