@@ -56,8 +56,8 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         self._check(images)
-        if self.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=layout)
         features = self.trunk(images)
         with full_precision(features):
             return self.project(features.float())  # [B, D]

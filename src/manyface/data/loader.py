@@ -42,7 +42,8 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Batch:
     """Attributes:
-    images: float32 [B, 3, S, S] in [-1, 1]; or, of a loader `on_device`, uint8 [B, S, S, 3].
+    images: float32 [B, 3, S, S] in [-1, 1], channels-last; or, of a loader `on_device`, uint8
+        [B, S, S, 3].
     labels: int64 [B].
     first_position: of the first sample in the endless row of positions; step * B.
     num_images: of all ranks together.
@@ -165,7 +166,8 @@ def make_batch(
     pixels = source.load(indices, memory)
     if on_device:
         return Batch(pixels, labels, first, num_images, finish=finish)
-    images = finish(pixels, out=buffers.take((count, 3, side, side), torch.float32))
+    memory = buffers.take((count, side, side, 3), torch.float32)
+    images = finish(pixels, out=memory.permute(0, 3, 1, 2))  # the colours of a pixel together
     return Batch(images, labels, first, num_images)
 
 

@@ -36,7 +36,7 @@ def test_normalise_is_the_formula(images):
     result = normalise(images)
     assert result.shape == (40, 3, SIZE, SIZE)
     assert result.dtype == torch.float32
-    assert result.is_contiguous()
+    assert result.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(result, (images.permute(0, 3, 1, 2).float() - 127.5) / 127.5)
     assert normalise(torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None]).tolist() == [
         [[[-1.0]]],
@@ -68,7 +68,7 @@ def test_each_option_works_alone(images, options):
     result = run(images, **options)
     assert result.shape == (40, 3, SIZE, SIZE)
     assert result.dtype == torch.float32
-    assert result.is_contiguous()
+    assert result.is_contiguous(memory_format=torch.channels_last)
     assert result.abs().max() <= 1
     assert torch.equal(result, run(images, **options))
     assert not torch.equal(result, run(images, seed=1, **options))

@@ -21,19 +21,20 @@ Int64Array = npt.NDArray[np.int64]
 def place(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
     """Copy into `out` float32 [b, 3, S, S], shifted by whole pixels (border repeated), mirrored.
 
-    One copy does all: taking the colours apart costs the same whatever place or order of the
-    columns, whereas mirroring afterwards would cost as much again. `images`: uint8 [b, S, S, 3].
+    `images`: uint8 [b, S, S, 3]. Bytes are mirrored, which torch does many pixels at a time for
+    colours that lie together, and then become floats.
     """
     side = images.shape[1]
     reach, columns, rows, mirrored = whole_steps(side, draws, options)
-    pixels = images.numpy()
     if reach:
-        pixels = np.pad(pixels, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+        around = ((0, 0), (reach, reach), (reach, reach), (0, 0))
+        images = torch.from_numpy(np.pad(images.numpy(), around, mode="edge"))
     for source, target, top, left, mirror in zip(
-        pixels, out.numpy(), rows.tolist(), columns.tolist(), mirrored.tolist(), strict=True
-    ):
-        window = source[top : top + side, left : left + side]  # [S, S, 3]
-        np.copyto(target, (window[:, ::-1] if mirror else window).transpose(2, 0, 1))
+        images.permute(0, 3, 1, 2), out, rows.tolist(), columns.tolist(), mirrored.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        window = source[:, top : top + side, left : left + side]  # [3, S, S]
+        target.copy_(window.flip(-1) if mirror else window)
 
 
 def whole_steps(
