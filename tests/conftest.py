@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,6 +14,10 @@ ROOMS = (
 )
 for folder in ROOMS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
+
+# A shell's job in the background ignores Ctrl-C, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if not torch.cuda.is_available():  # read when triton is imported, by whoever does it first
     os.environ["TRITON_INTERPRET"] = "1"
