@@ -1,5 +1,7 @@
 """Whole batches decoded by threads; broken images replaced; small sets cached."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -123,7 +125,7 @@ def test_an_unreadable_file_counts_as_broken(write_faces, monkeypatch):
     source = source_of(write_faces({"Ann": 9}), warn=lambda _: None)
 
     def refuse(path, *, limit):
-        if path.name == "0001.jpg":
+        if Path(path).name == "0001.jpg":
             raise PermissionError(13, "Permission denied", str(path))
         return read_whole(path, limit=limit)
 
