@@ -26,6 +26,15 @@ def start(*options: str, folder: Path) -> "subprocess.Popen[str]":
     )
 
 
+def interrupted(process: "subprocess.Popen[str]") -> tuple[str, str]:
+    """What the process prints; it does not outlive the test."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.communicate(timeout=60)
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("module", ["typer", "pydantic", "numpy", "torch._C", "torch.nn", "rich"])
 def test_interrupted_while_importing(program: str, module: str, tmp_path: Path) -> None:
@@ -35,8 +44,7 @@ def test_interrupted_while_importing(program: str, module: str, tmp_path: Path) 
     for line in process.stderr:
         if line.endswith(f" {module}\n"):
             break
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = interrupted(process)
     assert process.returncode == 130, err[-2000:]
     assert "Traceback" not in out + err
     assert [line for line in err.splitlines() if "error: " in line] == ["error: interrupted"]
@@ -46,8 +54,7 @@ def test_interrupted_while_importing(program: str, module: str, tmp_path: Path) 
 def test_interrupted_after(seconds: float, tmp_path: Path) -> None:
     process = start(*PROGRAMS["module"], folder=tmp_path)
     time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = interrupted(process)
     assert (process.returncode, out) == (130, ""), err
     assert "Traceback" not in err
 
