@@ -42,9 +42,10 @@ class PlainFile:
 
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes at `offset`; OSError if the file ends before."""
-        data = os.pread(self._descriptor, count, offset)
+        data = _read_at(self._descriptor, offset, count)
         if len(data) < count:
-            data += self._rest(offset + len(data), count - len(data))
+            missing = count - len(data)
+            raise OSError(f"{self.path.name} ends {missing} bytes before the record does")
         return data
 
     def map(self) -> npt.NDArray[np.uint8]:
@@ -52,16 +53,6 @@ class PlainFile:
         if not self.size:
             return np.zeros(0, np.uint8)
         return np.memmap(self.path, np.uint8, mode="r")
-
-    def _rest(self, offset: int, count: int) -> bytes:
-        # One call reads 2 GiB at most.
-        parts = []
-        while count and (part := os.pread(self._descriptor, count, offset)):
-            parts.append(part)
-            offset, count = offset + len(part), count - len(part)
-        if count:
-            raise OSError(f"{self.path.name} ends {count} bytes before the record does")
-        return b"".join(parts)
 
 
 def read_whole(path: str | Path, *, limit: int) -> bytes:
@@ -76,15 +67,17 @@ def read_whole(path: str | Path, *, limit: int) -> bytes:
             raise OSError("it is no plain file")
         if status.st_size > limit:
             raise OSError(f"it has {status.st_size} bytes, more than any image ({limit})")
-        return _read_up_to(descriptor, status.st_size)
+        return _read_at(descriptor, 0, status.st_size)
     finally:
         os.close(descriptor)
 
 
-def _read_up_to(descriptor: int, count: int) -> bytes:
-    """The next `count` bytes, fewer where the file ends; one call may give less than is there."""
-    data = os.read(descriptor, count)
-    while len(data) < count and (part := os.read(descriptor, count - len(data))):
+def _read_at(descriptor: int, offset: int, count: int) -> bytes:
+    """`count` bytes at `offset`, fewer where the file ends; one call reads 2 GiB at most."""
+    data = os.pread(descriptor, count, offset)
+    while len(data) < count and (
+        part := os.pread(descriptor, count - len(data), offset + len(data))
+    ):
         data += part
     return data
 
