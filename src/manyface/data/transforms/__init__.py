@@ -64,7 +64,8 @@ def augment(
 
 def normalise(images: Tensor) -> Tensor:
     """(x - 127.5) / 127.5: uint8 [B, S, S, 3] -> float32 [B, 3, S, S], channels-last."""
-    return images.float().sub_(127.5).div_(127.5).permute(0, 3, 1, 2)
+    pixels = images.to(torch.float32, copy=True)  # floats too are left as they were
+    return pixels.sub_(127.5).div_(127.5).permute(0, 3, 1, 2)
 
 
 def _augment_slice(images: Tensor, out: Tensor, draws: Draws, options: Augmentation) -> None:
