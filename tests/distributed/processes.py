@@ -98,6 +98,8 @@ def _rank(
 ) -> None:
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank))
+    # No rank is done, and closes its sockets, while another still connects.
+    os.environ["TORCH_DIST_INIT_BARRIER"] = "1"
     dist.init_process_group(
         "gloo",
         store=dist.FileStore(store, size),
