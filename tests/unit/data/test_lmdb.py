@@ -125,7 +125,7 @@ def test_bare_pixels_negative_labels_and_rubbish_are_left_out(tmp_path):
     assert len(records) == 1
     assert records.index.num_faults == 5
     told = " ".join(records.index.faults)
-    for what in ("-1 is no label", "bare pixels", "more bytes than it has", "its key no folder"):
+    for what in ("its label, got -1", "bare pixels", "more bytes than it has", "its key no folder"):
         assert what in told
 
 

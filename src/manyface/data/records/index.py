@@ -34,7 +34,7 @@ import numpy.typing as npt
 import xxhash
 
 from manyface.base.errors import DataError
-from manyface.data.records.files import new_file
+from manyface.base.files import new_file
 from manyface.data.records.index_file import (
     Arrays,
     check_arrays,
@@ -220,7 +220,8 @@ def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> 
             draft.add(found.places, found.sizes, found.people, found.names)
         changed = store.fingerprint() != fingerprint
     except OSError as error:
-        raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
+        where = error.filename or store.path
+        raise DataError(f"cannot read {where}: {error.strerror or error}") from None
     if changed:
         raise DataError(f"{store.path} changed while it was read; begin again when it is complete")
     if not draft.count:

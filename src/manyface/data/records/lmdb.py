@@ -43,7 +43,13 @@ from manyface.data.records.store import (
     fingerprint_of,
 )
 from manyface.data.records.table import StringTable
-from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
+from manyface.data.records.writer import (
+    DraftFile,
+    Position,
+    RecordWriter,
+    cut_off,
+    new_folder,
+)
 from manyface.data.unpickle import PickledArray, unpickle
 
 _CHUNK = 1 << 14
@@ -309,7 +315,7 @@ class LmdbWriter(RecordWriter):
         self._names.cut(position["names"])
         with self._database.begin(write=True) as transaction:
             if transaction.stat()["entries"] < self._count:
-                raise OSError(f"{self._folder} holds less than what was written")
+                raise cut_off(self._folder)
             with transaction.cursor() as cursor:
                 there = cursor.set_range(b"%010d" % self._count)
                 while there:
