@@ -21,7 +21,7 @@ LOCK_NAME = "run.lock"
 def run_lock(directory: Path) -> Iterator[None]:
     """Hold the lock of a run directory; CheckpointError says who holds it already.
 
-    Folders that are made for it go again if nothing is put there: a run that is refused leaves none.
+    Folders that are made for it go again if nothing is put there: a refused run leaves none.
     """
     path = directory / LOCK_NAME
     made = [each for each in (directory, *directory.parents) if not each.exists()]

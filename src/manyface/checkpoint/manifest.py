@@ -143,6 +143,8 @@ def _parse(body: dict[str, Any]) -> Manifest:
         _file_name(name): FileFacts(_count(facts["bytes"]), block_bytes, tuple(facts["xxh3"]))
         for name, facts in body["files"].items()
     }
+    if not files:
+        raise ValueError("it names no file")
     for name, facts in files.items():
         if block_bytes == 0 or len(facts.hashes) != -(-facts.num_bytes // block_bytes):
             raise ValueError(f"{name} has {len(facts.hashes)} hashes for {facts.num_bytes} bytes")

@@ -226,3 +226,24 @@ def test_damaged_records_are_left_out(tmp_path: Path, write_faces: Callable[...,
     done = align_set(open_records(folder), tmp_path / "out", find, PNG)
     assert done.written == 1
     assert [name for name, _ in done.left_out] == ["Ann/0002.jpg", "Ann/0003.jpg"]
+
+
+def test_no_crop_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Photos of several shards may share a name; others differ in what is cut off."""
+    names = ["1.jpg", "1.png", "1.jpg.png"]
+    people = {"Ann": {name: photo(seed) for seed, name in enumerate(names)}}
+    records = InMemory(people)
+    records._all += [("1.jpg", photo(7))]
+    records.first_images[-1] += 1
+    done = align_set(records, tmp_path / "out", find, PNG)
+    assert (done.written, done.present, done.left_out) == (4, 0, [])
+    assert len(list((tmp_path / "out" / "Ann").iterdir())) == 4
+    assert align_set(records, tmp_path / "out", find, PNG).present == 4
+
+
+def test_names_as_long_as_they_may_be_and_longer(tmp_path: Path) -> None:
+    people = {"Ann": {"x" * 251 + ".jpg": photo(0)}, "y" * 256: {"1.jpg": photo(1)},
+              "Bob": {"z" * 300 + ".jpg": photo(2)}}  # fmt: skip
+    done = align_set(InMemory(people), tmp_path / "out", find, PNG)
+    assert done.written == 1
+    assert [reason for _, reason in done.left_out] == ["its name cannot be that of a file here"] * 2

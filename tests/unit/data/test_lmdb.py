@@ -1,5 +1,6 @@
 """LMDB as FFC, Caffe, ImageFolder and CRNN write it, by ours and by the library; damaged files."""
 
+import os
 import pickle
 import random
 import struct
@@ -255,7 +256,7 @@ def test_damaged_files(tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_damaged_files_for_long(tmp_path):
-    fuzz(tmp_path, 50_000)
+    fuzz(tmp_path, round(50_000 * float(os.environ.get("FUZZ_SHARE", "1"))))
 
 
 @settings(max_examples=300, deadline=2000)

@@ -223,7 +223,7 @@ class ParquetStore(RecordStore):
         leaf = f"{columns.image}.bytes" if columns.in_struct else columns.image
         try:
             about = reader.metadata.row_group(group)
-            count = about.num_rows
+            count = min(about.num_rows, 1 << _ROW_BITS)
             if about.total_byte_size > _CACHE_BYTES:
                 count = max(1, count * _SLICE_BYTES // about.total_byte_size)
             first = 0
@@ -274,12 +274,14 @@ class _Opened:
 
     def keep(self, group: int, rows: _Rows) -> None:
         """Keep a row group, or other rows of it; the ones longest unused make room."""
+        if rows.images.nbytes > _CACHE_BYTES:  # many times one image, each time in full
+            return
         with self._lock:
             if (other := self._groups.pop(group, None)) is not None:
                 self._bytes -= other.images.nbytes
             self._groups[group] = rows
             self._bytes += rows.images.nbytes
-            while self._bytes > _CACHE_BYTES and len(self._groups) > 1:
+            while self._bytes > _CACHE_BYTES:
                 self._bytes -= self._groups.popitem(last=False)[1].images.nbytes
 
     def take_reader(self, number: int) -> Any | None:

@@ -8,9 +8,10 @@ Neighbours in a tar whose paths are equal up to the first dot of the last part a
     Ann/17.jpg                               without these: the folder
 
 A set is a folder of `.tar` files, one file, or a name for several (`faces-{000000..000012}.tar`,
-`{left,right}.tar`, `faces-*.tar`). For the index each shard is read once from front to back; of remote ones that is all
-of their bytes, and an image is then one range request. A place is the number of the shard and the
-offset in it, so the names of shards must not change their order. Nothing is extracted.
+`{left,right}.tar`, `faces-*.tar`). For the index each shard is read once from front to back; of
+remote ones that is all of their bytes, and an image is then one range request. A place is the
+number of the shard and the offset in it, so the names of shards must not change their order.
+Nothing is extracted.
 """
 
 import json
@@ -262,9 +263,7 @@ def _text(raw: bytes, where: str) -> str:
     try:
         return raw.decode().strip()
     except UnicodeDecodeError:
-        raise ValueError(
-            f"expected a label as UTF-8 text in {where}, got {_shown(raw)}"
-        ) from None
+        raise ValueError(f"expected a label as UTF-8 text in {where}, got {_shown(raw)}") from None
 
 
 def _shown(raw: bytes) -> str:
