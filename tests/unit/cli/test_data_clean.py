@@ -70,7 +70,7 @@ def test_odd_names_are_written_so_that_they_can_be_read(faces, tmp_path, capsys)
     names = {"p3": "p\t3", "p30": "p\n30\u2028", "p8": "p\\8"}
     for old, new in names.items():
         (faces / old).rename(faces / new)
-    os.rename(faces / "p7" / "0.png", os.fsencode(faces / "p7") + b"/caf\xe9.png")
+    (faces / "p7" / "0.png").rename(faces / "p7" / os.fsdecode(b"caf\xe9.png"))
     joins, report, keep = (tmp_path / name for name in ("joins", "report", "keep"))
     words = ["data", "clean", str(faces), "--model", "run", "--joins", str(joins)]
     assert main([*words, "--report", str(report), "--keep", str(keep)]) == 3
@@ -78,16 +78,8 @@ def test_odd_names_are_written_so_that_they_can_be_read(faces, tmp_path, capsys)
     assert [len(row) for row in rows] == [6, 6]
     assert rows[1][1].endswith(b"p7/caf\xe9.png")
     assert b"p\\\\8" in rows[1]
-    merged = [
-        "data",
-        "merge",
-        str(faces),
-        "--joins",
-        str(joins),
-        "--out",
-        str(tmp_path / "all.rec"),
-    ]
-    assert main(merged) == 0
+    out = ["--out", str(tmp_path / "all.rec")]
+    assert main(["data", "merge", str(faces), "--joins", str(joins), *out]) == 0
     assert "39 people (1 joined)" in capsys.readouterr().out
 
 

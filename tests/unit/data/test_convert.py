@@ -592,8 +592,8 @@ def test_a_refused_conversion_leaves_nothing(faces, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="are free"):
         run(faces, tmp_path / "set.tar", "tar")
     assert files_of(tmp_path) == before
+    monkeypatch.undo()
     with pytest.raises(DataError, match="cannot be the name of a file"):
-        monkeypatch.undo()
         run(faces, tmp_path / "#set.txt", "list")  # each of its lines would be a comment
     assert files_of(tmp_path) == before
 

@@ -183,6 +183,13 @@ def test_row_groups_make_room_for_others(tmp_path, monkeypatch):
     assert records.store._opened._bytes <= 100
 
 
+def counted(thing, name, monkeypatch):
+    """The calls of a method, from now on."""
+    calls, method = [], getattr(thing, name)
+    monkeypatch.setattr(thing, name, lambda *words: calls.append(words) or method(*words))
+    return calls
+
+
 def test_large_row_groups_are_read_slice_by_slice_and_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr("manyface.data.records.parquet._CACHE_BYTES", 5_000)
     monkeypatch.setattr("manyface.data.records.parquet._SLICE_BYTES", 1_200)
@@ -193,11 +200,7 @@ def test_large_row_groups_are_read_slice_by_slice_and_told_of(tmp_path, monkeypa
         records = open_records(path, warn=said.append)
         assert "row groups of up to 0 MiB" in said[0]
         assert f"manyface data convert {path} NEW.parquet" in said[0]
-        reads = []
-        read = records.store._read_rows
-        monkeypatch.setattr(
-            records.store, "_read_rows", lambda *a, r=read: reads.append(a) or r(*a)
-        )
+        reads = counted(records.store, "_read_rows", monkeypatch)
         assert stores.read_all(records) == pictures
         assert 10 < len(reads) < 30, "slices of about ten images"
         for record in random.Random(0).sample(range(200), 50):
