@@ -71,16 +71,26 @@ def held(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        descriptor = open_lock(lock)
     except OSError as error:
         raise WriteError(path, error) from error
-    with file:
-        if not _is_first(file.fileno(), lock):
+    try:
+        if not _is_first(descriptor, lock):
             raise DataError(f"another process is writing {path}; wait for it")
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a file to be locked, made if it is missing.
+
+    OSError if it is a link: who packed a set could have it lead anywhere.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
 def _is_first(descriptor: int, lock: Path) -> bool:

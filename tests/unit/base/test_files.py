@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from manyface.base.errors import WriteError
-from manyface.base.files import new_file, write_whole, written
+from manyface.base.files import held, new_file, write_whole, written
 
 
 def test_a_file_has_its_name_when_it_is_complete(tmp_path):
@@ -82,3 +82,10 @@ def test_folders_are_made_or_the_error_says_what_cannot_be_written(tmp_path):
 def test_a_small_file_may_have_the_longest_name(tmp_path):
     write_whole(tmp_path / ("x" * 255), b"1")
     assert [path.name for path in tmp_path.iterdir()] == ["x" * 255]
+
+
+def test_a_lock_that_is_a_link_makes_nothing_elsewhere(tmp_path):
+    (tmp_path / ".a.lock").symlink_to("elsewhere")
+    with pytest.raises(WriteError), held(tmp_path / "a"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
