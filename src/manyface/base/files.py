@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 from manyface.base.errors import DataError, WriteError
 
+_LONGEST_NAME = 255  # bytes
+
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
@@ -53,8 +55,10 @@ def written(path: Path) -> Iterator[BinaryIO]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """A small file, one of thousands: under its name when it is complete, not forced to disk."""
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]  # a name may have no room
-    draft = path.with_name(f".{digest}.part")
+    name = f".{path.name}.part"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.part"
+    draft = path.with_name(name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # a link may lead elsewhere
     with os.fdopen(os.open(draft, flags, 0o666), "wb") as file:
         file.write(data)

@@ -84,7 +84,7 @@ def align_set(
         progress: called with photos done and their number.
 
     Raises:
-        ConfigError: the folder holds crops that were made in another way.
+        ConfigError: the folder holds crops that were made in another way, or something else.
         WriteError: a crop cannot be written.
     """
     root = Path(folder).expanduser()
@@ -228,6 +228,11 @@ def _encode(face: UInt8Array, form: Form) -> bytes:
 def _check_how(path: Path, how: How) -> None:
     wanted = asdict(how)
     if not path.exists():
+        others = (each.name for each in path.parent.iterdir() if not is_hidden(each.name))
+        if (other := next(others, None)) is not None:
+            raise ConfigError(
+                f"{path.parent} holds {other!r}, and no aligned faces; give a folder that is new"
+            )
         write_whole(path, json.dumps(wanted).encode())
         return
     try:

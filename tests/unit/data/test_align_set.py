@@ -1,8 +1,10 @@
 """Photos to aligned faces: each once, complete, in its folder and nowhere else."""
 
 import io
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,7 @@ def test_links_that_lead_elsewhere(photos: Records, tmp_path: Path) -> None:
     outside.mkdir()
     (out / "Ann").symlink_to(outside)
     (out / "team a").mkdir()
+    (out / ".align.json").write_text(json.dumps(asdict(PNG)))
     done = align_set(photos, out, find, PNG)
     assert (done.written, [reason for _, reason in done.left_out]) == (
         2, [f"a link leads out of {out}"] * 2,
@@ -167,6 +170,16 @@ def test_links_that_lead_elsewhere(photos: Records, tmp_path: Path) -> None:
     with pytest.raises(WriteError, match=r"left_out\.tsv"):
         align_set(photos, out, find, PNG)
     assert files(outside) == []
+
+
+def test_a_folder_of_other_things_is_left_alone(photos: Records, tmp_path: Path) -> None:
+    (tmp_path / "Ann").mkdir()
+    with pytest.raises(ConfigError, match="holds 'Ann', and no aligned faces"):
+        align_set(photos, tmp_path, find, PNG)
+    assert [path.name for path in tmp_path.iterdir()] == ["Ann"]
+    (tmp_path / "Ann").rmdir()
+    (tmp_path / "..align.json.part").touch()  # of a process that was killed at once
+    assert align_set(photos, tmp_path, find, PNG).written == 4
 
 
 def test_a_folder_that_cannot_be_written(photos: Records, tmp_path: Path) -> None:
