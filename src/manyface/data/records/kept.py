@@ -112,6 +112,8 @@ def select_kept(records: Records, keep: str | Path) -> Records:
     """
     keep = Path(keep).expanduser()
     dropped = find_dropped(records, read_keep_list(keep), keep)
+    if len(dropped) == len(records):
+        raise DataError(f"{keep} leaves none of the {len(records)} records of {records.path}")
     view = KeptRecords(records, dropped=dropped)
     return view if (np.diff(view.first_images) > 0).all() else select_records(view)
 
