@@ -303,3 +303,20 @@ def test_names_come_only_from_a_list_that_fits(tmp_path, label, people, monkeypa
     names = ["x.jpg", "y.jpg"] if label == 3 else ["00", "01"]
     assert [records.file_name(i) for i in range(2)] == names
     assert len(told) == (label == 2)
+
+
+def test_what_the_library_cannot_write_is_an_error_of_the_system(tmp_path, monkeypatch):
+    """So it says of a full disk: lmdb.Error: mdb_txn_commit: Input/output error."""
+    writer = make(tmp_path / "a")
+    stores.write(writer, stores.faces())
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "_database", FullDisk())
+        with pytest.raises(OSError, match="Input/output error; the disk may be full") as caught:
+            writer.commit()
+    writer.close()
+    assert caught.value.filename == str(tmp_path / "a.part")
+
+
+class FullDisk:
+    def begin(self, *, write):
+        raise lmdb.Error("mdb_txn_commit: Input/output error")
