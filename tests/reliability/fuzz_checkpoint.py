@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import xxhash
 from wounds import mutated
 
 from manyface.checkpoint import load, save
@@ -98,4 +97,4 @@ def read_case(path: Path) -> None:
     for members in found.tensors.values():
         for tensor in members.values():
             tensor.double().sum()
-    xxhash.xxh3_64(json.dumps(found.state))
+    json.dumps(found.state)

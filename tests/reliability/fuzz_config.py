@@ -32,7 +32,15 @@ def make_case(folder: Path, number: int) -> Path:
         text = mutated(text.encode(), rng).decode(errors=rng.choice(("replace", "surrogateescape")))
     path = folder / "recipe.toml"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    keys = [*all_keys(), "x", "data.sets", "head.", ".", "data.sets.0.path", ""]
+    keys = [
+        *(name for name, _, _ in all_keys(Config)),
+        "x",
+        "data.sets",
+        "head.",
+        ".",
+        "data.sets.0.path",
+        "",
+    ]
     lines = [f"{rng.choice(keys)}={rng.choice(VALUES)}" for _ in range(rng.randint(0, 3))]
     if rng.random() < 0.1:
         lines.append(rng.choice(VALUES))

@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{file} is missing") from error
     try:
-        body = json.loads(content)
+        body = json.loads(content.decode())  # of bytes it would guess, and import, an encoding
         version = (body["format"], body["version"])
         if version in ((FORMAT, 1), (FORMAT, FORMAT_VERSION)):
             if _spell({key: value for key, value in body.items() if key != "xxh3"}) != content:

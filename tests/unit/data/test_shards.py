@@ -193,8 +193,9 @@ def test_damaged_shards_do_not_stop_the_others(tmp_path):
 
 @pytest.mark.parametrize("members, said", [
     ([("b.cls", b"\xff\xfe")], r"expected a label as UTF-8 text in .cls, got b'\xff\xfe'"),
-    ([("b.json", b"{label: 3")], "expected JSON in .json, got b'{label: 3'"),
-    ([("b.json", b"[" * 9000)], "expected JSON in .json, got b'[[["),
+    ([("b.json", b"{label: 3")], "expected JSON in UTF-8 in .json, got b'{label: 3'"),
+    ([("b.json", '{"label": 3}'.encode("utf-16"))], "expected JSON in UTF-8 in .json, got b'"),
+    ([("b.json", b"[" * 9000)], "expected JSON in UTF-8 in .json, got b'[[["),
     ([("b.json", b'{"label": [1]}')], "expected a label, a number or a name, got a list"),
     ([("b.json", b'{"label": 1.5}')], "expected a label, a number or a name, got 1.5"),
     ([("b.cls", b"x" * 900)], "expected a number from 0 on as its label, got 'xxx"),

@@ -242,10 +242,10 @@ def _small_contents(file: Readable, sample: Sample) -> dict[str, bytes]:
 
 def _json_object(text: bytes | None) -> dict[str, object]:
     """What is in a .json; ValueError if that is none."""
-    try:
-        found = json.loads(text) if text else {}
+    try:  # decoded here: of bytes the library guesses the encoding, and imports what reads it
+        found = json.loads(text.decode("utf-8-sig")) if text else {}
     except (ValueError, RecursionError):
-        raise ValueError(f"expected JSON in .json, got {_shown(text or b'')}") from None
+        raise ValueError(f"expected JSON in UTF-8 in .json, got {_shown(text or b'')}") from None
     return found if isinstance(found, dict) else {}
 
 
