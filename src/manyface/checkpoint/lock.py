@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manyface.base.errors import CheckpointError, WriteError
+from manyface.base.files import open_lock
 
 LOCK_NAME = "run.lock"
 
@@ -27,7 +28,7 @@ def run_lock(directory: Path) -> Iterator[None]:
     made = [each for each in (directory, *directory.parents) if not each.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = os.fdopen(open_lock(path), "r+", encoding="utf-8")
     except OSError as error:
         raise WriteError(path, error) from error
     with file:
