@@ -14,7 +14,8 @@ help:
 	@echo "make demo       train on synthetic faces, compare the methods; runs/demo/report.html"
 	@echo "make test       the tests that take seconds each"
 	@echo "make test-slow  the tests that train"
-	@echo "make soak       hours of kills, stops and faults; SOAK_MINUTES=60 of the mixed one"
+	@echo "make soak       hours of kills, stops, faults and fuzzing; SOAK_MINUTES=60 of the mixed"
+	@echo "                one, FUZZ_SHARE=1 of all cases"
 	@echo "make check      lint, formatting and types"
 	@echo "make format     mend lint and formatting"
 	@echo "make bench      the benchmarks; writes benchmarks/results"
@@ -30,7 +31,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "slow and not soak"
 
 soak: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m soak tests/reliability tests/unit/model
+	$(BIN)/python -m pytest -m soak -rP
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check

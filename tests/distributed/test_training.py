@@ -270,9 +270,11 @@ def test_steps_of_f2c_are_those_of_one_process(num_ranks: int) -> None:
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def run(folder: Path, overrides: list[str], stop_after: int = 0, **options: Any) -> str:
+def run(
+    folder: Path, overrides: list[str], stop_after: int = 0, recipe: str = "", **options: Any
+) -> str:
     """Train on this rank; how it ended. `stop_after`: the last rank is told to stop then."""
-    config = parse_config("", [f"run.directory={folder}", *SETTINGS, *overrides])
+    config = parse_config(recipe, [f"run.directory={folder}", *SETTINGS, *overrides])
     ranks = Ranks()
     stop = _StopsAfter(stop_after if ranks.rank == ranks.size - 1 else 0)
     try:

@@ -1,25 +1,11 @@
-"""RecordIO files with damage in them, read under an audit hook: a program of its own, because a
-hook cannot be taken away again.
+"""RecordIO files with damage in them (fuzzing.py)."""
 
-    python fuzz_recordio.py FOLDER FIRST COUNT
-
-Case k is a pure function of k. Prints one JSON object: cases that ended in something else than a
-set or a DataError, that took more than 2 seconds, or that did what a reader has no business to do.
-"""
-
-import json
-import os
 import random
-import shutil
 import struct
-import sys
-import time
-import traceback
 from pathlib import Path
 
-from own_memory import peak_bytes
+from wounds import WORDS, mutated
 
-from manyface.base.errors import DataError
 from manyface.data.records.index import build_index
 from manyface.data.records.indexed import IndexedRecords
 from manyface.data.records.recordio import RecordIOStore
@@ -27,24 +13,8 @@ from manyface.data.records.recordio_frames import HEADER, frame
 from manyface.data.records.recordio_writer import RecordIOWriter
 
 MAGIC = struct.pack("<I", 0xCED7230A)
-SECONDS = 2.0
-FORBIDDEN = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "subprocess.Popen",
-             "exec", "compile", "import", "pickle.find_class", "socket.connect", "os.remove",
-             "os.rename", "os.mkdir", "shutil.rmtree", "ctypes.dlopen")  # fmt: skip
-WORDS = (0, 1, 2, 3, 23, 24, 25, 28, 0xCED7230A, 1 << 29, 2 << 29, 3 << 29, (1 << 29) - 1,
-         0xFFFFFFFF, 0x7FFFFFFF, 0x80000000, 0x7F800000, 0x7FC00000, 0x7F800001)  # fmt: skip
 NUMBERS = (b"0", b"4", b"8", b"-4", b"7", b"1e5", b"18446744073709551615", b"9223372036854775807",
            b"99999999999999999999999", b"nan", b"\xff\xfe", b"", b"9" * 5000)  # fmt: skip
-
-armed = False
-events: list[str] = []
-
-
-def hook(event: str, arguments: tuple[object, ...]) -> None:
-    if armed and event.startswith(FORBIDDEN):
-        events.append(f"{event} {arguments!r:.200}")
-    elif armed and event == "open" and set(str(arguments[1] or "r")) & set("wax+"):
-        events.append(f"open {arguments!r:.200}")
 
 
 def seeds(folder: Path, rng: random.Random) -> Path:
@@ -70,35 +40,13 @@ def seeds(folder: Path, rng: random.Random) -> Path:
     return path
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """`data` with one to four wounds."""
-    damaged = bytearray(data)
-    for _ in range(rng.randint(1, 4)):
-        size = len(damaged)
-        if not size:
-            return bytes(damaged)
-        place, length = rng.randrange(size), rng.choice((1, 2, 4, 8, rng.randint(1, 200)))
-        kind = rng.randrange(8)
-        if kind == 0:
-            damaged[place] ^= 1 << rng.randrange(8)
-        elif kind == 1:
-            damaged[place] = rng.randrange(256)
-        elif kind == 2:
-            del damaged[place:]
-        elif kind == 3:
-            del damaged[place : place + length]
-        elif kind == 4:
-            damaged[place:place] = rng.randbytes(length)
-        elif kind == 5:
-            damaged[place:place] = damaged[place : place + length] * rng.randint(1, 20)
-        elif kind == 6:
-            place -= place % 4
-            damaged[place : place + 4] = struct.pack("<I", rng.choice(WORDS))
-        else:  # a word behind a magic number: lengths, flags
-            found = damaged.find(MAGIC, place)
-            if found >= 0:
-                at = found + 4 * rng.randint(1, 9)
-                damaged[at : at + 4] = struct.pack("<I", rng.choice(WORDS))
+def mutated_records(data: bytes, rng: random.Random) -> bytes:
+    """Of half of them a word behind a magic number: lengths, flags."""
+    damaged = bytearray(mutated(data, rng))
+    found = damaged.find(MAGIC, rng.randrange(len(damaged) or 1))
+    if found >= 0 and rng.random() < 0.5:
+        at = found + 4 * rng.randint(1, 9)
+        damaged[at : at + 4] = struct.pack("<I", rng.choice(WORDS))
     return bytes(damaged)
 
 
@@ -132,7 +80,7 @@ def make_case(folder: Path, number: int) -> Path:
     for suffix in (".rec", ".idx", ".lst"):
         file = path.with_suffix(suffix)
         if file.exists() and target in (suffix, "all"):
-            change = mutated if suffix == ".rec" else mutated_text
+            change = mutated_records if suffix == ".rec" else mutated_text
             file.write_bytes(change(file.read_bytes(), rng))
     return path
 
@@ -154,43 +102,3 @@ def read_case(path: Path) -> None:
         assert len(image) == records.index.sizes[records.index.in_storage(i)]
     assert len(set(records.identity_names)) == len(records.identity_names)
     store.unlisted(lambda done, total: None)
-
-
-def run_case(folder: Path, number: int) -> dict[str, object] | None:
-    """None, or what was wrong with the case."""
-    global armed
-    folder.mkdir()
-    path = make_case(folder, number)
-    events.clear()
-    wrong = None
-    start = time.perf_counter()
-    armed = True
-    try:
-        read_case(path)
-    except DataError:
-        pass
-    except BaseException:
-        armed = False
-        wrong = traceback.format_exc()
-    armed = False
-    seconds = time.perf_counter() - start
-    shutil.rmtree(folder)
-    if wrong or events or seconds > SECONDS:
-        return {"case": number, "error": wrong, "events": list(events), "seconds": seconds}
-    return None
-
-
-def main() -> None:
-    folder, first, count = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    os.fsync = lambda descriptor: None  # a disk that is waited for is all that the cases cost
-    run_case(folder / "warm", 0)  # what is imported late is imported now
-    sys.addaudithook(hook)
-    found = [run_case(folder / "case", number) for number in range(first, first + count)]
-    failures = [each for each in found if each is not None]
-    memory = peak_bytes()
-    facts = {"cases": count, "num_failures": len(failures), "failures": failures[:5]}
-    print(json.dumps({**facts, "max_rss": memory}))
-
-
-if __name__ == "__main__":
-    main()

@@ -431,3 +431,11 @@ def test_virtual_refuses_what_only_f2c_reads():
     assert not parse_config(recipe, ["head.method=virtual"]).pool.prefill
     with pytest.raises(ConfigError, match=r"pool.prefill is of head.method 'f2c'"):
         parse_config("", ["head.method=virtual", "pool.prefill=true"])
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 3000, "{a = " * 3000])
+def test_numbers_and_brackets_without_end_are_mistakes_like_others(value: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        parse_config(f"[run]\nseed = {value}")
+    with pytest.raises(ConfigError, match="run.seed"):
+        parse_config("", [f"run.seed={value}"])

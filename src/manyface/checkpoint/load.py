@@ -95,7 +95,7 @@ def _open(path: Path, manifest: Manifest, groups: Iterable[str] | None) -> Check
     wanted = files if groups is None else {name: files[name] for name in groups if name in files}
     try:
         tensors = {group: load_file(path / name) for group, name in wanted.items()}
-        state = json.loads((path / STATE_NAME).read_bytes())
+        state = json.loads((path / STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from error
     return Checkpoint(

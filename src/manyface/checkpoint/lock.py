@@ -9,34 +9,57 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manyface.base.errors import CheckpointError, WriteError
+from manyface.base.files import open_lock
 
 LOCK_NAME = "run.lock"
 
 
 @contextmanager
 def run_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; CheckpointError says who holds it already."""
+    """Hold the lock of a run directory; CheckpointError says who holds it already.
+
+    Folders that are made for it go again if nothing is put there: a refused run leaves none.
+    """
     path = directory / LOCK_NAME
+    made = [each for each in (directory, *directory.parents) if not each.exists()]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        file = os.fdopen(open_lock(path), "r+", encoding="utf-8")
     except OSError as error:
         raise WriteError(path, error) from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _is_first(path, file.fileno()):
             file.seek(0)
             raise CheckpointError(
                 f"{directory} is in use by another process ({file.read().strip() or 'unknown'}); "
                 "wait for it, stop it, or give this run another name"
-            ) from error
-        _sign(path, file.fileno())
-        yield
+            )
+        try:
+            _sign(path, file.fileno())
+            yield
+        finally:
+            _take_back(path, made)
+
+
+def _is_first(path: Path, descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    # Else it was taken back by its holder, with the folder, between opening and holding it.
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
+
+
+def _take_back(path: Path, made: list[Path]) -> None:
+    with suppress(OSError):
+        if made and [each.name for each in path.parent.iterdir()] == [LOCK_NAME]:
+            path.unlink()
+            for folder in made:
+                folder.rmdir()
 
 
 def _sign(path: Path, descriptor: int) -> None:

@@ -101,7 +101,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise DamagedCheckpointError(f"{file} is missing") from error
     try:
-        body = json.loads(content)
+        body = json.loads(content.decode())  # of bytes it would guess, and import, an encoding
         version = (body["format"], body["version"])
         if version in ((FORMAT, 1), (FORMAT, FORMAT_VERSION)):
             if _spell({key: value for key, value in body.items() if key != "xxh3"}) != content:
@@ -143,6 +143,8 @@ def _parse(body: dict[str, Any]) -> Manifest:
         _file_name(name): FileFacts(_count(facts["bytes"]), block_bytes, tuple(facts["xxh3"]))
         for name, facts in body["files"].items()
     }
+    if not files:
+        raise ValueError("it names no file")
     for name, facts in files.items():
         if block_bytes == 0 or len(facts.hashes) != -(-facts.num_bytes // block_bytes):
             raise ValueError(f"{name} has {len(facts.hashes)} hashes for {facts.num_bytes} bytes")

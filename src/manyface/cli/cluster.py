@@ -50,6 +50,7 @@ def cluster(
       manyface cluster photos/ --model runs/lfw --threshold 0.35 --output groups.tsv
       manyface cluster photos/ --model model.safetensors --align uniface -o groups.tsv
     """
+    from manyface.base.files import held
     from manyface.cli.using import (
         chosen_limit,
         describe_limit,
@@ -59,7 +60,6 @@ def cluster(
         name_left_out,
         open_model,
     )
-    from manyface.data.records.files import held
     from manyface.data.tools.formats import checked_target
     from manyface.evaluate.embedding_pass import parts_folder, remove_parts
     from manyface.gallery import cluster as find_groups
@@ -93,20 +93,16 @@ def _described(groups: "Int64Array") -> str:
 
 
 def _write(target: Path, records: "Records", kept: "Int64Array", groups: "Int64Array") -> None:
-    from manyface.base.errors import WriteError
+    from manyface.base.files import written
     from manyface.data.records import labels_of
-    from manyface.data.records.files import new_file
 
     people = labels_of(records.first_images, kept)
-    try:
-        with new_file(target) as file:
-            file.write(b"group\timage\tperson\n")
-            for place in np.lexsort((kept, groups)).tolist():
-                person = records.identity_names[int(people[place])]
-                line = f"{groups[place]}\t{records.describe(int(kept[place]))}\t{person}\n"
-                file.write(line.encode(errors="backslashreplace"))
-    except OSError as error:
-        raise WriteError(target, error) from error
+    with written(target) as file:
+        file.write(b"group\timage\tperson\n")
+        for place in np.lexsort((kept, groups)).tolist():
+            person = records.identity_names[int(people[place])]
+            line = f"{groups[place]}\t{records.describe(int(kept[place]))}\t{person}\n"
+            file.write(line.encode(errors="backslashreplace"))
 
 
 def _compare(records: "Records", kept: "Int64Array", groups: "Int64Array") -> None:

@@ -19,14 +19,14 @@ def warn(text: str) -> None:
 
 
 def write_text(path: Path, text: str, *, mode: str = "w") -> None:
-    """Write a file that the user has asked for, its folder too.
+    """Write a file that the user has asked for, its folder too; names of files as they are.
 
     Raises:
         WriteError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open(mode, encoding="utf-8") as file:
+        with path.open(mode, encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
     except OSError as error:
         raise WriteError(path, error) from error

@@ -56,8 +56,8 @@ def embed(
     """
     from contextlib import nullcontext
 
+    from manyface.base.files import held
     from manyface.cli.using import A_DAY, open_model
-    from manyface.data.records.files import held
     from manyface.data.tools.formats import checked_target
     from manyface.evaluate.embedding_files import checked_format
     from manyface.parallel import joined

@@ -64,7 +64,7 @@ def enroll(
       manyface enroll ann/ --index people.index --replace
       manyface enroll --index people.index --remove "Ann Lee"
     """
-    from manyface.data.records.files import held
+    from manyface.base.files import held
 
     if (source is None) == (not remove):
         raise ConfigError("give a folder of people to enrol, or --remove NAME, one of the two")

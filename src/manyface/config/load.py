@@ -81,8 +81,10 @@ def parse_config(
     """The recipe in `text` with `overrides`; `source` stands in the messages."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a number of 5,000 digits too, which the library lets through
         raise ConfigError(f"{source}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{source}: not valid TOML: brackets within brackets") from None
     if name is not None and isinstance(table.setdefault("run", {}), dict):
         table["run"].setdefault("name", name)
     apply_overrides(table, overrides)
@@ -153,7 +155,7 @@ def _parse_value(text: str, *, wants_text: bool) -> Any:
     """TOML where it parses; else, or where a text is wanted and no quotes are there, the text."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     value = table["value"]
     return text if len(table) > 1 or (wants_text and not isinstance(value, str)) else value

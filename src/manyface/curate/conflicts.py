@@ -146,8 +146,13 @@ def measure_thresholds(
     """The limits that the set itself gives; `same_person` where that is known.
 
     Raises:
-        DataError: it is not, and fewer than 20 people have four images.
+        DataError: it is not, and fewer than 20 people have four images; or there is one person.
     """
+    if images.num_people < 2:
+        raise DataError(
+            f"one person only ({len(images.vectors)} images): there is nobody to compare with; "
+            "give a set of two people or more"
+        )
     rng = np.random.default_rng(seed)
     if same_person is None:
         same_person = float(np.quantile(_halves(images, rng), _FOUND_SHARE))
@@ -155,7 +160,7 @@ def measure_thresholds(
     to_own = cosine_to_own(images, images.sums())
     return Thresholds(
         same_person=same_person,
-        belongs=float(np.nanquantile(to_own, _FOUND_SHARE)),
+        belongs=_quantile(to_own, _FOUND_SHARE),
         by_chance=float(np.quantile(_random(images, centers, rng), _CHANCE)),
     )
 
@@ -187,6 +192,12 @@ def _random(images: EmbeddedSet, centers: Tensor, rng: np.random.Generator) -> F
     return found
 
 
+def _quantile(cosines: Float32Array, share: float) -> float:
+    """NaN does not count; above all cosines where there is nothing else."""
+    known = cosines[~np.isnan(cosines)]
+    return float(np.quantile(known, share)) if len(known) else np.inf
+
+
 def _kept(images: EmbeddedSet, limits: Thresholds) -> npt.NDArray[np.bool_]:
     """Images that may speak for their person: a stranger must not draw the mean to itself."""
     to_own = cosine_to_own(images, images.sums())
@@ -198,6 +209,8 @@ def _kept(images: EmbeddedSet, limits: Thresholds) -> npt.NDArray[np.bool_]:
 
 def _unusual(cosines: Float32Array, *, sign: int = 1) -> float:
     """What hardly any is above (sign 1) or below (-1); NaN does not count."""
+    if np.isnan(cosines).all():  # nobody has two images
+        return -np.inf
     middle = float(np.nanmedian(cosines))
     deviation = 1.4826 * float(np.nanmedian(np.abs(cosines - middle)))
     return middle + sign * _DEVIATIONS * deviation

@@ -27,13 +27,13 @@ import simplejpeg
 from PIL import Image
 
 from manyface.base.errors import ConfigError, DataError, WriteError
+from manyface.base.files import write_whole
 from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import Records
 from manyface.data.records.base import person_of
-from manyface.data.records.files import write_whole
-from manyface.data.records.naming import is_hidden
+from manyface.data.records.naming import is_hidden, unique_names
 
 Form = Literal["jpg", "png"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -41,6 +41,7 @@ LEFT_OUT, HOW = "left_out.tsv", ".align.json"
 _JPEG_QUALITY = 95  # colours in full resolution (4:4:4): a face has few pixels
 _CHUNK = 32  # photos of a thread between two reports
 _ORIENTATION = 0x0112
+_LONGEST_NAME = 255  # bytes, of a file or a folder
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def align_set(
         progress: called with photos done and their number.
 
     Raises:
-        ConfigError: the folder holds crops that were made in another way.
+        ConfigError: the folder holds crops that were made in another way, or something else.
         WriteError: a crop cannot be written.
     """
     root = Path(folder).expanduser()
@@ -151,7 +152,7 @@ class _Work:
 
     def _target(self, person: str, crop: str) -> Path:
         parts = [*person.split("/"), crop]
-        if any(not part or part == ".." or "\0" in part or is_hidden(part) for part in parts):
+        if not all(map(_may_be_a_name, parts)):
             raise DataError("its name cannot be that of a file here")
         target = self.root.joinpath(*parts)
         if os.path.realpath(target) != os.path.join(os.path.realpath(self.root), *parts):  # noqa: PTH118
@@ -159,14 +160,27 @@ class _Work:
         return target
 
 
+def _may_be_a_name(part: str) -> bool:
+    return not (
+        part in ("", "..")
+        or "\0" in part
+        or is_hidden(part)
+        or len(os.fsencode(part)) > _LONGEST_NAME
+    )
+
+
 def _crop_names(names: Sequence[str], form: Form) -> list[str]:
     """Names of one person's crops: without the photo's suffix where that is clear."""
     stems = [Path(name).stem for name in names]
     several = {stem for stem, count in Counter(stems).items() if count > 1}
-    return [
+    crops = [
         f"{name if stem in several else stem}.{form}"
         for name, stem in zip(names, stems, strict=True)
     ]
+    if len(set(crops)) == len(crops):
+        return crops
+    # Photos of several shards may have one name; "1.jpg.png" may lie beside "1.jpg" and "1.png".
+    return unique_names([f"{name}.{form}" for name in names])
 
 
 def _read(records: Records, index: int) -> UInt8Array:
@@ -214,6 +228,11 @@ def _encode(face: UInt8Array, form: Form) -> bytes:
 def _check_how(path: Path, how: How) -> None:
     wanted = asdict(how)
     if not path.exists():
+        others = (each.name for each in path.parent.iterdir() if not is_hidden(each.name))
+        if (other := next(others, None)) is not None:
+            raise ConfigError(
+                f"{path.parent} holds {other!r}, and no aligned faces; give a folder that is new"
+            )
         write_whole(path, json.dumps(wanted).encode())
         return
     try:

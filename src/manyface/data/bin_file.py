@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError, WriteError
+from manyface.base.errors import DataError
+from manyface.base.files import written
 from manyface.data.records.base import GroupedRecords
-from manyface.data.records.files import new_file
 from manyface.data.unpickle import NEWEST_PROTOCOL, PickledArray, unpickle
 
 MAX_BYTES = 4 << 30  # read whole; the largest sets in use have 0.1 GB
@@ -88,12 +88,8 @@ def write_bin(path: str | Path, pairs: VerificationSet) -> None:
     path = Path(path).expanduser()
     images, same = list(pairs.images), [bool(answer) for answer in pairs.same]
     _check_counts(len(images), len(same), str(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with new_file(path) as file:
-            pickle.dump((images, same), file, protocol=4)
-    except OSError as error:
-        raise WriteError(path, error) from error
+    with written(path) as file:
+        pickle.dump((images, same), file, protocol=4)
 
 
 class BinRecords(GroupedRecords):

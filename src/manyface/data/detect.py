@@ -6,14 +6,16 @@ it fetches its weights on first use); everything else is given as
 """
 
 import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import ConfigError, DataError
+from manyface.base.errors import ConfigError, DataError, ManyfaceError
 from manyface.data.align import NUM_POINTS, FindPoints, FloatArray, UInt8Array
 
 Face = Literal["largest", "central"]
@@ -42,7 +44,10 @@ def load_detector(name: str) -> Detector:
             f"no detector is called {name!r}; known: {', '.join(_KNOWN)}; or give a function of "
             "yours as package.module:function"
         )
-    found = getattr(_imported(module_name, f"pip install {module_name}"), function, None)
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # as `python -m` has it, and a console script has not
+    remedy = f"pip install {module_name}, or go to the folder that it lies in"
+    found = getattr(_imported(module_name, remedy), function, None)
     if not callable(found):
         raise ConfigError(f"{module_name} has no function {function!r}; it is to take an image")
     detector: Detector = found
@@ -57,13 +62,17 @@ def detect_face(detector: Detector, image: UInt8Array, *, face: Face = "largest"
             point is nearest to the middle of the photo. Of equals the surest, then the first.
 
     Raises:
-        DataError: there is no face, or the detector breaks its promise.
+        DataError: there is no face, or the detector fails, or breaks its promise.
     """
-    found = detector(image)
-    points, scores = (np.asarray(each, np.float64) for each in found)
+    try:
+        points, scores = (np.asarray(each, np.float64) for each in detector(image))
+    except ManyfaceError:
+        raise
+    except Exception as error:  # of somebody else's code, which one photo must not end
+        raise DataError(f"the detector failed ({type(error).__name__}: {error})") from error
     if points.size == 0:
         raise DataError("no face was found")
-    if points.shape != (len(scores), NUM_POINTS, 2):
+    if scores.ndim != 1 or points.shape != (len(scores), NUM_POINTS, 2):
         raise DataError(
             f"the detector gave points {list(points.shape)} and scores {list(scores.shape)}; "
             "expected [n, 5, 2] and [n]"
@@ -106,7 +115,7 @@ _KNOWN: dict[str, Callable[[], Detector]] = {"uniface": _uniface}
 def _imported(module: str, remedy: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except Exception as error:  # what its own code raises, too
         raise ConfigError(
             f"the detector's module {module} cannot be imported ({error}): {remedy}"
-        ) from None
+        ) from error

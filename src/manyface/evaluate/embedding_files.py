@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import ConfigError, DataError, WriteError
+from manyface.base.files import new_file
 from manyface.data.records import Records, labels_of
 from manyface.data.records.base import person_of
-from manyface.data.records.files import new_file
 from manyface.data.records.index_file import Parts, map_arrays, write_arrays, wrong_hash
 from manyface.data.records.table import StringTable
 from manyface.evaluate.embedding_pass import EmbeddedImages

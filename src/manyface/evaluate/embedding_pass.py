@@ -23,11 +23,11 @@ import torch
 import xxhash
 
 from manyface.base.errors import DataError, NonFiniteError, WriteError
+from manyface.base.files import new_file
 from manyface.base.threads import usable_cores
 from manyface.data.loader import made_ahead
 from manyface.data.records import Records
 from manyface.data.records.base import person_of
-from manyface.data.records.files import new_file
 from manyface.data.records.index_file import Arrays, map_arrays, write_arrays, wrong_hash
 from manyface.data.records.table import StringTable
 from manyface.evaluate.embed import EmbedFunction

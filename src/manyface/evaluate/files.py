@@ -6,14 +6,13 @@
 Plain arrays, read with allow_pickle=False. A file is written beside its place and renamed into it.
 """
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import WriteError
+from manyface.base.files import written
 from manyface.evaluate.pairs import PairSet
 from manyface.evaluate.verification import Evaluation
 
@@ -59,13 +58,5 @@ def worst_errors(evaluation: Evaluation, count: int) -> npt.NDArray[np.int64]:
 
 
 def _save(path: Path, **arrays: Any) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise WriteError(path, error) from error
+    with written(path) as file:
+        np.savez_compressed(file, **arrays)

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from manyface.base.errors import DataError, WriteError
+from manyface.base.files import write_whole
 from manyface.base.progress import Progress, no_progress
 from manyface.data.bin_file import VerificationSet
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.lists import PairList, write_pairs
 from manyface.data.records import Records
 from manyface.data.records.base import person_of
-from manyface.data.records.files import write_whole
 from manyface.data.records.naming import number_at_end
 from manyface.evaluate.pairs import PairSet
 

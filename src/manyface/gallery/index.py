@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from manyface.base.errors import ConfigError, DataError, WriteError
-from manyface.data.records.files import new_file
+from manyface.base.files import new_file
 from manyface.data.records.index_file import Arrays, map_arrays, write_arrays, wrong_hash
 from manyface.data.records.table import StringTable
 from manyface.gallery.codes import Coder, UInt8Array, make_coder

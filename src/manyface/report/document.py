@@ -1,11 +1,10 @@
 """The frame of every page: one file that holds all it shows, and fetches nothing."""
 
-from contextlib import suppress
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from manyface.base.errors import WriteError
+from manyface.base.files import written
 
 # The browser itself refuses to fetch anything: styles and pictures come with the page.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -31,13 +30,6 @@ def header(kind: str, heading: str) -> str:
 
 def write_page(page: str, output: Path) -> Path:
     """Write `page` whole, or leave what was there; WriteError if it cannot be written."""
-    beside = output.with_name(f".{output.name}.tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(output)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink()
-        raise WriteError(output, error) from error
+    with written(output) as file:
+        file.write(page.encode(errors="backslashreplace"))  # names of files may be no text
     return output

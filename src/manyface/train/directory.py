@@ -110,10 +110,11 @@ def check_same_recipe(config: Config, ranks: Ranks) -> None:
     for rank, text in enumerate(texts):
         if text != texts[0]:
             first, other = json.loads(texts[0]), json.loads(text)
-            keys = sorted(key for key in first if first[key] != other.get(key))
+            keys = first.keys() | other.keys()  # one may have more sets
+            key = min(key for key in keys if first.get(key) != other.get(key))
             raise ConfigError(
-                f"rank {rank} has another recipe than rank 0: {keys[0]} is "
-                f"{other.get(keys[0])!r}, not {first[keys[0]]!r}; start all with the same one"
+                f"rank {rank} has another recipe than rank 0: {key} is "
+                f"{other.get(key)!r}, not {first.get(key)!r}; start all with the same one"
             )
 
 

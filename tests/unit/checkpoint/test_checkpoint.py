@@ -262,6 +262,29 @@ def test_a_lock_that_cannot_be_written_names_its_file(tmp_path, monkeypatch):
         run_lock(tmp_path / "file" / "run").__enter__()
 
 
+def test_a_lock_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / "secret").write_text("do not touch")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").symlink_to(tmp_path / "secret")
+    with pytest.raises(WriteError, match=r"run\.lock"), run_lock(tmp_path / "run"):
+        pass
+    assert (tmp_path / "secret").read_text() == "do not touch"
+
+
+def test_a_lock_makes_no_folder_that_stays_empty(tmp_path):
+    path = tmp_path / "runs" / "a"
+    with pytest.raises(IsADirectoryError), run_lock(path):
+        path.read_bytes()
+    assert list(tmp_path.iterdir()) == []
+    with run_lock(path):
+        (path / "config.toml").touch()
+    assert sorted(each.name for each in path.iterdir()) == ["config.toml", "run.lock"]
+    (path / "config.toml").unlink()
+    with run_lock(path):
+        pass
+    assert path.is_dir(), "it was there before"
+
+
 def save_for_ever(directory: Path, ready: "multiprocessing.synchronize.Event") -> None:
     torch.set_num_threads(1)
     step = 0

@@ -1,5 +1,6 @@
 """`manyface data clean`: what it prints and writes, with a net that sees colours."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -62,3 +63,68 @@ def test_too_few_images_to_measure(tmp_path, monkeypatch, capsys, faces):
     assert "give a limit of your own" in capsys.readouterr().err
     main([*words, "--same-person", "0.9"])
     assert "1  one person under two labels" in capsys.readouterr().out
+
+
+def test_odd_names_are_written_so_that_they_can_be_read(faces, tmp_path, capsys):
+    """TAB, line ends and bytes that are no text, in names of people and of files."""
+    names = {"p3": "p\t3", "p30": "p\n30\u2028", "p8": "p\\8"}
+    for old, new in names.items():
+        (faces / old).rename(faces / new)
+    (faces / "p7" / "0.png").rename(faces / "p7" / os.fsdecode(b"caf\xe9.png"))
+    joins, report, keep = (tmp_path / name for name in ("joins", "report", "keep"))
+    words = ["data", "clean", str(faces), "--model", "run", "--joins", str(joins)]
+    assert main([*words, "--report", str(report), "--keep", str(keep)]) == 3
+    rows = [line.split(b"\t") for line in report.read_bytes().split(b"\n")[1:-1]]
+    assert [len(row) for row in rows] == [6, 6]
+    assert rows[1][1].endswith(b"p7/caf\xe9.png")
+    assert b"p\\\\8" in rows[1]
+    out = ["--out", str(tmp_path / "all.rec")]
+    assert main(["data", "merge", str(faces), "--joins", str(joins), *out]) == 0
+    assert "39 people (1 joined)" in capsys.readouterr().out
+
+
+def test_nothing_is_written_over_what_is_read_or_twice(faces, tmp_path, capsys):
+    listed = tmp_path / "list.txt"
+    lines = [f"faces/{path.parent.name}/{path.name}\t{path.parent.name}\n"
+             for path in sorted(faces.rglob("*.png"))]  # fmt: skip
+    listed.write_text("".join(lines))
+    before, joins = listed.read_text(), tmp_path / "joins"
+    joins.write_text("p1\tp2\n")
+    for words in (
+        *(["clean", option] for option in ("--page", "--keep", "--joins", "--report")),
+        *(["check", option] for option in ("--report", "--keep", "--json")),
+        ["inspect", "--json"],
+    ):
+        model = ["--model", "run"] if words[0] == "clean" else []
+        assert main(["data", words[0], str(listed), *model, words[1], str(listed)]) == 1
+        assert "is what is read" in capsys.readouterr().err
+    for target in (listed, joins):
+        out = ["--out", str(tmp_path / "x.rec"), "--joins", str(joins), "--report", str(target)]
+        assert main(["data", "merge", str(listed), *out]) == 1
+        assert "is what is read" in capsys.readouterr().err
+    twice = str(tmp_path / "twice")
+    assert main(["data", "check", str(listed), "--report", twice, "--keep", twice]) == 1
+    assert "to be written twice" in capsys.readouterr().err
+    assert (listed.read_text(), joins.read_text()) == (before, "p1\tp2\n")
+
+
+@pytest.mark.parametrize("place", ["file/out", "folder", "pipe"])
+def test_what_cannot_be_written_is_found_before_hours_are_spent(
+    faces, tmp_path, capsys, monkeypatch, place
+):
+    monkeypatch.setattr("manyface.data.tools.check.check_records", pytest.fail)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["data", "check", str(faces), "--keep", str(tmp_path / place)]) == 1
+    assert f"cannot write {tmp_path / place}: " in capsys.readouterr().err
+
+
+def test_a_keep_list_goes_into_a_folder_that_is_made(faces, tmp_path):
+    main(["data", "check", str(faces), "--keep", str(tmp_path / "new" / "folder" / "keep")])
+    assert (tmp_path / "new" / "folder" / "keep").read_text().startswith("# manyface keep-list")
+
+
+def test_a_report_on_a_full_disk(faces, capsys):
+    assert main(["data", "check", str(faces), "--report", "/dev/full"]) == 1
+    assert "cannot write /dev/full: No space left" in capsys.readouterr().err

@@ -101,3 +101,17 @@ def test_what_is_wrong_is_one_line(
     assert says in error
     assert len(error.splitlines()) == 1
     assert sorted(each.name for each in faces.parent.iterdir()) == ["evil.bin", "faces"]
+
+
+def test_neither_set_nor_list_is_overwritten(run: Run, faces: Path, tmp_path: Path) -> None:
+    images = [f"faces/{path.parent.name}/{path.name}\t{path.parent.name}" for path in
+              sorted(faces.rglob("*.jpg"))]  # fmt: skip
+    listed = tmp_path / "set.txt"
+    listed.write_text("\n".join(images))
+    options = ("--num-pairs", 24, "--folds", 2)
+    assert run(faces, faces / "pairs.txt", *options)[0] == 0, "a place where it is looked for"
+    code, _, error = run(listed, listed, *options)
+    assert (code, "is what is read" in error) == (1, True)
+    code, _, error = run(faces, faces / "pairs.txt", "--pairs", "pairs.txt")
+    assert (code, "is what is read" in error) == (1, True)
+    assert listed.read_text() == "\n".join(images)

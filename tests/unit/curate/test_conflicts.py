@@ -156,3 +156,18 @@ def test_embed_set_keeps_the_order(monkeypatch):
     torch.testing.assert_close(found.vectors, torch.eye(7).half())
     assert found.starts.tolist() == [0, 2, 3, 7]
     assert told == [(3, 7), (6, 7), (7, 7)]
+
+
+def test_one_person_only():
+    vectors, starts, _ = people(1, images=(5, 6))
+    with pytest.raises(DataError, match="one person only"):
+        find_conflicts(as_set(vectors, starts), same_person=0.5)
+
+
+def test_one_image_of_everybody():
+    """Nothing tells what is usual for an image and its person, and nothing is guessed."""
+    vectors, starts, _ = people(40, images=(1, 2))
+    vectors[7] = vectors[3]
+    found = find_conflicts(as_set(vectors, starts), same_person=0.9)
+    assert found.split.people.tolist() == [[3, 7]]
+    assert len(found.wrong_labels.records) == len(found.strangers.records) == 0

@@ -1,8 +1,10 @@
 """Photos to aligned faces: each once, complete, in its folder and nowhere else."""
 
 import io
+import json
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,7 @@ def test_links_that_lead_elsewhere(photos: Records, tmp_path: Path) -> None:
     outside.mkdir()
     (out / "Ann").symlink_to(outside)
     (out / "team a").mkdir()
+    (out / ".align.json").write_text(json.dumps(asdict(PNG)))
     done = align_set(photos, out, find, PNG)
     assert (done.written, [reason for _, reason in done.left_out]) == (
         2, [f"a link leads out of {out}"] * 2,
@@ -167,6 +170,16 @@ def test_links_that_lead_elsewhere(photos: Records, tmp_path: Path) -> None:
     with pytest.raises(WriteError, match=r"left_out\.tsv"):
         align_set(photos, out, find, PNG)
     assert files(outside) == []
+
+
+def test_a_folder_of_other_things_is_left_alone(photos: Records, tmp_path: Path) -> None:
+    (tmp_path / "Ann").mkdir()
+    with pytest.raises(ConfigError, match="holds 'Ann', and no aligned faces"):
+        align_set(photos, tmp_path, find, PNG)
+    assert [path.name for path in tmp_path.iterdir()] == ["Ann"]
+    (tmp_path / "Ann").rmdir()
+    (tmp_path / "..align.json.part").touch()  # of a process that was killed at once
+    assert align_set(photos, tmp_path, find, PNG).written == 4
 
 
 def test_a_folder_that_cannot_be_written(photos: Records, tmp_path: Path) -> None:
@@ -226,3 +239,24 @@ def test_damaged_records_are_left_out(tmp_path: Path, write_faces: Callable[...,
     done = align_set(open_records(folder), tmp_path / "out", find, PNG)
     assert done.written == 1
     assert [name for name, _ in done.left_out] == ["Ann/0002.jpg", "Ann/0003.jpg"]
+
+
+def test_no_crop_takes_the_place_of_another(tmp_path: Path) -> None:
+    """Photos of several shards may share a name; others differ in what is cut off."""
+    names = ["1.jpg", "1.png", "1.jpg.png"]
+    people = {"Ann": {name: photo(seed) for seed, name in enumerate(names)}}
+    records = InMemory(people)
+    records._all += [("1.jpg", photo(7))]
+    records.first_images[-1] += 1
+    done = align_set(records, tmp_path / "out", find, PNG)
+    assert (done.written, done.present, done.left_out) == (4, 0, [])
+    assert len(list((tmp_path / "out" / "Ann").iterdir())) == 4
+    assert align_set(records, tmp_path / "out", find, PNG).present == 4
+
+
+def test_names_as_long_as_they_may_be_and_longer(tmp_path: Path) -> None:
+    people = {"Ann": {"x" * 251 + ".jpg": photo(0)}, "y" * 256: {"1.jpg": photo(1)},
+              "Bob": {"z" * 300 + ".jpg": photo(2)}}  # fmt: skip
+    done = align_set(InMemory(people), tmp_path / "out", find, PNG)
+    assert done.written == 1
+    assert [reason for _, reason in done.left_out] == ["its name cannot be that of a file here"] * 2

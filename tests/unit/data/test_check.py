@@ -350,7 +350,8 @@ def test_clean_set_exits_with_0(write_faces, capsys):
     assert "no defects" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--size", "x"], ["--size", "0x5"], ["--drop", "nothing"]])
+@pytest.mark.parametrize("words", [["--size", "x"], ["--size", "0x5"], ["--size", "5x0"],
+                                   ["--drop", "nothing"]])  # fmt: skip
 def test_wrong_options_are_one_line(write_faces, capsys, words):
     assert main(["data", "check", str(write_faces({"Ann": 2})), *words]) == 2
     assert capsys.readouterr().err.startswith("error: --")

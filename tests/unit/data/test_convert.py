@@ -1,5 +1,6 @@
 """Converting a set: equal bytes through every format, killed anywhere, nothing outside."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -566,3 +567,55 @@ def test_a_source_of_a_view_that_changed_is_another_source(tmp_path, view):
     assert module.fingerprint(view(open_records(path))) == before
     os.utime(path, ns=(1, 1))
     assert module.fingerprint(view(open_records(path))) != before
+
+
+def test_files_that_are_written_beside_it_are_not_overwritten_either(faces, tmp_path, capsys):
+    """A list that is converted to `faces.rec` may be called `faces.lst`, as its own list is."""
+    listed = tmp_path / "faces.lst"
+    lines = [f"faces/{path.parent.name}/{path.name}\t{path.parent.name}"
+             for path in sorted(faces.rglob("*.*"))]  # fmt: skip
+    listed.write_text("\n".join(lines) + "\n")
+    before = files_of(tmp_path)
+    assert main(["data", "convert", str(listed), str(tmp_path / "faces.rec")]) == 1
+    assert "faces.lst is there already" in capsys.readouterr().err
+    assert main(["data", "convert", str(listed), str(tmp_path / "faces.txt")]) == 1
+    assert "faces is there already" in capsys.readouterr().err
+    assert files_of(tmp_path) == before
+    (tmp_path / "other.idx").write_text("somebody's")
+    with pytest.raises(DataError, match=r"other\.idx is there already"):
+        run(faces, tmp_path / "other.rec", "recordio")
+
+
+def test_a_refused_conversion_leaves_nothing(faces, tmp_path, monkeypatch):
+    usage = namedtuple("Usage", "total used free")(1, 1, 10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match="are free"):
+        run(faces, tmp_path / "set.tar", "tar")
+    assert files_of(tmp_path) == before
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="cannot be the name of a file"):
+        run(faces, tmp_path / "#set.txt", "list")  # each of its lines would be a comment
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", sorted(SUFFIXES))
+def test_what_was_begun_and_is_gone_is_not_gone_on_with(faces, tmp_path, monkeypatch, form):
+    (faces / "person 3" / "0008.jpg").write_bytes(b"x")
+    monkeypatch.setattr(module, "chunks_of", lambda *a, **k: chunks_of(*a, **{**k, "size": 2}))
+    path = tmp_path / f"set{SUFFIXES[form]}"
+    options = {"commit_records": 4, "threads": 1, "verify": False}
+    for event in range(40, 400, 20):  # until something is safe
+        process = multiprocessing.get_context("fork").Process(
+            target=killed_at, args=(event, faces, path, form, options)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == 9
+        if json.loads(Path(f"{path}.convert.json").read_text())["done"]:
+            break
+    for draft in tmp_path.glob("*.part"):
+        shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+    with pytest.raises(DataError, match="holds less than was written into it; remove"):
+        run(faces, path, form, **options)
+    assert not path.exists()

@@ -1,6 +1,7 @@
 """Detectors of others: found by name, asked for one face."""
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -62,3 +63,30 @@ def test_one_face_of_several() -> None:
 def test_a_detector_that_breaks_its_promise() -> None:
     with pytest.raises(DataError, match=r"points \[1, 5, 2\] and scores \[2\]"):
         detect_face(lambda image: ([SMALL], [1.0, 2.0]), PHOTO)
+
+
+@pytest.mark.parametrize("given", [None, 3, ([SMALL],), ([SMALL], 1.0), ("x", "y")])
+def test_what_a_detector_gives_wrongly_or_raises_is_told(given: object) -> None:
+    with pytest.raises(DataError, match="the detector"):
+        detect_face(lambda image: given, PHOTO)  # type: ignore[arg-type, return-value]
+
+    def failing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(DataError, match=r"the detector failed \(RuntimeError: out of luck\)"):
+        detect_face(failing, PHOTO)
+
+
+def test_a_function_of_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A console script does not look there by itself."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(tmp_path))])
+    (tmp_path / "finder_of_mine.py").write_text("def find(image): return [], []\n")
+    (tmp_path / "broken_finder.py").write_text("def find(image) return\n")
+    with pytest.raises(DataError, match="no face"):
+        detect_face(load_detector("finder_of_mine:find"), PHOTO)
+    for name in ("broken_finder:find", ":find"):
+        with pytest.raises(ConfigError, match="cannot be imported"):
+            load_detector(name)

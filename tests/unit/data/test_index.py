@@ -310,3 +310,18 @@ def test_checksums_of_files_that_have_changed_are_not_kept(tmp_path):
     assert keep_index(index, store) is None
     assert open_index(store).checksums is None
     assert store.scans == 2
+
+
+@pytest.mark.parametrize("suffix", ["", ".lock"])
+def test_links_that_came_with_a_set_lead_nowhere(tmp_path, monkeypatch, suffix):
+    """Where the index and its lock lie is known to whoever packs a set."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "set").mkdir()
+    secret = tmp_path / "secret"
+    secret.write_text("do not touch")
+    store = ListedStore(tmp_path / "set" / "a", [1, 2])
+    Path(f"{index_paths(store.path)[0]}{suffix}").symlink_to(secret)
+    open_index(store)
+    assert secret.read_text() == "do not touch"
+    open_index(store)
+    assert store.scans == 1, "it is kept in one place or the other"

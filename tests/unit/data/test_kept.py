@@ -139,7 +139,7 @@ def test_lists_that_do_not_fit(faces, tmp_path, text, words):
 def test_nothing_left_and_no_file(faces, tmp_path):
     keep = tmp_path / "keep.txt"
     write_keep_list(keep, open_records(faces), range(9))
-    with pytest.raises(DataError, match="nobody is left"):
+    with pytest.raises(DataError, match="leaves none of the"):
         select_kept(open_records(faces), keep)
     with pytest.raises(DataError, match="cannot read"):
         select_kept(open_records(faces), tmp_path / "none.txt")

@@ -13,9 +13,9 @@ from processes import on_ranks
 from safetensors.numpy import load_file
 
 from manyface.base.errors import ConfigError, DataError, NonFiniteError, WriteError
+from manyface.base.files import held
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import open_records
-from manyface.data.records.files import held
 from manyface.data.records.loose import has_people, open_images
 from manyface.evaluate.embedding_files import (
     checked_format,

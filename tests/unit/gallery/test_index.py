@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from manyface.base.errors import ConfigError, DataError, NonFiniteError, WriteError
-from manyface.data.records.files import held
+from manyface.base.files import held
 from manyface.data.records.index_file import map_arrays, write_arrays
 from manyface.gallery import Faces, Limit, Maker, PeopleIndex
 from manyface.gallery import index as index_module

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
+from manyface.cli import main
 from manyface.config import Config, load_config, parse_config
 from manyface.train.directory import (
     begin,
+    check_same_recipe,
     check_start,
     load_recipe,
     naming_kept,
@@ -139,3 +141,35 @@ def test_auto_precision_is_that_of_the_first_start(tmp_path, monkeypatch, has_bf
 def test_a_precision_that_was_asked_for_stays(tmp_path):
     chosen = config(f"run.directory={tmp_path}", "run.precision=fp32")
     assert with_precision(chosen, resume=False) == chosen
+
+
+class TwoRanks:
+    """Of which the other one has said `text`."""
+
+    def __init__(self, text: str = "") -> None:
+        self._text = text
+
+    def say(self, text: str, name: str) -> list[str]:
+        self.said = text
+        return [text, self._text or text]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_ranks_with_different_numbers_of_sets(more):
+    one, two = (
+        '[[data.sets]]\npath = "a"\n' * (1 + more),
+        '[[data.sets]]\npath = "a"\n' * (2 - more),
+    )
+    other = TwoRanks()
+    check_same_recipe(parse_config(two), other)
+    with pytest.raises(ConfigError, match=r"rank 1 has another recipe than rank 0: data\.sets\.1"):
+        check_same_recipe(parse_config(one), TwoRanks(other.said))
+
+
+def test_a_refused_recipe_leaves_no_folder(tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'[run]\ndirectory = "{tmp_path / "runs"}"\n')
+    for override in ("backbone.name=nothing", "data.path=nowhere", "head.weights=none"):
+        assert main(["train", str(recipe), "--set", override, "--set", "run.device=cpu"]) != 0
+        assert capsys.readouterr().err.startswith("error: ")
+        assert list(tmp_path.iterdir()) == [recipe]

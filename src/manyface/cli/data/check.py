@@ -1,6 +1,7 @@
 """`manyface data check`: what is wrong with a set, before a month is spent on it."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -60,7 +61,9 @@ def check(
       manyface data check train.rec --report cases.tsv --keep keep.txt
     """
     from manyface.data.tools.check import CheckOptions, check_records
+    from manyface.data.tools.formats import check_outputs
 
+    check_outputs([path], whole=[keep], streamed=[report, json_file])
     options = CheckOptions(
         size=None if size is None else _parse_size(size),
         threads=threads,
@@ -80,19 +83,25 @@ def check(
         raise typer.Exit(FOUND)
 
 
-def _opened(path: Path) -> TextIO:
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Written case by case: WriteError where that fails, at whichever of them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w", encoding="utf-8", errors="surrogateescape")
+        with path.open("w", encoding="utf-8", errors="surrogateescape") as file:
+            yield file
     except OSError as error:
+        if error.filename not in (None, str(path)):
+            raise
         raise WriteError(path, error) from error
 
 
 def _parse_size(text: str) -> tuple[int, int]:
     width, by, height = text.lower().partition("x")
-    if not (width.isdecimal() and (height.isdecimal() or not by)) or int(width) < 1:
+    high = height if by else width
+    if not (width.isdecimal() and high.isdecimal() and int(width) * int(high)):
         raise ConfigError(f"--size {text!r}: expected WIDTHxHEIGHT in pixels, such as 112x112")
-    return int(width), int(height or width)
+    return int(width), int(high)
 
 
 def _checked_kinds(kinds: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.cli.console import make_console, write_text
+from manyface.cli.console import make_console
 from manyface.cli.data.shared import (
     FOUND,
     Checkpoint,
@@ -16,6 +16,7 @@ from manyface.cli.data.shared import (
     embed_all,
     open_with_progress,
     write_kept,
+    write_rows,
 )
 
 if TYPE_CHECKING:
@@ -70,9 +71,11 @@ def clean(
       manyface data clean train.rec --model runs/lfw --keep keep.txt --joins joins.tsv
     """
     from manyface.curate import find_conflicts
+    from manyface.data.tools.formats import check_outputs
     from manyface.report.conflicts import render_conflicts
     from manyface.report.document import write_page
 
+    check_outputs([path], whole=[page, keep], streamed=[joins, report])
     records = open_with_progress(path)
     [(source, images)] = embed_all([records], model, checkpoint=checkpoint, threads=threads)
     with Displays(path.name) as show:
@@ -82,9 +85,9 @@ def clean(
         write_page(render_conflicts(source, found, records.describe), page)
         typer.echo(f"Wrote {page}")
     if report is not None:
-        write_text(report, "".join(_lines(records, found)))
+        write_rows(report, _lines(records, found))
     if joins is not None:
-        write_text(joins, "".join("\t".join(each) + "\n" for each in _split(records, found)))
+        write_rows(joins, _split(records, found))
     if keep is not None:
         dropped = [*found.wrong_labels.records.tolist(), *found.strangers.records.tolist()]
         write_kept(keep, records, dropped)
@@ -107,18 +110,18 @@ def _print(found: "Conflicts") -> None:
         console.print(f"{cases:>9}  {name} (cosine {limit:.3f})")
 
 
-def _lines(records: "Records", found: "Conflicts") -> list[str]:
+def _lines(records: "Records", found: "Conflicts") -> list[tuple[str, ...]]:
     """Kind, where, whose it is now, whose it looks like, cosines."""
     from manyface.data.records import labels_of
 
     names, wrong, strange = records.identity_names, found.wrong_labels, found.strangers
-    lines = ["kind\twhere\tidentity\tother\tto_own\tto_other\n"]
+    lines: list[tuple[str, ...]] = [("kind", "where", "identity", "other", "to_own", "to_other")]
     lines += [
-        f"split\t\t{one}\t{other}\t\t{cosine}\n" for one, other, cosine in _split(records, found)
+        ("split", "", one, other, "", cosine) for one, other, cosine in _split(records, found)
     ]
     owners = labels_of(records.first_images, wrong.records).tolist()
     lines += [
-        f"wrong\t{records.describe(record)}\t{names[own]}\t{names[other]}\t{here:.4f}\t{there:.4f}\n"
+        ("wrong", records.describe(record), names[own], names[other], f"{here:.4f}", f"{there:.4f}")
         for record, own, other, here, there in zip(
             wrong.records.tolist(),
             owners,
@@ -130,7 +133,7 @@ def _lines(records: "Records", found: "Conflicts") -> list[str]:
     ]
     owners = labels_of(records.first_images, strange.records).tolist()
     lines += [
-        f"stranger\t{records.describe(record)}\t{names[own]}\t\t{here:.4f}\t\n"
+        ("stranger", records.describe(record), names[own], "", f"{here:.4f}", "")
         for record, own, here in zip(
             strange.records.tolist(), owners, strange.to_own.tolist(), strict=True
         )

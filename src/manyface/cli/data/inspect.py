@@ -38,9 +38,11 @@ def inspect(
       manyface data inspect faces/
       manyface data inspect faces_emore/train.rec --json facts.json
     """
+    from manyface.data.tools.formats import check_outputs
     from manyface.data.tools.inspection import inspect_records
     from manyface.observe.counting import Counting
 
+    check_outputs([path], streamed=[json_file])
     records = open_with_progress(path)
     with Counting(f"reading {path.name}", unit="images") as progress:
         found = inspect_records(

@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manyface.base.errors import ConfigError, DataError
-from manyface.cli.console import format_bytes, warn, write_text
-from manyface.cli.data.shared import Checkpoint, Displays, Threads, embed_all, open_with_progress
+from manyface.cli.console import format_bytes, warn
+from manyface.cli.data.shared import (
+    Checkpoint,
+    Displays,
+    Threads,
+    embed_all,
+    open_with_progress,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from manyface.data.records import Records
@@ -61,7 +68,7 @@ def merge(
     from manyface.data.records.merged import MergedRecords, same_names
     from manyface.data.tools.convert import ConvertOptions, total_bytes
     from manyface.data.tools.convert import convert as write
-    from manyface.data.tools.formats import checked_target, format_for, path_for
+    from manyface.data.tools.formats import check_outputs, checked_target, format_for, path_for
 
     if len(sources) < 2 and joins is None:
         raise ConfigError("one set alone is merged with nothing; give two, or --joins")
@@ -69,13 +76,14 @@ def merge(
         raise ConfigError("a set is named twice: all its photos would be there twice; name it once")
     form = format_for(destination, to)
     path = checked_target(path_for(destination, form), sources)
+    check_outputs([*sources, *([joins] if joins else [])], streamed=[report])
     sets = [open_with_progress(source) for source in sources]
     same = [*(same_names(sets) if names else []), *(_read_joins(joins, sets) if joins else [])]
     if model is not None:
         same += _seen(sets, model, checkpoint, threshold, threads)
     merged = MergedRecords(sets, same=same)
     if report is not None:
-        write_text(report, "".join(_lines(sets, same)))
+        write_rows(report, _lines(sets, same))
     with Displays(path.name) as show:
         write(merged, path, ConvertOptions(form=form, threads=threads), show=show, warn=warn)
     typer.echo(
@@ -110,6 +118,7 @@ def _seen(
 def _read_joins(path: Path, sets: list["Records"]) -> "Same":
     """Pairs of names, between tabs; each must be somebody in one of the sets."""
     from manyface.data.records.base import read_text_file
+    from manyface.data.records.kept import unescaped
 
     place = {
         name: (number, person)
@@ -117,8 +126,10 @@ def _read_joins(path: Path, sets: list["Records"]) -> "Same":
         for person, name in enumerate(each.identity_names)
     }
     same: Same = []
-    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
-        one, other, *_ = [*line.split("\t"), "", ""]
+    for number, line in enumerate(read_text_file(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        one, other, *_ = map(unescaped, [*line.rstrip("\r").split("\t"), ""])
         if one not in place or other not in place:
             unknown = other if one in place else one
             raise DataError(
@@ -129,9 +140,11 @@ def _read_joins(path: Path, sets: list["Records"]) -> "Same":
     return same
 
 
-def _lines(sets: list["Records"], same: "Same") -> list[str]:
+def _lines(sets: list["Records"], same: "Same") -> list[list[str]]:
     return [
-        f"{sets[a].path}\t{sets[a].identity_names[one]}\t"
-        f"{sets[b].path}\t{sets[b].identity_names[other]}\n"
+        [
+            *(str(sets[a].path), sets[a].identity_names[one]),
+            *(str(sets[b].path), sets[b].identity_names[other]),
+        ]
         for (a, one), (b, other) in same
     ]

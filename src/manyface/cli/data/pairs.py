@@ -46,6 +46,8 @@ def pairs(
     """
     from manyface.data.bin_file import find_bin, read_bin
 
+    if target is not None:
+        _check_target(target, source, listed)
     if find_bin(source, near=Path()) is not None:
         if listed is not None:
             raise ConfigError("--pairs is a list of pairs of faces; a .bin has pairs of its own")
@@ -60,6 +62,15 @@ def pairs(
         )
     records = open_with_progress(source)
     _make(records, _chosen(records, listed, num_pairs, folds, seed), target)
+
+
+def _check_target(target: Path, source: Path, listed: str | None) -> None:
+    """Neither the set nor the list of pairs is overwritten."""
+    from manyface.data.tools.formats import check_outputs
+
+    lists = [source / listed, source.parent / listed, Path(listed).expanduser()] if listed else []
+    check_outputs([source, *lists], whole=[target] if target.suffix == ".bin" else [],
+                  streamed=[target] if target.suffix == ".txt" else [])  # fmt: skip
 
 
 def _look(path: Path, found: "VerificationSet") -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from manyface.base.errors import WriteError
 from manyface.cli.console import warn, write_text
 
 if TYPE_CHECKING:
@@ -76,14 +75,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Lines of fields with TABs between them, as keep-lists write names."""
+    from manyface.data.records.kept import escaped
+
+    write_text(path, "".join("\t".join(map(escaped, row)) + "\n" for row in rows))
+
+
 def write_kept(path: Path, records: "Records", dropped: Iterable[int]) -> None:
     """A keep-list of `records` without `dropped`, and a word on it."""
     from manyface.data.records.kept import write_keep_list
 
-    try:
-        count = write_keep_list(path, records, dropped)
-    except OSError as error:
-        raise WriteError(path, error) from error
+    count = write_keep_list(path, records, dropped)
     typer.echo(f"Wrote {path}: {count} of {len(records)} records are left out")
 
 

@@ -1,19 +1,16 @@
-"""Files as records need them: read anywhere by anybody, written whole or not at all."""
+"""Files as records need them: read anywhere by anybody, without a position."""
 
-import fcntl
 import os
 import stat
-import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError, WriteError
+from manyface.base.errors import DataError
 
 
 class PlainFile:
@@ -93,68 +90,3 @@ def only_file(folder: Path, suffix: str, *, preferred: str) -> Path | None:
         return folder / preferred if folder / preferred in found else next(iter(found), None)
     names = ", ".join(path.name for path in found[:5])
     raise DataError(f"{folder} has {len(found)} {suffix} files ({names}); give the path of one")
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name `path`, forced to disk, when the block ends well; else nothing."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    draft = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.chmod(0o666 & ~_umask())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """No other process that asks writes `path` inside; nothing is left of the lock.
-
-    Raises:
-        DataError: another one is at it. WriteError: there can be no lock beside it.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
-    except OSError as error:
-        raise WriteError(path, error) from error
-    with file:
-        if not _is_first(file.fileno(), lock):
-            raise DataError(f"another process is writing {path}; wait for it")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _is_first(descriptor: int, lock: Path) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    # One that was opened before, and held after, the other process took its lock away is no lock.
-    return lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor))
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """A small file, one of thousands: under its name when it is complete, not forced to disk."""
-    draft = path.with_name(f".{path.name}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # a link may lead elsewhere
-    with os.fdopen(os.open(draft, flags, 0o666), "wb") as file:
-        file.write(data)
-    draft.replace(path)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

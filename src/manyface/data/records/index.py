@@ -34,7 +34,7 @@ import numpy.typing as npt
 import xxhash
 
 from manyface.base.errors import DataError
-from manyface.data.records.files import new_file
+from manyface.base.files import new_file, open_lock
 from manyface.data.records.index_file import (
     Arrays,
     check_arrays,
@@ -220,7 +220,8 @@ def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> 
             draft.add(found.places, found.sizes, found.people, found.names)
         changed = store.fingerprint() != fingerprint
     except OSError as error:
-        raise DataError(f"cannot read {store.path}: {error.strerror or error}") from None
+        where = error.filename or store.path
+        raise DataError(f"cannot read {where}: {error.strerror or error}") from None
     if changed:
         raise DataError(f"{store.path} changed while it was read; begin again when it is complete")
     if not draft.count:
@@ -355,12 +356,15 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     if not path.parent.stat().st_mode & 0o222:  # read-only, though root could write
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     lock = path.with_name(path.name + ".lock")
-    with lock.open("wb") as file:
+    descriptor = open_lock(lock)
+    try:
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
             for draft in path.parent.glob(f".{glob.escape(path.name)}-*"):  # of a killed process
                 draft.unlink(missing_ok=True)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)

@@ -101,6 +101,8 @@ def _what_to_say(index: RecordIndex) -> list[str]:
     """What is odd about files, and how many records are left out."""
     faults = list(zip(index.fault_kinds, index.faults, strict=True))
     said = [text for kind, text in faults if kind == ABOUT_FILES]
+    if "advice" in index.notes:
+        said.append(index.notes["advice"])
     if index.num_faults:
         first = [text for kind, text in faults if kind != ABOUT_FILES][:_NUM_NAMED]
         said.append(f"{index.num_faults} records are left out: {'; '.join(first)}")

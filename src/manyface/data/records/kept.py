@@ -31,6 +31,7 @@ from typing import NamedTuple
 import numpy as np
 
 from manyface.base.errors import DataError
+from manyface.base.files import written
 from manyface.data.records.base import (
     Int64Array,
     Records,
@@ -38,7 +39,6 @@ from manyface.data.records.base import (
     labels_of,
     walk_storage,
 )
-from manyface.data.records.files import new_file
 from manyface.data.records.index import checksum_of
 from manyface.data.records.indexed import num_numbered
 from manyface.data.records.naming import is_image_name
@@ -112,15 +112,21 @@ def select_kept(records: Records, keep: str | Path) -> Records:
     """
     keep = Path(keep).expanduser()
     dropped = find_dropped(records, read_keep_list(keep), keep)
+    if len(dropped) == len(records):
+        raise DataError(f"{keep} leaves none of the {len(records)} records of {records.path}")
     view = KeptRecords(records, dropped=dropped)
     return view if (np.diff(view.first_images) > 0).all() else select_records(view)
 
 
 def write_keep_list(path: Path, records: Records, dropped: Iterable[int]) -> int:
-    """Write the keep-list of `records` without `dropped`; how many it names. OSError as of open."""
+    """Write the keep-list of `records` without `dropped`; how many it names.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     numbers = np.array(sorted(dropped), np.int64)
     people, starts = np.unique(labels_of(records.first_images, numbers), return_index=True)
-    with new_file(path) as file:
+    with written(path) as file:
         file.write(f"{HEADER}\n".encode())
         for person, part in zip(people.tolist(), np.split(numbers, starts[1:]), strict=False):
             for parts in _dropped_of(records, person, set(part.tolist())):
@@ -238,13 +244,14 @@ def escaped(text: str) -> str:
     return re.sub(r"[\\\t\n\r]", lambda sign: _ESCAPES[sign[0]], text)
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """What was `escaped`."""
     return re.sub(r"\\[\\tnr]", lambda escape: _PLAIN[escape[0]], text)
 
 
 def _parsed(text: str, number: int, path: Path) -> tuple[str, Line]:
     """Identity and the rest of one line."""
-    parts = [_unescaped(part) for part in text.split("\t")]
+    parts = [unescaped(part) for part in text.split("\t")]
     identity, name, which, checksum, *more = [*parts, *["", "1", _UNREAD][len(parts) - 1 :]]
     if (
         len(parts) < 2

@@ -14,9 +14,11 @@ Written are FFC's: keys "0000000000", "0000000001", ... in the order of the reco
 `NAME_kv.txt`, and `NAME.lst` with the names.
 """
 
+import errno
 import os
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -43,7 +45,13 @@ from manyface.data.records.store import (
     fingerprint_of,
 )
 from manyface.data.records.table import StringTable
-from manyface.data.records.writer import DraftFile, Position, RecordWriter, new_folder
+from manyface.data.records.writer import (
+    DraftFile,
+    Position,
+    RecordWriter,
+    cut_off,
+    new_folder,
+)
 from manyface.data.unpickle import PickledArray, unpickle
 
 _CHUNK = 1 << 14
@@ -287,7 +295,9 @@ class LmdbWriter(RecordWriter):
         self._pending: list[tuple[bytes, bytes]] = []
         suffixes = ("_kv.txt", ".lst")
         self._keys, self._names = (DraftFile(self._folder / (path.stem + s)) for s in suffixes)
-        self._database: Any = self._lmdb.open(str(self._folder), map_size=2 * self._PENDING_BYTES)
+        with self._as_os_errors():
+            size = 2 * self._PENDING_BYTES
+            self._database: Any = self._lmdb.open(str(self._folder), map_size=size)
 
     def add(self, image: bytes, *, person: int, name: str) -> None:
         key = b"%010d" % self._count
@@ -307,9 +317,9 @@ class LmdbWriter(RecordWriter):
         self._count = position["count"]
         self._keys.cut(position["keys"])
         self._names.cut(position["names"])
-        with self._database.begin(write=True) as transaction:
+        with self._as_os_errors(), self._database.begin(write=True) as transaction:
             if transaction.stat()["entries"] < self._count:
-                raise OSError(f"{self._folder} holds less than what was written")
+                raise cut_off(self._folder)
             with transaction.cursor() as cursor:
                 there = cursor.set_range(b"%010d" % self._count)
                 while there:
@@ -332,7 +342,7 @@ class LmdbWriter(RecordWriter):
         """Put what is pending as one transaction, with more room where it does not fit."""
         while self._pending:
             try:
-                with self._database.begin(write=True) as transaction:
+                with self._as_os_errors(), self._database.begin(write=True) as transaction:
                     for key, value in self._pending:
                         transaction.put(key, value, append=True)
             except self._lmdb.MapFullError:
@@ -341,6 +351,17 @@ class LmdbWriter(RecordWriter):
                 continue
             self._pending.clear()
             self._bytes = 0
+
+    @contextmanager
+    def _as_os_errors(self) -> Iterator[None]:
+        """The library has errors of its own, and calls a full disk one of input and output."""
+        try:
+            yield
+        except self._lmdb.MapFullError:
+            raise
+        except self._lmdb.Error as error:
+            text = f"{error}; the disk may be full"
+            raise OSError(errno.EIO, text, str(self._folder)) from error
 
 
 def _library() -> ModuleType:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from manyface.data.records.files import PlainFile, new_file
+from manyface.base.files import new_file
+from manyface.data.records.files import PlainFile
 from manyface.data.records.parquet_columns import library
 from manyface.data.records.writer import DraftFile, Position, RecordWriter, draft_of, new_folder
 

@@ -18,6 +18,7 @@ from manyface.data.records.writer import (
     DraftFile,
     Position,
     RecordWriter,
+    cut_off,
     draft_of,
     new_folder,
     tar_member,
@@ -48,6 +49,8 @@ class FolderWriter(RecordWriter):
 
     def resume(self, position: Position) -> None:
         # Files that came later are written again, whole.
+        if position["count"] and not any(self._folder.iterdir()):
+            raise cut_off(self._folder)
         self._count = position["count"]
 
     def finish(self) -> None:
@@ -64,6 +67,7 @@ class ListWriter(RecordWriter):
     def __init__(self, path: Path, *, identity_names: Sequence[str]) -> None:
         super().__init__(path, identity_names=identity_names)
         folder = path.with_suffix("")
+        checked(folder.name.lstrip("."))  # it is in every line
         if folder == path:
             raise DataError(f"{path}: a list needs a suffix, such as {path}.txt")
         if draft_of(path).is_file() and folder.is_dir() and not draft_of(folder).exists():

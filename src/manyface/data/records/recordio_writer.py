@@ -1,5 +1,6 @@
 """MXNet RecordIO, written in either flavour (recordio.py says what they are)."""
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ class RecordIOWriter(RecordWriter):
             self._write_headers()
         size = self._image_size
         about = self.path.with_name("property")
-        if not about.exists():  # else it may belong to another set in this folder
+        if not os.path.lexists(about):  # else it may belong to another set in this folder
             about.write_text(f"{len(self.identity_names)},{size},{size}\n{self._count}\n")
         for file in reversed(self._files):  # the records last: with them the set is there
             file.finish()

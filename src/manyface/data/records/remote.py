@@ -17,7 +17,8 @@ from manyface.base.errors import DataError
 
 _AT_ONCE = 16  # files that are asked for together
 _BLOCK = 4 << 20  # of a file that is read from front to back
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+# {000..012} or {a,b}.
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _FOLDED = re.compile(r"(^|^.*::)([a-z][a-z0-9+.-]*):/(?!/)")
 _MOST_FILES = 1 << 20
 
@@ -66,23 +67,35 @@ def as_location(path: str | os.PathLike[str]) -> Location:
 
 
 def is_pattern(location: Location) -> bool:
-    """Whether it stands for several files: {000..012} or a wildcard."""
-    return bool(_RANGE.search(str(location))) or "*" in str(location)
+    """Whether it stands for several files: {000..012}, {a,b} or a wildcard."""
+    return bool(_BRACES.search(str(location))) or "*" in str(location)
 
 
 def expand(pattern: str) -> list[str]:
-    """Each {000..012} put in words: all combinations, in order; DataError if they are too many."""
-    parts = _RANGE.split(pattern)  # text, first, last, text, ...
-    choices: list[list[str]] = [[parts[0]]]
-    total = 1
-    for first, last, text in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        count = int(last) - int(first) + 1
-        total *= max(count, 0)
+    """Each {000..012} and {a,b} put in words, as a shell does it: all combinations, in order.
+
+    Raises:
+        DataError: they are too many, a range runs backwards, or braces lie within others.
+    """
+    parts = _BRACES.split(pattern)  # text, first, last, words, text, ...
+    choices, total = [[parts[0]]], 1
+    for first, last, words, text in zip(*(parts[k::4] for k in range(1, 5)), strict=True):
+        total *= words.count(",") + 1 if words else max(int(last) - int(first) + 1, 0)
         if not 0 < total <= _MOST_FILES:
             raise DataError(f"{pattern} stands for {total} files; expected 1 to {_MOST_FILES}")
-        numbers = range(int(first), int(last) + 1)
-        choices.append([f"{number:0{len(first)}d}{text}" for number in numbers])
-    return ["".join(choice) for choice in product(*choices)]
+        each = words.split(",") if words else _numbers(first, last)
+        choices.append([f"{word}{text}" for word in each])
+    found = ["".join(choice) for choice in product(*choices)]
+    if _BRACES.search(found[0]):
+        raise DataError(f"{pattern}: braces within braces are not read; name the files in full")
+    return found
+
+
+def _numbers(first: str, last: str) -> list[str]:
+    """From one to the other, of one width if either is filled up with zeros."""
+    is_filled = any(text.startswith("0") and len(text) > 1 for text in (first, last))
+    width = max(len(first), len(last)) if is_filled else 0
+    return [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
 
 
 class RemoteFile:

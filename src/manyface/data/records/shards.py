@@ -4,16 +4,18 @@ Neighbours in a tar whose paths are equal up to the first dot of the last part a
 
     000000017.jpg, 000000017.cls             whose it is: a number or a name, as text
     000000017.jpg, 000000017.json            {"label": 3, ...}; also "class", "identity", "person"
-    000000017.jpg, 000000017.txt             the same as .cls
+    000000017.jpg, 000000017.txt             the same as .cls; of a single file only at its top
     Ann/17.jpg                               without these: the folder
 
 A set is a folder of `.tar` files, one file, or a name for several (`faces-{000000..000012}.tar`,
-`faces-*.tar`). For the index each shard is read once from front to back; of remote ones that is all
-of their bytes, and an image is then one range request. A place is the number of the shard and the
-offset in it, so the names of shards must not change their order. Nothing is extracted.
+`{left,right}.tar`, `faces-*.tar`). For the index each shard is read once from front to back; of
+remote ones that is all of their bytes, and an image is then one range request. A place is the
+number of the shard and the offset in it, so the names of shards must not change their order.
+Nothing is extracted.
 """
 
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -34,7 +36,14 @@ from manyface.data.records.naming import (
     suffix_of_content,
 )
 from manyface.data.records.readahead import will_need
-from manyface.data.records.remote import Address, Location, Readable, expand, remote_files
+from manyface.data.records.remote import (
+    Address,
+    Location,
+    Readable,
+    expand,
+    is_pattern,
+    remote_files,
+)
 from manyface.data.records.store import (
     Collector,
     Faults,
@@ -116,7 +125,7 @@ class ShardStore(RecordStore):
                     faults.add(f"{self._where(number)}: {key}.{other}: not the first of its key")
                 try:
                     self._add(found, number, key, sample, contents)
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     faults.add(f"{self._where(number)}: {key}: {error}")
         if len(found):
             yield found.take()
@@ -186,11 +195,10 @@ class ShardStore(RecordStore):
         if not label and label != 0:
             raise ValueError("no label, and no folder")
         if isinstance(label, int):
-            person = about.get("person")
-            self._names.learn(label, person if isinstance(person, str) else None)
-        name = about.get("name")
-        name = name if isinstance(name, str) and "person" in about else f"{last}.{image}"
-        found.add(number << _OFFSET_BITS | member.offset, member.size, label, name)
+            self._names.learn(label, _name_in(about, "person"))
+        name = _name_in(about, "name") if "person" in about else None
+        place = number << _OFFSET_BITS | member.offset
+        found.add(place, member.size, label, f"{last}.{image}" if name is None else name)
 
 
 def samples(members: Iterator[Member]) -> Iterator[tuple[str, Sample]]:
@@ -233,18 +241,42 @@ def _small_contents(file: Readable, sample: Sample) -> dict[str, bytes]:
 
 
 def _json_object(text: bytes | None) -> dict[str, object]:
-    found = json.loads(text) if text else {}
+    """What is in a .json; ValueError if that is none."""
+    try:  # decoded here: of bytes the library guesses the encoding, and imports what reads it
+        found = json.loads(text.decode("utf-8-sig")) if text else {}
+    except (ValueError, RecursionError):
+        raise ValueError(f"expected JSON in UTF-8 in .json, got {_shown(text or b'')}") from None
     return found if isinstance(found, dict) else {}
 
 
 def _label_of(contents: dict[str, bytes], about: dict[str, object]) -> int | str | None:
     """What a sample says of whose it is; None if nothing."""
     if "cls" in contents:
-        return as_label(contents["cls"].decode().strip())
+        return as_label(_text(contents["cls"], ".cls"))
     key = next((key for key in _LABEL_KEYS if key in about), None)
     if key is not None:
         return as_label(about[key])
-    return as_label(contents["txt"].decode().strip()) if "txt" in contents else None
+    return as_label(_text(contents["txt"], ".txt")) if "txt" in contents else None
+
+
+def _text(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError(f"expected a label as UTF-8 text in {where}, got {_shown(raw)}") from None
+
+
+def _shown(raw: bytes) -> str:
+    return f"{raw[:40]!r}{' ...' if len(raw) > 40 else ''}"
+
+
+def _name_in(about: dict[str, object], key: str) -> str | None:
+    """A name in a .json; None if there is none, or half a character that no file can hold."""
+    name = about.get(key)
+    try:
+        return os.fsdecode(os.fsencode(name)) if isinstance(name, str) else None
+    except UnicodeEncodeError:
+        return None
 
 
 def _is_folder_of_shards(folder: Path) -> bool:
@@ -258,28 +290,40 @@ def _is_folder_of_shards(folder: Path) -> bool:
 
 
 def _has_labels(path: Path) -> bool:
-    """Whether the first samples of a tar file are ones, and not a folder of persons."""
+    """Whether the first samples of a tar file are ones, and not a folder of persons.
+
+    A .txt may be anything there, but not beside photos that would be nobody's.
+    """
+    by_text: bool | None = None
     try:
         file = PlainFile(path)
-        for tried, (_, sample) in enumerate(samples(iterate_members(file))):
+        for tried, (key, sample) in enumerate(samples(iterate_members(file))):
             if "cls" in sample:
                 return True
             if "json" in sample:
                 about = _json_object(_small_contents(file, sample).get("json"))
                 return any(key in about for key in _LABEL_KEYS)
+            if _images_of(sample):
+                by_text = by_text is not False and "txt" in sample and "/" not in key
             if tried == _NUM_TRIED:
-                return False
-    except (DataError, OSError, ValueError, RecursionError):
+                break
+    except (DataError, OSError, ValueError):
         return False  # the reader of folders of persons will say what is wrong
-    return False
+    return bool(by_text)
 
 
 def _local_files(path: Path) -> list[Path]:
+    """What is called so, before what its name might stand for."""
     if path.is_dir():
         return sorted(file for file in path.glob(f"*{_SUFFIX}") if not is_hidden(file.name))
+    if path.exists() or not is_pattern(path):
+        return [path]
     files: list[Path] = []
     for each in map(Path, expand(str(path))):
-        files += sorted(each.parent.glob(each.name)) if "*" in each.name else [each]
+        if "*" in each.name:
+            files += sorted(each.parent.glob(each.name))
+        else:
+            files += _local_files(each) if each.is_dir() else [each]
     return files
 
 

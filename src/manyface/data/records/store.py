@@ -101,7 +101,7 @@ class Collector:
         if self._numbered is None:
             self._numbered = isinstance(person, int)
         if self._numbered and not (isinstance(person, int) and 0 <= person < 1 << 63):
-            raise ValueError(f"{person!r} is no label")
+            raise ValueError(f"expected a number from 0 on as its label, got {_shown(person)}")
         self._places.append(place)
         self._sizes.append(size)
         self._people.append(person if self._numbered else str(person))
@@ -148,9 +148,16 @@ def as_label(label: object) -> int | str:
     if isinstance(label, int) and not isinstance(label, bool):
         return label
     if not isinstance(label, str) or not label.strip():
-        raise ValueError(f"{str(label)[:60]!r} is no label")
+        raise ValueError(f"expected a label, a number or a name, got {_shown(label)}")
     is_number = label.isascii() and label.isdigit() and len(label) < 19
     return int(label) if is_number else person_name(label)
+
+
+def _shown(label: object) -> str:
+    if not isinstance(label, str | int | float):
+        return f"a {type(label).__name__}"
+    text = repr(label)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 class RecordStore(ABC):

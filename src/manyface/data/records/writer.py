@@ -78,6 +78,14 @@ def tar_member(name: str, content: bytes, form: Literal[0, 1, 2]) -> bytes:
     return header + content + bytes(-len(content) % tarfile.BLOCKSIZE)
 
 
+def cut_off(path: Path) -> DataError:
+    """What to raise where less is left than was written: to go on would lose records."""
+    return DataError(
+        f"{path} holds less than was written into it; remove what was begun, its .convert.json "
+        "too, and begin again"
+    )
+
+
 class DraftFile:
     """A file that grows under the name of a draft and can be cut back to a committed length."""
 
@@ -107,7 +115,7 @@ class DraftFile:
             self.path.replace(draft_of(self.path))
             self._file = draft_of(self.path).open("ab")
         if os.fstat(self._file.fileno()).st_size < length:
-            raise OSError(f"{draft_of(self.path)} is shorter than what was written")
+            raise cut_off(draft_of(self.path))
         self._file.truncate(length)
         self._file.seek(length)
 

@@ -94,7 +94,7 @@ def convert(
             if journal.exists:
                 journal.read(job)
             else:
-                _check_free(destination)
+                _check_free(FORMATS[options.form].places(destination))
                 journal.begin(job)
             if journal.stage != DONE:
                 _Conversion(records, destination, options, job, journal).run(show, warn)
@@ -330,9 +330,9 @@ def _check_options(options: ConvertOptions) -> None:
         raise DataError("header records are for RecordIO whose photos are in order (no --shuffle)")
 
 
-def _check_free(destination: Path) -> None:
+def _check_free(places: list[Path]) -> None:
     """Nothing is there, neither finished nor begun."""
-    for path in (destination, draft_of(destination)):
+    for path in [*places, *map(draft_of, places)]:
         if (path.is_file() and path.stat().st_size) or (path.is_dir() and any(path.iterdir())):
             raise DataError(f"{path} is there already; remove it, or choose another name")
 

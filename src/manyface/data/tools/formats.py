@@ -4,13 +4,15 @@ The one table to add a format to. Writers are imported when they are needed, bec
 libraries that are not everybody's.
 """
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from manyface.base.errors import ConfigError, DataError
+from manyface.base.errors import ConfigError, DataError, WriteError
 from manyface.data.records.writer import RecordWriter
 
 
@@ -22,11 +24,17 @@ class Format:
         writer: module and class below manyface.data.records.
         suffixes: of paths that mean this format; the first is added to a path without one.
         in_order: records lie in the order in which they were written, so shuffling means something.
+        beside: suffixes of what else is written, in the place of that of the path.
     """
 
     writer: str
     suffixes: tuple[str, ...]
     in_order: bool
+    beside: tuple[str, ...] = ()
+
+    def places(self, path: Path) -> list[Path]:
+        """All that a set called `path` is written as."""
+        return [path, *(path.with_suffix(suffix) for suffix in self.beside)]
 
     def open(self, path: Path, **options: Any) -> RecordWriter:
         """A writer for `path`."""
@@ -39,9 +47,13 @@ class Format:
 
 FORMATS = {
     "folder": Format("plain_writers:FolderWriter", (), in_order=False),
-    "list": Format("plain_writers:ListWriter", (".txt", ".lst", ".list", ".tsv"), in_order=False),
+    "list": Format(
+        "plain_writers:ListWriter", (".txt", ".lst", ".list", ".tsv"), in_order=False, beside=("",)
+    ),
     "tar": Format("plain_writers:TarWriter", (".tar",), in_order=False),
-    "recordio": Format("recordio_writer:RecordIOWriter", (".rec",), in_order=True),
+    "recordio": Format(
+        "recordio_writer:RecordIOWriter", (".rec",), in_order=True, beside=(".idx", ".lst")
+    ),
     "lmdb": Format("lmdb:LmdbWriter", (".lmdb",), in_order=True),
     "shards": Format("shards:ShardWriter", (".shards",), in_order=True),
     "parquet": Format("parquet_writer:ParquetWriter", (".parquet",), in_order=True),
@@ -90,11 +102,57 @@ def checked_target(path: Path, sources: Iterable[Path]) -> Path:
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise DataError(f"{path} is neither a file nor a folder; choose another name")
     for source in sources:
-        if target.exists() and source.exists() and target.samefile(source):
-            raise DataError(f"{path} is what is read; choose another name")
+        _refuse_what_is_read(target, source)
         if source.is_dir() and target.resolve().is_relative_to(source.resolve()):
             raise DataError(
                 f"{path} lies in {source}, which is read, and would become a part of it; choose a "
                 "place outside"
             )
     return target
+
+
+def check_outputs(
+    sources: Iterable[Path],
+    *,
+    whole: Iterable[Path | None] = (),
+    streamed: Iterable[Path | None] = (),
+) -> None:
+    """Refuse files that could not be written, or must not, before hours are spent on them.
+
+    Args:
+        sources: what is read.
+        whole: files that get their names when they are complete, None for no file.
+        streamed: those that are opened where they are: a device or a pipe will do.
+
+    Raises:
+        DataError: one is what is read, or one is named twice. WriteError: nothing can be written
+            there.
+    """
+    sources, seen = list(sources), set[Path]()
+    for path, may_stream in [*((p, False) for p in whole), *((p, True) for p in streamed)]:
+        if path is None or (may_stream and path.exists() and not (path.is_file() or path.is_dir())):
+            continue
+        for source in sources:
+            _refuse_what_is_read(path, source)
+        if path.resolve() in seen:
+            raise DataError(f"{path} is to be written twice; choose two names")
+        seen.add(path.resolve())
+        _check_writable(path)
+
+
+def _refuse_what_is_read(path: Path, source: Path) -> None:
+    if path.exists() and source.exists() and path.samefile(source):
+        raise DataError(f"{path} is what is read; choose another name")
+
+
+def _check_writable(path: Path) -> None:
+    folder = next(each for each in path.absolute().parents if each.exists())
+    number = 0
+    if path.exists() and not path.is_file():
+        number = errno.EISDIR if path.is_dir() else errno.EEXIST
+    elif not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    if number:
+        raise WriteError(path, OSError(number, os.strerror(number)))

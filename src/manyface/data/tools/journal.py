@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from manyface.base.errors import DataError
-from manyface.data.records.files import new_file
+from manyface.base.files import new_file
 from manyface.data.records.store import UInt32Array
 from manyface.data.records.writer import Position
 
@@ -40,6 +40,7 @@ class Journal:
         self.path = destination.with_name(destination.name + ".convert.json")
         self._sums_path = destination.with_name(destination.name + ".convert.sums")
         self.done, self.stage = 0, WRITING
+        self._is_new = False
         self.position: Position | None = None
         destination.parent.mkdir(parents=True, exist_ok=True)
         self._sums = self._sums_path.open("ab")
@@ -56,6 +57,8 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         self._sums.close()
+        if self._is_new and self.position is None:  # refused before anything was written
+            self.path.unlink(missing_ok=True)
         if not self.path.exists():
             self._sums_path.unlink(missing_ok=True)
 
@@ -66,6 +69,7 @@ class Journal:
 
     def begin(self, job: dict[str, Any]) -> None:
         """From here on, what is found of the destination is of this conversion."""
+        self._is_new = True
         self._sums.truncate(0)  # of a process that was killed before it came here
         self.save(job, done=0, position=None, stage=WRITING)
 
