@@ -22,12 +22,13 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.base.progress import Progress, no_progress
+from manyface.evaluate.all_pairs import count_pairs
 from manyface.evaluate.blocks import TopScores, unit_rows
 from manyface.evaluate.bootstrap import share_intervals
 from manyface.evaluate.metrics import BoolArray, IntArray
 from manyface.evaluate.ranks import Embeddings, GalleryBlock, Labels, Searched, search
 from manyface.evaluate.result import ProtocolResult, Score
-from manyface.evaluate.tails import Tail, longest, tail_curve, tail_scores
+from manyface.evaluate.tails import Tail, check_kept, longest, tail_curve, tail_scores
 
 RANK_RULE = "share of mated probes whose mate is among the first {}, ties against it"
 OPEN_RULE = "open set, mate first and above the lowest threshold whose FPIR is not above the stated"
@@ -157,9 +158,16 @@ def megaface_result(
     Args:
         distractors: arrays [n, D] of people who are none of the probes', mapped files perhaps.
         others: as in `search`.
+
+    Raises:
+        DataError: no person has two probes, or more scores would have to be kept than there is room
+            for; and as `search` does.
     """
     num_distractors = sum(map(len, distractors))
     trials = len(probes) * num_distractors
+    people = np.unique(labels, return_inverse=True)[1].reshape(-1)
+    num_genuine = 2 * count_pairs(np.bincount(people))[0] if len(people) else 0
+    check_kept(fars, num_genuine, trials, name)
     top = TopScores(longest(fars, trials) if trials else 0, device=device)
     found = search(
         probes,
@@ -170,7 +178,6 @@ def megaface_result(
         look=top.add,
         progress=lambda done, _: progress(done, num_distractors),
     )
-    people = np.unique(labels, return_inverse=True)[1].reshape(-1)
     probe, score = _genuine_pairs(unit_rows(probes, "probes"), people)
     if not len(probe):
         raise DataError(f"{name}: no person has two probes; expected several images of each")

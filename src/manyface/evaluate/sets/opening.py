@@ -1,5 +1,6 @@
 """The sets that users name, opened: each with its photos, ready to be judged."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _everyone(name: SetName, options: SetOptions) -> JudgedSet:
     return JudgedEveryone(
         _source(records, options),
         name=name.name,
-        fars=options.fars or (1e-3, 1e-4, 1e-5, 1e-6),
+        fars=options.fars,
         groups=_groups(records, options.subgroups),
         device=options.device,
     )
@@ -137,7 +138,8 @@ def _groups(records: Records, path: Path | None) -> npt.NDArray[np.str_] | None:
     if path is None:
         return None
     group_of: dict[str, str] = {}
-    for number, line in enumerate(read_text_file(path).splitlines(), start=1):
+    text = unicodedata.normalize("NFC", read_text_file(path))  # as sources spell names
+    for number, line in enumerate(text.splitlines(), start=1):
         if line.strip() and not line.startswith("#"):
             person, _, group = (part.strip() for part in line.partition("\t"))
             if not (person and group):
