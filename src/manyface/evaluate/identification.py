@@ -165,9 +165,9 @@ def megaface_result(
     """
     num_distractors = sum(map(len, distractors))
     trials = len(probes) * num_distractors
+    if len(labels):
+        check_megaface(labels, num_distractors, fars, name)
     people = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    num_genuine = 2 * count_pairs(np.bincount(people))[0] if len(people) else 0
-    check_kept(fars, num_genuine, trials, name)
     top = TopScores(longest(fars, trials) if trials else 0, device=device)
     found = search(
         probes,
@@ -179,8 +179,6 @@ def megaface_result(
         progress=lambda done, _: progress(done, num_distractors),
     )
     probe, score = _genuine_pairs(unit_rows(probes, "probes"), people)
-    if not len(probe):
-        raise DataError(f"{name}: no person has two probes; expected several images of each")
     of = f"{len(probes)} probes of {people.max() + 1} people, {num_distractors} distractors"
     scores = share_scores(
         [f"rank-{rank}" for rank in ranks],
@@ -194,6 +192,17 @@ def megaface_result(
     rule = "genuine pairs of probes against all pairs of a probe and a distractor"
     more, notes = tail_scores(tail, fars, protocol=f"{rule}; {of}", resamples=resamples, seed=seed)
     return ProtocolResult(name, f"MegaFace; {of}", scores + more, notes, [tail_curve(tail)])
+
+
+def check_megaface(
+    labels: Labels, num_distractors: int, fars: Sequence[float], name: str
+) -> None:
+    """DataError if probes of these people cannot be judged by `megaface_result`."""
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.max() < 2:
+        raise DataError(f"{name}: no person has two probes; expected several images of each")
+    num_genuine = 2 * count_pairs(counts)[0]  # in both orders
+    check_kept(fars, num_genuine, len(labels) * num_distractors, name)
 
 
 def _genuine_pairs(

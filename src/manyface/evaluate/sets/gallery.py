@@ -4,8 +4,8 @@
     DIR/probe        the same; people who are not in the gallery are strangers (open set)
     DIR/distractors  any set: nobody in it is in the other two
 
-People of one name are one person. TinyFace has this shape (Gallery_Match, Probe,
-Gallery_Distractor), under the names above.
+People of one name are one person. TinyFace is such a set, and MegaFace is one of probes and
+distractors alone.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,11 @@ import numpy as np
 from manyface.base.errors import DataError
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array
-from manyface.evaluate.identification import identification_result
+from manyface.evaluate.identification import (
+    check_megaface,
+    identification_result,
+    megaface_result,
+)
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 
 RANKS = (1, 5, 10, 20)
@@ -24,7 +28,11 @@ FOLDERS = ("probe", "gallery", "distractors")
 
 
 class JudgedGallery(JudgedSet):
-    """Probes, a gallery, and distractors or None."""
+    """Probes, a gallery, and distractors or None.
+
+    Args:
+        notes: what else the reader has to know.
+    """
 
     def __init__(
         self,
@@ -34,8 +42,9 @@ class JudgedGallery(JudgedSet):
         *,
         name: str,
         device: str = "cpu",
+        notes: Sequence[str] = (),
     ) -> None:
-        self.name = name
+        self.name, self._notes = name, notes
         self._sources = [probes, gallery, *([] if distractors is None else [distractors])]
         self._device = device
         self._label_of = {person: i for i, person in enumerate(gallery.identity_names)}
@@ -63,6 +72,7 @@ class JudgedGallery(JudgedSet):
             device=self._device,
             progress=show("searching"),
         )
+        result.notes.extend(self._notes)
         return Judgement([result])
 
     def _labels_of_probes(self, probes: ImageSource) -> Int64Array:
@@ -76,3 +86,41 @@ class JudgedGallery(JudgedSet):
             np.int64,
         )
         return of_people[Part.whole(probes).labels]
+
+
+class JudgedDistractors(JudgedSet):
+    """MegaFace-like: every two images of a person among distractors, who are none of the people.
+
+    Raises:
+        DataError: no person has two images, or more scores would have to be kept than there is room
+            for.
+    """
+
+    def __init__(
+        self,
+        probes: ImageSource,
+        distractors: ImageSource,
+        *,
+        name: str,
+        fars: Sequence[float],
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self._sources, self._fars, self._device = [probes, distractors], fars, device
+        check_megaface(Part.whole(probes).labels, len(distractors), fars, name)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part.whole(source) for source in self._sources]
+
+    def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        result = megaface_result(
+            features[0],
+            Part.whole(self._sources[0]).labels,
+            features[1:],
+            name=self.name,
+            fars=self._fars,
+            device=self._device,
+            progress=show("searching"),
+        )
+        return Judgement([result])

@@ -40,7 +40,7 @@ class JudgedPairs(JudgedSet):
 
     @property
     def parts(self) -> Sequence[Part]:
-        both = np.concatenate([self._pairs.left, self._pairs.right])  # [2P]
+        both = np.concatenate(self._pairs.distinct)  # [2P]
         return [Part(self._pairs.source, both)]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
