@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from manyface.base.errors import DataError, ManyfaceError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import all_pairs, blocks, metrics, tails
-from manyface.evaluate.all_pairs import all_pairs_result, scan_all_pairs
+from manyface.evaluate.all_pairs import _Genuine, all_pairs_result, scan_all_pairs
+from manyface.evaluate.bootstrap import times_drawn
 
 FARS = (1.0, 0.3, 0.1, 0.01, 1e-3, 1e-4)
 

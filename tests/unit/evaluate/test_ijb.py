@@ -423,3 +423,14 @@ def test_subjects_that_cannot_be_searched_are_said(made: Set) -> None:
     refused([one], made.probes, "subjects of the probes are in no gallery")
     refused([one, Subjects(other.templates, other.subjects * 0 + 7)], made.probes, "in one gallery")
     refused([one, Subjects(other.templates + 1, other.subjects)], made.probes, "have no face")
+
+
+def test_no_figure_below_what_the_impostors_can_tell(made: Set) -> None:
+    """The ROC point nearest to so small a FAR would be the one of FAR 0."""
+    num_impostors = int(np.count_nonzero(~made.pairs.same))
+    fars = (2 / num_impostors, 0.4 / num_impostors)
+    result = verify_templates(made.pooled(), made.pairs, name="x", fars=fars, resamples=0)
+    near, far = ([s.name for s in result.scores if s.name.startswith(f"tar@far={f:g}")] for f in fars)
+    assert len(near) == 2
+    assert far == []
+    assert any(f"{fars[1]:g} is not given" in note for note in result.notes)

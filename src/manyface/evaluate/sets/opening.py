@@ -12,6 +12,7 @@ from manyface.base.errors import ConfigError, DataError
 from manyface.base.threads import usable_cores
 from manyface.data.bin_file import BinRecords, first_places, read_bin
 from manyface.data.images import DecodedImages
+from manyface.data.lists import read_pairs
 from manyface.data.records import Records, open_records
 from manyface.data.records.base import Warn, labels_of, read_text_file
 from manyface.data.records.loose import LooseRecords
@@ -100,7 +101,8 @@ def _pairs(name: SetName, options: SetOptions) -> JudgedSet:
     folder = options.images or name.path.parent
     if _is_lfw_list(text):
         records = open_records(folder, warn=options.warn)
-        pairs = lfw_pairs(_source(records, options), text, folds=FOLDS, name=name.name)
+        folds = _folds_for(read_pairs(text).same)  # of a list that has none
+        pairs = lfw_pairs(_source(records, options), text, folds=folds, name=name.name)
         return _judged(pairs, options, _groups(records, options.subgroups))
     if options.subgroups is not None:
         raise DataError(
