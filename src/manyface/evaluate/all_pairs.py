@@ -12,7 +12,7 @@ scores are all kept, of the impostors only the highest that the FARs ask for (`t
 By subgroup, as MFR does by region: the images of a subgroup against each other, impostors included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +45,12 @@ class AllPairs:
     Attributes:
         tail: the genuine and the highest impostor scores.
         people: the labels that appear, [C].
+        closest: int64 [n, 2], images of the impostors in the tail, the most similar first.
     """
 
     tail: Tail
     people: npt.NDArray[np.generic]
+    closest: IntArray
 
 
 def scan_all_pairs(
@@ -104,7 +106,7 @@ def scan_all_pairs(
         num_people=len(people),
         impostor_weight=lambda times: _num_impostors_drawn(counts, times),
     )
-    return AllPairs(tail, people)
+    return AllPairs(tail, people, np.stack([order[left], order[right]], axis=1))
 
 
 def count_pairs(counts: IntArray) -> tuple[int, int]:
@@ -126,6 +128,7 @@ def all_pairs_result(
     max_genuine: int = MAX_GENUINE,
     max_impostors: int = MAX_IMPOSTORS,
     device: torch.device | str = "cpu",
+    look: Callable[[AllPairs], None] = lambda found: None,
     progress: Progress = no_progress,
 ) -> ProtocolResult:
     """TAR at each of `fars` over all pairs, and within each of `groups`, with intervals.
@@ -133,6 +136,7 @@ def all_pairs_result(
     Args:
         groups: [N] the subgroup of each image; "" is in none. A person has one subgroup.
         resamples: of people, for the intervals; 0 leaves them out.
+        look: is shown what was found in the whole set.
         others: as in `scan_all_pairs`.
     """
     parts = _parts(labels, groups)
@@ -142,7 +146,7 @@ def all_pairs_result(
     total = sum(len(part) ** 2 for part in parts.values()) // 2
     done = 0
     for group, part in parts.items():
-        tail = scan_all_pairs(
+        found = scan_all_pairs(
             embeddings if not group else embeddings[part],
             labels[part],
             fars=fars,
@@ -151,10 +155,12 @@ def all_pairs_result(
             device=device,
             name=name + (f", {group}" if group else ""),
             progress=_shifted(progress, done, total),
-        ).tail
+        )
+        if not group:
+            look(found)
         done += len(part) ** 2 // 2
-        _add(tail, group, fars, resamples, seed, scores, notes)
-        curves.append(tail_curve(tail, group))
+        _add(found.tail, group, fars, resamples, seed, scores, notes)
+        curves.append(tail_curve(found.tail, group))
     return ProtocolResult(name, PROTOCOL, scores, notes, curves)
 
 

@@ -130,6 +130,11 @@ def test_everyone_by_subgroup(faces):
     found = judge(parse_set(f"all={faces}"), options).result
     assert found.value("tar@far=0.1") is not None
     assert {curve.name for curve in found.curves} == {"", "even", "odd"}
+    shown = judge(parse_set(f"all={faces}"), options).mistakes
+    assert shown.left.shape == (12, SIDE, SIDE, 3)
+    cosines = (long_features(torch.from_numpy(shown.left)) / 3 * long_features(torch.from_numpy(shown.right)) / 3).sum(1)
+    np.testing.assert_allclose(shown.similarity, cosines, atol=1e-6)
+    assert (np.diff(shown.similarity) <= 0).all()
     groups.write_text("nobody\todd\n")
     with pytest.raises(DataError, match="1 of 1 people are not in"):
         open_set(parse_set(f"all={faces}"), options)

@@ -13,6 +13,7 @@ from manyface.base.errors import DataError, WriteError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import (
     PairEvaluator,
+    bin_pairs,
     fit_whitened_pixels,
     identity_overlap,
     overlap_warning,

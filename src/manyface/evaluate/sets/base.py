@@ -25,6 +25,7 @@ from manyface.parallel import ALONE, Ranks, all_or_none
 Show = Callable[[str], Progress]
 
 JUDGED = "judgement of a set"
+NUM_MISTAKES = 12  # that are shown
 
 
 class Part(NamedTuple):

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.data.source import ImageSource
-from manyface.evaluate.all_pairs import all_pairs_result, count_pairs
+from manyface.evaluate.all_pairs import AllPairs, all_pairs_result, count_pairs
 from manyface.evaluate.blocks import Float32Array
-from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
+from manyface.evaluate.result import Mistakes
+from manyface.evaluate.sets.base import NUM_MISTAKES, JudgedSet, Judgement, Part, Show
 from manyface.evaluate.tails import check_kept, largest_far
 
 USUAL_FARS = (1e-3, 1e-4, 1e-5, 1e-6)
@@ -55,6 +56,7 @@ class JudgedEveryone(JudgedSet):
         return [self._everyone]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        seen: list[AllPairs] = []
         result = all_pairs_result(
             features[0],
             self._everyone.labels,
@@ -62,7 +64,19 @@ class JudgedEveryone(JudgedSet):
             fars=self._fars,
             name=self.name,
             device=self._device,
+            look=seen.append,
             progress=show("comparing all with all"),
         )
         result.notes.extend(self._notes)
-        return Judgement([result])
+        return Judgement([result], self._closest(seen[0]))
+
+    def _closest(self, found: AllPairs) -> Mistakes:
+        """Pictures of the most similar pairs of two people: at the lowest FARs they are what
+        decides, and often one person under two labels."""
+        pairs, source = found.closest[:NUM_MISTAKES], self._everyone.source
+        return Mistakes(
+            left=source.load(pairs[:, 0]).numpy(),
+            right=source.load(pairs[:, 1]).numpy(),
+            similarity=found.tail.impostors[: len(pairs)].astype(np.float32),
+            same=np.zeros(len(pairs), bool),
+        )

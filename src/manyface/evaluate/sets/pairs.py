@@ -12,10 +12,8 @@ from manyface.evaluate.files import worst_errors
 from manyface.evaluate.pairs import PairSet
 from manyface.evaluate.parts import DecidedPairs, by_group, by_quality
 from manyface.evaluate.result import Mistakes, ProtocolResult
-from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
+from manyface.evaluate.sets.base import NUM_MISTAKES, JudgedSet, Judgement, Part, Show
 from manyface.evaluate.verification import Evaluation, PairEvaluator
-
-_NUM_MISTAKES = 12
 
 
 class JudgedPairs(JudgedSet):
@@ -74,7 +72,7 @@ class JudgedPairs(JudgedSet):
         return ProtocolResult(self.name, "insightface's rule alone", scores, notes)
 
     def _mistakes(self, found: Evaluation) -> Mistakes:
-        worst, pairs = worst_errors(found, _NUM_MISTAKES), self._pairs
+        worst, pairs = worst_errors(found, NUM_MISTAKES), self._pairs
         return Mistakes(
             left=pairs.source.load(pairs.left[worst]).numpy(),
             right=pairs.source.load(pairs.right[worst]).numpy(),
