@@ -42,7 +42,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help=f"For {SCORES} and {PAGE}: evaluation."),
+        typer.Option("--output", metavar="DIR", help=f"For {SCORES} and {PAGE}."),
     ] = None,
     fars: Annotated[
         str | None, typer.Option("--fars", metavar="F,F", help="Give TAR at these FARs.")
@@ -92,15 +92,18 @@ def evaluate(
     rates = None if fars is None else _rates(fars)
     how = {"fars": rates, "images": images, "subgroups": subgroups, "by_quality": by_quality}
     if not named:
-        _refuse_unused({**how, "output": output, "half": half})
+        _refuse_unused({**how, "output": output, "half": half, "device": device != "auto"})
         _verify_run(model, checkpoint, overrides or [])
         return
     if overrides:
         raise ConfigError(
             "--set changes the recipe of a run, and --on does not use that; leave it out"
         )
+    from manyface.evaluate.sets.naming import parse_sets
+
+    names = parse_sets(named)  # a wrong one is said before the work
     net = open_model(model, device=device, checkpoint=checkpoint)
-    _judge(net, named, how, output or _beside(model), batch_size=batch_size, half=half)
+    _judge(net, names, how, output or _beside(model, checkpoint), batch_size=batch_size, half=half)
 
 
 def _refuse_unused(options: dict[str, Any]) -> None:
@@ -137,7 +140,7 @@ def _verify_run(run: Path, checkpoint: str, overrides: Sequence[str]) -> None:
 
 def _judge(
     model: "FaceModel",
-    words: list[str],
+    names: "list[SetName]",
     how: dict[str, Any],
     output: Path,
     *,
@@ -146,14 +149,13 @@ def _judge(
 ) -> None:
     """On sets that the command line names; all ranks embed, the first judges, writes and prints."""
     from manyface.evaluate.kept_features import Kept
-    from manyface.evaluate.sets.naming import parse_sets
     from manyface.evaluate.sets.opening import check_used, open_set
     from manyface.parallel.start import joined
     from manyface.train.devices import cpu_threads, threads_here
 
-    names, options = parse_sets(words), _options(model, how)
+    options = _options(model, how)
     check_used(names, options)
-    sets = [open_set(name, options) for name in names]  # a wrong one is said before the work
+    sets = [open_set(name, options) for name in names]
     embed, job = _features(model, half), {"model": model.fingerprint, "half": str(half)}
     found = []
     with joined(model.device, seconds=A_DAY) as ranks, cpu_threads(threads_here()):
@@ -233,8 +235,16 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _beside(model: Path) -> Path:
-    return model / "evaluation" if model.is_dir() else Path("evaluation")
+def _beside(model: Path, checkpoint: str) -> Path:
+    """In a run, never in one of its checkpoints, which what does not belong to it would damage."""
+    from manyface.train.directory import CHECKPOINTS, CONFIG, EVALUATION
+
+    is_checkpoint = model.resolve().parent.name == CHECKPOINTS
+    run = model.resolve().parents[1] if is_checkpoint else model
+    if not (run / CONFIG).is_file():
+        return Path(EVALUATION)
+    named = model.resolve().name if is_checkpoint else "" if checkpoint == "last" else checkpoint
+    return run / EVALUATION / named
 
 
 def _tell(

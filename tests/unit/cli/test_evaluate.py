@@ -278,3 +278,23 @@ def test_tinyface_from_its_folders(net, faces, tmp_path, capsys):
     values = {each["name"]: each["value"] for each in found["scores"]}
     assert 0.5 < values["rank-1"] <= values["rank-5"] <= values["rank-20"] <= 1
     capsys.readouterr()
+
+
+def test_a_checkpoint_is_left_as_it_is(net, faces, tmp_path, capsys):
+    """Files in it would make it a damaged one."""
+    checkpoint = tmp_path / "run/checkpoints/step-00000004"
+    checkpoint.mkdir(parents=True)
+    (tmp_path / "run/config.toml").touch()
+    words = ["--on", "lfw.bin"]
+    for given, place in (
+        (["run"], "run/evaluation"),
+        (["run", "--checkpoint", "best"], "run/evaluation/best"),
+        (["run/checkpoints/step-00000004"], "run/evaluation/step-00000004"),
+        (["weights"], "evaluation"),
+    ):
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        assert main(["evaluate", given[0], *words, *given[1:]]) == 0
+        assert (tmp_path / place / "scores.json").is_file()
+    assert list(checkpoint.iterdir()) == []
+    assert list((tmp_path / "weights").iterdir()) == []
+    capsys.readouterr()
