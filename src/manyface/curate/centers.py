@@ -1,13 +1,13 @@
 """Identities whose class centers are alike: one person under two labels, as the head has seen it.
 
-The Partial FC paper (arXiv 2203.15565, section 3.1) calls these inter-class conflicts. `conflicts.py`
-finds them in images, with any net; here no image is read, only the head of the run that was trained
-on the labels. It was taught that the two are different people, so that the cosine of their centers
-is lower than that of their images would be, and a head that had long enough to learn it by heart
-shows nothing: what is found is a conflict, what is not found may be one.
+The Partial FC paper (arXiv 2203.15565, section 3.1) calls these inter-class conflicts.
+`conflicts.py` finds them in images, with any net; here no image is read, only the head of the run
+that was trained on the labels. It was taught that the two are different people, so that the cosine
+of their centers is lower than that of their images would be, and a head that had long enough to
+learn it by heart shows nothing: what is found is a conflict, what is not found may be one.
 
-Every pair of classes is looked at, and the most alike are kept, exactly: N^2 / 2 products of D. Rows
-are read block by block, so that memory is that of some blocks whatever N is.
+Every pair of classes is looked at, and the most alike are kept, exactly: N^2 / 2 products of D.
+Rows are read block by block, so that memory is that of some blocks whatever N is.
 
 The limit is not the same for two heads; where none is given it is what is unusual for a center's
 nearest neighbour: the median and five deviations, as in `conflicts.py`.
@@ -88,7 +88,7 @@ class _Scan:
     device: torch.device | str
 
     def show(self, top: TopScores, nearest: Tensor, progress: Progress) -> None:
-        """Every pair of different classes to `top`, once; of each class the highest to `nearest`."""
+        """Every pair of classes to `top`, once, and the highest of each class to `nearest`."""
         held, across = self._classes_in(_HELD), self._classes_in(COLUMNS)
         total, done = self.num_classes * (self.num_classes + 1) // 2, 0
         for first in range(0, self.num_classes, held):
@@ -108,7 +108,8 @@ class _Scan:
         if not bool(torch.isfinite(rows).all()):
             bad = int((~torch.isfinite(rows).all(dim=1)).nonzero()[0]) // self.sub_centers
             raise NonFiniteError(
-                f"center {start + bad} of the head holds NaN or infinity: take an earlier checkpoint"
+                f"center {start + bad} of the head holds NaN or infinity: take an earlier "
+                "checkpoint"
             )
         return torch.nn.functional.normalize(rows, dim=1)
 

@@ -143,9 +143,7 @@ def embedded_batches(
             yield embed(images).numpy().astype(np.float32, copy=False)
 
 
-def check_finite(
-    found: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], name: str
-) -> None:
+def check_finite(found: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], name: str) -> None:
     """NonFiniteError if an embedding of `found` [n, D], of the images `indices`, is not finite."""
     rows = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(rows):

@@ -194,9 +194,7 @@ def megaface_result(
     return ProtocolResult(name, f"MegaFace; {of}", scores + more, notes, [tail_curve(tail)])
 
 
-def check_megaface(
-    labels: Labels, num_distractors: int, fars: Sequence[float], name: str
-) -> None:
+def check_megaface(labels: Labels, num_distractors: int, fars: Sequence[float], name: str) -> None:
     """DataError if probes of these people cannot be judged by `megaface_result`."""
     counts = np.unique(labels, return_counts=True)[1]
     if counts.max() < 2:

@@ -121,7 +121,9 @@ def by_group(
     for number, each in enumerate(names):
         part[within == each] = number
     protocol = "pairs within each subgroup, at one threshold for all"
-    found = by_parts(pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed)
+    found = by_parts(
+        pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed
+    )
     across = int(np.count_nonzero(part < 0))
     return found if not across else _with_note(found, f"{across} pairs are within no subgroup")
 
@@ -157,7 +159,9 @@ def by_quality(
         for k in range(int(part.max(initial=-1)) + 1)
     ]
     protocol = f"{len(names)} parts by the smaller embedding length of a pair, one threshold"
-    found = by_parts(pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed)
+    found = by_parts(
+        pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed
+    )
     if len(names) == parts:
         return found
     return _with_note(
@@ -171,7 +175,7 @@ def _worse_length(
     """The smaller length of each of `count` pairs, checked."""
     if not len(norms[0]) == len(norms[1]) == count:
         raise DataError(f"quality needs two lengths for each of {count} pairs")
-    worse = np.minimum(norms[0], norms[1])
+    worse: npt.NDArray[np.floating] = np.minimum(norms[0], norms[1])
     if not np.isfinite(worse).all():
         bad = _first(~np.isfinite(worse))
         raise NonFiniteError(f"the embedding length of pair {bad} is not finite")

@@ -1,4 +1,4 @@
-"""TinyFace as it is handed on: who is in which photo, from its lists or from the names of its files.
+"""TinyFace as it is handed on: who is in which photo, by its lists or the names of its files.
 
     Testing_Set/Probe/<person>_<k>.jpg
     Testing_Set/Gallery_Match/<person>_<k>.jpg
@@ -61,11 +61,11 @@ def read_tinyface(folder: str | Path, *, lists: str | Path | None = None) -> Tin
     """
     place = _find(Path(folder).expanduser())
     beside = place if lists is None else Path(lists).expanduser()
+    found = {part: _images(place / part) for part in (_PROBE, _MATCH, _DISTRACTOR)}
     notes: list[str] = []
-    probes, probe_labels = _photos(place / _PROBE, beside, notes)
-    gallery, gallery_labels = _photos(place / _MATCH, beside, notes)
-    distractors = _images(place / _DISTRACTOR)
-    return TinyFace(probes, probe_labels, gallery, gallery_labels, distractors, notes)
+    probes, probe_labels = _photos(found[_PROBE], beside, notes, *_LISTS[_PROBE])
+    gallery, gallery_labels = _photos(found[_MATCH], beside, notes, *_LISTS[_MATCH])
+    return TinyFace(probes, probe_labels, gallery, gallery_labels, found[_DISTRACTOR], notes)
 
 
 def _find(folder: Path) -> Path:
@@ -75,10 +75,11 @@ def _find(folder: Path) -> Path:
     raise DataError(f"no TinyFace set in {folder}: expected Testing_Set/{_PROBE}")
 
 
-def _photos(folder: Path, lists: Path, notes: list[str]) -> tuple[list[Path], IntArray]:
+def _photos(
+    found: list[Path], lists: Path, notes: list[str], name: str, names: str, persons: str
+) -> tuple[list[Path], IntArray]:
     """The photos that count and whose they are, sorted by person."""
-    found, (name, *keys) = _images(folder), _LISTS[folder.name]
-    listed = _read_list(lists / name, *keys) if (lists / name).is_file() else None
+    listed = _read_list(lists / name, names, persons) if (lists / name).is_file() else None
     if listed is None:
         if (lists / name).is_file():
             notes.append(

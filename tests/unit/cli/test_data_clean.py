@@ -8,7 +8,9 @@ from colour_net import SIDE, ColourNet
 from PIL import Image
 
 from manyface.cli import main
+from manyface.config import parse_config
 from manyface.train.centers import TrainedCenters
+from manyface.train.run import train
 
 
 @pytest.fixture
@@ -67,16 +69,13 @@ def test_too_few_images_to_measure(tmp_path, monkeypatch, capsys, faces):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run of no step on 40 people; the centers of the 4th and the 12th are alike."""
+    """A run of one step on 40 people."""
     words = ["data.path=synthetic", "data.image_size=32", "data.synthetic.num_identities=40",
              "data.synthetic.images_per_identity=3", "backbone.name=tiny", "schedule.steps=1",
-             "backbone.embedding_size=16", "train.batch_size=8"]  # fmt: skip
-    options = [part for word in words for part in ("--set", word)]
-    place = tmp_path / "runs"
-    code = main(["train", *options, "--set", f"run.directory={place}", "--set", "run.name=few",
-                 "--set", "evaluation.every_epochs=0"])  # fmt: skip
-    assert code == 0
-    return place / "few"
+             "backbone.embedding_size=16", "train.batch_size=8", "evaluation.num_pairs=40",
+             f"run.directory={tmp_path / 'runs'}", "run.name=few"]  # fmt: skip
+    train(parse_config("", words))
+    return tmp_path / "runs/few"
 
 
 def test_class_centers_of_a_run(run, tmp_path, capsys, monkeypatch):
@@ -86,18 +85,18 @@ def test_class_centers_of_a_run(run, tmp_path, capsys, monkeypatch):
     def alike(self, start, stop):
         rows = read(self, start, stop).clone()
         if start <= 11 < stop:
-            rows[11 - start] = read(self, 3, 4)[0] + 0.002
+            rows[11 - start] = 2 * read(self, 3, 4)[0]
         return rows
 
     monkeypatch.setattr(TrainedCenters, "read", alike)
     out = {name: tmp_path / name for name in ("page.html", "joins.tsv", "cases.tsv")}
     options = zip(("--page", "--joins", "--report"), out.values(), strict=True)
     words = [str(word) for pair in options for word in pair]
-    assert main(["data", "clean", str(run), *words, "--same-person", "0.9"]) == 3
-    assert "1  pairs of labels with alike class centers (cosine 0.900)" in capsys.readouterr().out
+    assert main(["data", "clean", str(run), *words, "--same-person", "0.99"]) == 3
+    assert "1  pairs of labels with alike class centers (cosine 0.990)" in capsys.readouterr().out
     (joined,) = out["joins.tsv"].read_text().splitlines()
     one, other, cosine = joined.split("\t")
-    assert float(cosine) > 0.9
+    assert cosine == "1.0000"
     assert out["cases.tsv"].read_text().splitlines()[1] == f"split\t\t{one}\t{other}\t\t{cosine}"
     assert out["page.html"].read_text().count("<img") == 6
     assert main(["data", "clean", str(run), "--same-person", "1.1"]) == 0

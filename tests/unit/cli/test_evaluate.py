@@ -148,7 +148,7 @@ def test_a_damaged_part_is_made_anew(net, faces, tmp_path, capsys):
     words = ["evaluate", "net", "--on", f"all={faces}", "--output", "out", "--batch-size", "8"]
     net.stops_after = 56
     assert main(words) == 130
-    (first, second, third) = sorted((tmp_path / "out/.features/faces/0").glob("*.part"))
+    (first, second, _) = sorted((tmp_path / "out/.features/faces/0").glob("*.part"))
     content = bytearray(first.read_bytes())
     content[-3] ^= 1
     first.write_bytes(content)
@@ -276,7 +276,7 @@ def test_tinyface_from_its_folders(net, faces, tmp_path, capsys):
     (found,) = json.loads((tmp_path / "out/scores.json").read_text())["sets"]
     assert "16 probes, 24 in the gallery" in found["protocol"]
     values = {each["name"]: each["value"] for each in found["scores"]}
-    assert 0.5 < values["rank-1"] <= values["rank-5"] <= values["rank-20"] <= 1
+    assert 0.2 < values["rank-1"] <= values["rank-5"] <= values["rank-20"] <= 1
     capsys.readouterr()
 
 

@@ -197,7 +197,7 @@ def test_tinyface_is_read_by_the_names_of_its_files(tmp_path: Path) -> None:
         for name in names:
             (tmp_path / "Testing_Set" / part / name).write_bytes(b"")
     found = read_tinyface(tmp_path)
-    assert found.probe_labels.tolist() == [12, 7]
+    assert found.probe_labels.tolist() == [7, 12]
     assert found.gallery_labels.tolist() == [7]
     assert [path.name for path in found.distractors] == ["a.jpg", "b.jpg"]
     (tmp_path / "Testing_Set/Probe/ann_1.jpg").write_bytes(b"")

@@ -132,7 +132,12 @@ def test_everyone_by_subgroup(faces):
     assert {curve.name for curve in found.curves} == {"", "even", "odd"}
     shown = judge(parse_set(f"all={faces}"), options).mistakes
     assert shown.left.shape == (12, SIDE, SIDE, 3)
-    cosines = (long_features(torch.from_numpy(shown.left)) / 3 * long_features(torch.from_numpy(shown.right)) / 3).sum(1)
+    cosines = (
+        long_features(torch.from_numpy(shown.left))
+        / 3
+        * long_features(torch.from_numpy(shown.right))
+        / 3
+    ).sum(1)
     np.testing.assert_allclose(shown.similarity, cosines, atol=1e-6)
     assert (np.diff(shown.similarity) <= 0).all()
     groups.write_text("nobody\todd\n")
@@ -293,9 +298,7 @@ def test_a_short_list_has_fewer_folds(faces):
 def test_a_list_of_paths_has_no_subgroups(faces):
     listed, _ = write_lists(faces)
     (faces / "groups.tsv").write_text("p1\tnorth\n")
-    options = SetOptions(
-        image_size=SIDE, warn=lambda text: None, subgroups=faces / "groups.tsv"
-    )
+    options = SetOptions(image_size=SIDE, warn=lambda text: None, subgroups=faces / "groups.tsv")
     with pytest.raises(DataError, match="names images, not people, so --subgroups"):
         open_set(SetName("pairs", listed), options)
 

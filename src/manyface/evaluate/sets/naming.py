@@ -34,7 +34,11 @@ class SetName:
     @property
     def name(self) -> str:
         """What results call it."""
-        own = self.path.name if self.kind in ("all", "gallery", "megaface", "tinyface") else self.path.stem
+        own = (
+            self.path.name
+            if self.kind in ("all", "gallery", "megaface", "tinyface")
+            else self.path.stem
+        )
         return self.called or own
 
 

@@ -169,9 +169,7 @@ def _megaface(name: SetName, options: SetOptions) -> JudgedSet:
     )
 
 
-def _folders(
-    name: SetName, needed: Sequence[str], options: SetOptions
-) -> dict[str, DecodedImages]:
+def _folders(name: SetName, needed: Sequence[str], options: SetOptions) -> dict[str, DecodedImages]:
     """Those of FOLDERS that are there, opened."""
     found = {part: name.path / part for part in FOLDERS}
     if missing := [part for part in needed if not found[part].exists()]:
