@@ -30,6 +30,7 @@ from manyface.evaluate.ranks import Embeddings, GalleryBlock, Labels, Searched, 
 from manyface.evaluate.result import ProtocolResult, Score
 from manyface.evaluate.tails import Tail, check_kept, longest, tail_curve, tail_scores
 
+SEARCH = "identification"
 RANK_RULE = "share of mated probes whose mate is among the first {}, ties against it"
 OPEN_RULE = "open set, mate first and above the lowest threshold whose FPIR is not above the stated"
 
@@ -63,6 +64,7 @@ def identification_result(
             tail,
             fpirs,
             names=lambda fpir: f"tpir@fpir={fpir:g}",
+            rate="FPIR",
             protocol=f"{OPEN_RULE}; {tail.num_impostors} unmated probes; {of}",
             resamples=resamples,
             seed=seed,
@@ -71,7 +73,7 @@ def identification_result(
     elif fpirs:
         notes.append("no TPIR at FPIR: every probe has a mate in the gallery")
     curves = [tail_curve(tail)] if tail.num_impostors and len(tail.genuine) else []
-    return ProtocolResult(name, f"identification; {of}", scores, notes, curves)
+    return ProtocolResult(name, f"{SEARCH}; {of}", scores, notes, curves)
 
 
 def rank_scores(

@@ -135,6 +135,7 @@ def tail_scores(
     fars: Sequence[float],
     *,
     names: Callable[[float], str] = lambda far: f"tar@far={far:g}",
+    rate: str = "FAR",
     protocol: str,
     resamples: int = 200,
     seed: int = 0,
@@ -144,8 +145,8 @@ def tail_scores(
         kinds = f"{len(tail.genuine)} genuine and {tail.num_impostors} impostor trials"
         return [], [f"no TAR: it needs trials of both kinds, there are {kinds}"]
     notes = [
-        f"{names(far)} is not given: {tail.num_impostors} impostor trials can show no FAR below "
-        f"{1 / tail.num_impostors:.2g}, and nothing is extrapolated"
+        f"{names(far)} is not given: {tail.num_impostors} impostor trials can show no {rate} below "
+        f"{1 / tail.num_impostors:.3g}, and nothing is extrapolated"
         for far in fars
         if not allowed_impostors(far, tail.num_impostors)
     ]

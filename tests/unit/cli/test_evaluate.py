@@ -298,3 +298,12 @@ def test_a_checkpoint_is_left_as_it_is(net, faces, tmp_path, capsys):
     assert list(checkpoint.iterdir()) == []
     assert list((tmp_path / "weights").iterdir()) == []
     capsys.readouterr()
+
+
+def test_the_page_says_what_its_rates_are(net, faces, tmp_path, capsys):
+    searched = gallery(tmp_path / "people", faces)
+    assert main(["evaluate", "net", "--on", f"gallery={searched}", "--output", "out"]) == 0
+    page = (tmp_path / "out/report.html").read_text()
+    assert "false positive identification rate" in page
+    assert "false accept rate" not in page
+    assert "8 impostor trials can show no FPIR below 0.125" in capsys.readouterr().out

@@ -136,7 +136,7 @@ def test_a_small_fpir_is_said_and_not_extrapolated() -> None:
     result = identification_result(probes, who, [(gallery, people)], name="x", fpirs=(0.2, 1e-3))
     assert result.value("tpir@fpir=0.2") is not None
     assert result.value("tpir@fpir=0.001") is None
-    assert any("can show no FAR below" in note for note in result.notes)
+    assert any("can show no FPIR below" in note for note in result.notes)
     for score in result.scores:
         assert score.low <= score.value <= score.high
     assert (np.diff(result.curves[0].tar) >= 0).all()

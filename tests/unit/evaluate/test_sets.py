@@ -1,5 +1,6 @@
 """Sets by the names that users give them: read, refused, judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,11 @@ def test_everyone_by_subgroup(faces):
     groups.write_text("nobody\todd\n")
     with pytest.raises(DataError, match="1 of 1 people are not in"):
         open_set(parse_set(f"all={faces}"), options)
+    groups.write_text("nobody\todd\np1\todd\n")  # a list for several sets
+    said = []
+    open_set(parse_set(f"all={faces}"), replace(options, warn=said.append))
+    assert len(said) == 1
+    assert "1 of 2 people are not in" in said[0]
     groups.write_text("p1 odd\n")
     with pytest.raises(DataError, match="line 1: expected person, TAB, subgroup"):
         open_set(parse_set(f"all={faces}"), options)

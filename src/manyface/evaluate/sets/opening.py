@@ -103,7 +103,7 @@ def _pairs(name: SetName, options: SetOptions) -> JudgedSet:
         records = open_records(folder, warn=options.warn)
         folds = _folds_for(read_pairs(text).same)  # of a list that has none
         pairs = lfw_pairs(_source(records, options), text, folds=folds, name=name.name)
-        return _judged(pairs, options, _groups(records, options.subgroups))
+        return _judged(pairs, options, _groups(records, options.subgroups, options.warn))
     if options.subgroups is not None:
         raise DataError(
             f"{name.path} names images, not people, so --subgroups cannot tell who is in which: "
@@ -142,7 +142,7 @@ def _everyone(name: SetName, options: SetOptions) -> JudgedSet:
         _source(records, options),
         name=name.name,
         fars=options.fars,
-        groups=_groups(records, options.subgroups),
+        groups=_groups(records, options.subgroups, options.warn),
         device=options.device,
     )
 
@@ -212,7 +212,7 @@ def _ijb(name: SetName, options: SetOptions) -> JudgedSet:
     return judged
 
 
-def _groups(records: Records, path: Path | None) -> npt.NDArray[np.str_] | None:
+def _groups(records: Records, path: Path | None, warn: Warn) -> npt.NDArray[np.str_] | None:
     """The subgroup of each record, "" of those whom the file does not name; None without one."""
     if path is None:
         return None
@@ -228,10 +228,13 @@ def _groups(records: Records, path: Path | None) -> npt.NDArray[np.str_] | None:
             if group_of.setdefault(person, group) != group:
                 raise DataError(f"{path}, line {number}: {person!r} is in two subgroups")
     if unknown := group_of.keys() - set(records.identity_names):
-        raise DataError(
+        text = (
             f"{path}: {len(unknown)} of {len(group_of)} people are not in {records.path}, as "
             f"{min(unknown)!r}; is the list for this data?"
         )
+        if len(unknown) == len(group_of):
+            raise DataError(text)
+        warn(text)  # one list may be for several sets
     of_people = np.array([group_of.get(name, "") for name in records.identity_names])
     return of_people[labels_of(records.first_images, np.arange(len(records)))]
 
