@@ -100,6 +100,7 @@ def test_class_centers_of_a_run(run, tmp_path, capsys, monkeypatch):
     assert out["cases.tsv"].read_text().splitlines()[1] == f"split\t\t{one}\t{other}\t\t{cosine}"
     assert out["page.html"].read_text().count("<img") == 6
     assert main(["data", "clean", str(run), "--same-person", "1.1"]) == 0
+    assert "nothing among them is unusual" in capsys.readouterr().err
     assert main(["data", "clean", str(run), "--model", "x"]) == 2
     assert "no image is looked at; leave out --model" in capsys.readouterr().err
 

@@ -209,6 +209,11 @@ def _clean_run(
 
     source = build_source(read_run_config(run), warn=warn)
     found = _alike(run, source, limit, checkpoint)
+    if found.limit >= 1:
+        warn(
+            f"{run}: its class centers are so alike that nothing among them is unusual; train it "
+            "longer, or give a cosine with --same-person"
+        )
     names, more = source.identity_names, " or more" if found.is_cut else ""
     console = make_console()
     console.print(
