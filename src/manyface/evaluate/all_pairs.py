@@ -5,8 +5,8 @@ which sum n (n - 1) / 2 are genuine. Images are sorted by person, so that genuin
 diagonal of the matrix of scores; its upper half is computed block by block (`blocks.py`). Genuine
 scores are all kept, of the impostors only the highest that the FARs ask for (`tails.py`).
 
-    memory   8 N D bytes (the embeddings given and a sorted copy), 16 for each genuine pair, 24 for
-             each impostor kept (2 x FAR x pairs of them), and some blocks
+    memory   8 N D bytes (the embeddings given and a sorted copy), 24 for each genuine pair and
+             for each impostor kept (2 x FAR x pairs of them), and some blocks
     work     N^2 D multiply-adds
 
 By subgroup, as MFR does by region: the images of a subgroup against each other, impostors included.

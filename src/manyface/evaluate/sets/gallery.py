@@ -8,7 +8,7 @@ People of one name are one person. TinyFace is such a set, and MegaFace is one o
 distractors alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from manyface.evaluate.identification import (
     identification_result,
     megaface_result,
 )
+from manyface.evaluate.overlap import plain_name
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 
 RANKS = (1, 5, 10, 20)
@@ -44,7 +45,7 @@ class JudgedGallery(JudgedSet):
         device: str = "cpu",
         notes: Sequence[str] = (),
     ) -> None:
-        self.name, self._notes = name, notes
+        self.name = name
         self._sources = [probes, gallery, *([] if distractors is None else [distractors])]
         self._device = device
         self._label_of = {person: i for i, person in enumerate(gallery.identity_names)}
@@ -53,6 +54,7 @@ class JudgedGallery(JudgedSet):
                 f"{name}: none of the {probes.num_identities} people of the probes is in the "
                 "gallery; people of one name are one person"
             )
+        self._notes = [*notes, *_strangers(probes.identity_names, self._label_of)]
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -86,6 +88,24 @@ class JudgedGallery(JudgedSet):
             np.int64,
         )
         return of_people[Part.whole(probes).labels]
+
+
+def _strangers(probes: Sequence[str], gallery: Collection[str]) -> list[str]:
+    """Notes of people of the probes who are not in the gallery, and of names that are only spelled
+    in another way there."""
+    strangers = [person for person in probes if person not in gallery]
+    if not strangers:
+        return []
+    spelled = {plain_name(person): person for person in gallery}
+    nearly = [person for person in strangers if plain_name(person) in spelled]
+    found = [f"{len(strangers)} of {len(probes)} people of the probes are not in the gallery"]
+    if nearly:
+        there = spelled[plain_name(nearly[0])]
+        found.append(
+            f"{len(nearly)} of these are there in another spelling (as {nearly[0]!r} and {there!r})"
+            " and count as strangers: people of one name are one person"
+        )
+    return found
 
 
 class JudgedDistractors(JudgedSet):
