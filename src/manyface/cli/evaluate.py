@@ -1,23 +1,29 @@
 """`manyface evaluate`: a net judged on sets of faces, as the field does."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
 from manyface.base.errors import ConfigError
-from manyface.cli.console import warn, write_text
+from manyface.cli.console import warn
 from manyface.cli.options import Overrides
-from manyface.cli.using import BatchSize, Device, open_model
+from manyface.cli.using import A_DAY, BatchSize, Device, open_model
 
 if TYPE_CHECKING:
+    from manyface.evaluate.embed import EmbedFunction
+    from manyface.evaluate.kept_features import Kept
     from manyface.evaluate.sets.base import JudgedSet, Judgement
     from manyface.evaluate.sets.naming import SetName
+    from manyface.evaluate.sets.opening import SetOptions
     from manyface.model import FaceModel
+    from manyface.parallel import Ranks
 
-SCORES, PAGE = "scores.json", "report.html"
+SCORES, PAGE, FEATURES = "scores.json", "report.html", ".features"
 
 
 def evaluate(
@@ -36,7 +42,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", metavar="DIR", help=f"For {SCORES} and {PAGE}: evaluation."),
+        typer.Option("--output", metavar="DIR", help=f"For {SCORES} and {PAGE}."),
     ] = None,
     fars: Annotated[
         str | None, typer.Option("--fars", metavar="F,F", help="Give TAR at these FARs.")
@@ -51,6 +57,9 @@ def evaluate(
     by_quality: Annotated[
         bool, typer.Option("--by-quality", help="Pairs also by the length of their embeddings.")
     ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Compute in half precision where that is quicker.")
+    ] = False,
     batch_size: BatchSize = 128,
     device: Device = "auto",
     checkpoint: Annotated[
@@ -60,13 +69,16 @@ def evaluate(
 ) -> None:
     """Judge a net: which photos show one person, and who is it?
 
-    Without --on a run is verified on the pairs of its recipe. Sets:
+    Without --on a run is verified on the pairs of its recipe. If it is stopped, the same command
+    goes on. Under torchrun each rank embeds its share. Sets:
 
     \b
       lfw.bin          insightface's verification set
       pairs=FILE       an LFW list, or lines of path, path, 1 or 0
       all=PATH         a set of people, all images against all
       gallery=DIR      DIR/gallery, DIR/probe, perhaps DIR/distractors
+      megaface=DIR     DIR/probe, people, and DIR/distractors, anybody else
+      tinyface=DIR     TinyFace, its photos aligned
       ijbc=DIR         IJB-C (ijbb=DIR: IJB-B), with meta/ and loose_crop/
 
     \b
@@ -77,77 +89,140 @@ def evaluate(
       manyface evaluate runs/lfw --set evaluation.pairs=pairsDevTest.txt
     """
     named = [*(on or []), *(more or [])]
+    rates = None if fars is None else _rates(fars)
+    how = {"fars": rates, "images": images, "subgroups": subgroups, "by_quality": by_quality}
     if not named:
+        _refuse_unused({**how, "output": output, "half": half, "device": device != "auto"})
         _verify_run(model, checkpoint, overrides or [])
         return
     if overrides:
         raise ConfigError(
             "--set changes the recipe of a run, and --on does not use that; leave it out"
         )
-    rates = None if fars is None else _rates(fars)
-    how = {"fars": rates, "images": images, "subgroups": subgroups, "by_quality": by_quality}
-    _judge(model, named, how, output, batch_size, device, checkpoint)
+    from manyface.evaluate.sets.naming import parse_sets
+
+    names = parse_sets(named)  # a wrong one is said before the work
+    net = open_model(model, device=device, checkpoint=checkpoint)
+    _judge(net, names, how, output or _beside(model, checkpoint), batch_size=batch_size, half=half)
+
+
+def _refuse_unused(options: dict[str, Any]) -> None:
+    """Options that mean nothing where the recipe says what is verified."""
+    if given := [name for name, value in options.items() if value]:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} is for sets that --on names; without it, the recipe "
+            "says how a run is verified: change that with --set evaluation..."
+        )
 
 
 def _verify_run(run: Path, checkpoint: str, overrides: Sequence[str]) -> None:
     """On the pairs that the run's recipe names."""
     from manyface.cli.tables import print_scores
-    from manyface.train.scoring import evaluate_run
+    from manyface.parallel.start import joined
+    from manyface.train.devices import choose_device
+    from manyface.train.scoring import evaluate_run, read_run_config
 
-    found = evaluate_run(run, checkpoint=checkpoint, overrides=overrides, warn=warn)
+    device = choose_device(read_run_config(run, overrides).run.device)
+    with joined(device, seconds=A_DAY) as ranks:
+        found = evaluate_run(
+            run, checkpoint=checkpoint, overrides=overrides, warn=_warn_once, ranks=ranks
+        )
     if not found:
         raise ConfigError(
             f"{run} names no pairs to verify: name a set with --on, or give a list with "
             "--set evaluation.pairs=pairs.txt, or --set evaluation.pairs=synthetic"
         )
-    for name, evaluation in found.items():
+    for name, evaluation in found.items() if ranks.rank == 0 else ():
         print_scores(name, evaluation.scores)
         for note in evaluation.notes:
             typer.echo(f"note: {note}")
 
 
 def _judge(
-    path: Path,
-    named: list[str],
+    model: "FaceModel",
+    names: "list[SetName]",
     how: dict[str, Any],
-    output: Path | None,
+    output: Path,
+    *,
     batch_size: int,
-    device: str,
-    checkpoint: str,
+    half: bool,
 ) -> None:
-    """On sets that the command line names, on all ranks; the first writes and prints."""
+    """On sets that the command line names; all ranks embed, the first judges, writes and prints."""
+    from manyface.evaluate.kept_features import Kept
+    from manyface.evaluate.sets.opening import check_used, open_set
+    from manyface.parallel.start import joined
+    from manyface.train.devices import cpu_threads, threads_here
+
+    options = _options(model, how)
+    check_used(names, options)
+    sets = [open_set(name, options) for name in names]
+    embed, job = _features(model, half), {"model": model.fingerprint, "half": str(half)}
+    found = []
+    with joined(model.device, seconds=A_DAY) as ranks, cpu_threads(threads_here()):
+        for name, judged in zip(names, sets, strict=True):
+            place = output / FEATURES / quote(name.name, safe="")
+            found.append(_judgement(judged, embed, Kept(place, job), batch_size, ranks))
+        if ranks.rank == 0:
+            _tell(model, names, found, output)
+            shutil.rmtree(output / FEATURES, ignore_errors=True)
+
+
+def _judgement(
+    judged: "JudgedSet", embed: "EmbedFunction", kept: "Kept", batch_size: int, ranks: "Ranks"
+) -> "Judgement":
+    from manyface.base.progress import no_progress
     from manyface.cli.data.shared import Displays
     from manyface.evaluate.sets.base import evaluate_set
-    from manyface.evaluate.sets.naming import parse_set
-    from manyface.parallel.start import joined
 
-    names = [parse_set(text) for text in named]
-    model = open_model(path, device=device, checkpoint=checkpoint)
-    sets = _opened(names, model, how)  # a wrong one is said before the work
-    found = []
-    with joined(model.device) as ranks:
-        for judged in sets:
-            with Displays(judged.name) as show:
-                found.append(
-                    evaluate_set(
-                        judged, model.features, batch_size=batch_size, ranks=ranks, show=show
-                    )
-                )
-        if ranks.rank == 0:
-            _tell(model, found, output or _beside(path))
+    with Displays(judged.name) as show:
+        return evaluate_set(
+            judged,
+            embed,
+            batch_size=batch_size,
+            ranks=ranks,
+            show=show if ranks.rank == 0 else lambda name: no_progress,
+            kept=kept,
+        )
 
 
-def _opened(names: "list[SetName]", model: "FaceModel", how: dict[str, Any]) -> "list[JudgedSet]":
-    from manyface.evaluate.sets.opening import SetOptions, open_set
+def _options(model: "FaceModel", how: dict[str, Any]) -> "SetOptions":
+    from manyface.evaluate.sets.opening import SetOptions
 
-    options = SetOptions(
+    return SetOptions(
         image_size=model.image_size,
-        warn=warn,
+        warn=_warn_once,
         device=str(model.device),
         flip=model.preprocessing.flip,
         **how,
     )
-    return [open_set(name, options) for name in names]
+
+
+def _warn_once(text: str) -> None:
+    """Not by every rank."""
+    from manyface.parallel.start import is_first_rank
+
+    if is_first_rank():
+        warn(text)
+
+
+def _features(model: "FaceModel", half: bool) -> "EmbedFunction":
+    """Embeddings of any length, in half precision where the device is quicker in it."""
+    if not half:
+        return model.features
+    import torch
+
+    from manyface.evaluate import make_embed_function
+    from manyface.train.devices import autocast_dtype
+
+    on_gpu = model.device.type == "cuda"
+    return make_embed_function(
+        model.net,
+        model.device,
+        flip=model.preprocessing.flip,
+        autocast=torch.float16 if on_gpu else autocast_dtype("auto", model.device),
+        unit=False,
+        prepare=model.preprocessing.apply,
+    )
 
 
 def _rates(text: str) -> list[float]:
@@ -160,20 +235,34 @@ def _rates(text: str) -> list[float]:
     return rates
 
 
-def _beside(model: Path) -> Path:
-    return model / "evaluation" if model.is_dir() else Path("evaluation")
+def _beside(model: Path, checkpoint: str) -> Path:
+    """In a run, never in one of its checkpoints, which what does not belong to it would damage."""
+    from manyface.train.directory import CHECKPOINTS, CONFIG, EVALUATION
+
+    is_checkpoint = model.resolve().parent.name == CHECKPOINTS
+    run = model.resolve().parents[1] if is_checkpoint else model
+    if not (run / CONFIG).is_file():
+        return Path(EVALUATION)
+    named = model.resolve().name if is_checkpoint else "" if checkpoint == "last" else checkpoint
+    return run / EVALUATION / named
 
 
-def _tell(model: "FaceModel", found: "list[Judgement]", output: Path) -> None:
+def _tell(
+    model: "FaceModel", names: "list[SetName]", found: "list[Judgement]", output: Path
+) -> None:
+    """The table first: where nothing can be written, it is still seen."""
     from manyface.cli.tables import print_results
     from manyface.report.document import write_page
     from manyface.report.judged import render_judgements
 
-    results = [result for each in found for result in each.results]
-    print_results(results)
+    print_results([result for each in found for result in each.results])
     about = _about(model)
-    content = {"model": about, "sets": [result.as_dict() for result in results]}
-    write_text(output / SCORES, json.dumps(content, indent=2) + "\n")
+    sets = [
+        {"path": str(name.path), **result.as_dict()}
+        for name, each in zip(names, found, strict=True)
+        for result in each.results
+    ]
+    write_page(json.dumps({"model": about, "sets": sets}, indent=2) + "\n", output / SCORES)
     write_page(render_judgements(about, found), output / PAGE)
     typer.echo(f"Wrote {output / SCORES} and {output / PAGE}")
 

@@ -1,5 +1,6 @@
 """Looking through labels with a net: images under the wrong person, people under two labels."""
 
+from manyface.curate.centers import AlikeCenters, find_alike_centers
 from manyface.curate.conflicts import (
     Conflicts,
     SplitIdentities,
@@ -13,6 +14,7 @@ from manyface.curate.embedded import EmbeddedSet, embed_set
 from manyface.curate.shared import SharedIdentities, find_shared
 
 __all__ = [
+    "AlikeCenters",
     "Conflicts",
     "EmbeddedSet",
     "SharedIdentities",
@@ -21,6 +23,7 @@ __all__ = [
     "Thresholds",
     "WrongLabels",
     "embed_set",
+    "find_alike_centers",
     "find_conflicts",
     "find_shared",
     "measure_thresholds",

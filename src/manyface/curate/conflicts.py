@@ -129,11 +129,11 @@ def find_conflicts(
     )
     to_own = cosine_to_own(images, sums, kept)
     limits = Thresholds(
-        same_person=max(measured.same_person, _unusual(alike))
+        same_person=max(measured.same_person, unusual(alike))
         if same_person is None
         else same_person,
-        belongs=max(measured.belongs, _unusual(to_other)) if belongs is None else belongs,
-        by_chance=min(measured.by_chance, _unusual(to_own, sign=-1)),
+        belongs=max(measured.belongs, unusual(to_other)) if belongs is None else belongs,
+        by_chance=min(measured.by_chance, unusual(to_own, sign=-1)),
     )
     split = _split(centers, nearest, alike, limits)
     wrong = _wrong_labels(images, other, to_other, to_own, split, limits)
@@ -207,7 +207,7 @@ def _kept(images: EmbeddedSet, limits: Thresholds) -> npt.NDArray[np.bool_]:
     return kept
 
 
-def _unusual(cosines: Float32Array, *, sign: int = 1) -> float:
+def unusual(cosines: Float32Array, *, sign: int = 1) -> float:
     """What hardly any is above (sign 1) or below (-1); NaN does not count."""
     if np.isnan(cosines).all():  # nobody has two images
         return -np.inf

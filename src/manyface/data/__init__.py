@@ -6,7 +6,14 @@ three ahead of training. Record and augmentation of a sample are pure functions 
 so the data part of a checkpoint is one integer: the step.
 """
 
-from manyface.data.bin_file import BinRecords, VerificationSet, find_bin, read_bin, write_bin
+from manyface.data.bin_file import (
+    BinRecords,
+    VerificationSet,
+    find_bin,
+    first_places,
+    read_bin,
+    write_bin,
+)
 from manyface.data.dual import DualBatch, DualLoader
 from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
@@ -38,6 +45,7 @@ __all__ = [
     "Shares",
     "augment",
     "find_bin",
+    "first_places",
     "find_text",
     "normalise",
     "open_records",

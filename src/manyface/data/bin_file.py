@@ -92,6 +92,14 @@ def write_bin(path: str | Path, pairs: VerificationSet) -> None:
         pickle.dump((images, same), file, protocol=4)
 
 
+def first_places(images: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """Of each image the place of the first that has the same bytes, int64 [n]: a photo that is in
+    many pairs is there as often, and need be looked at once."""
+    seen: dict[bytes, int] = {}
+    places = [seen.setdefault(image, place) for place, image in enumerate(images)]
+    return np.array(places, np.int64)
+
+
 class BinRecords(GroupedRecords):
     """The images of a verification set as records, in its order.
 

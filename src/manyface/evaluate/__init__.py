@@ -11,7 +11,7 @@ from manyface.evaluate.ijb_identify import identify_templates
 from manyface.evaluate.ijb_verify import verify_templates
 from manyface.evaluate.overlap import identity_overlap, overlap_warning
 from manyface.evaluate.pairs import PairSet, bin_pairs, lfw_pairs, synthetic_pairs
-from manyface.evaluate.parts import by_group, by_quality
+from manyface.evaluate.parts import DecidedPairs, by_group, by_quality
 from manyface.evaluate.result import Curve, ProtocolResult, Score
 from manyface.evaluate.templates import Variant, pool_templates
 from manyface.evaluate.tinyface import read_tinyface
@@ -19,6 +19,7 @@ from manyface.evaluate.verification import Evaluation, PairEvaluator
 
 __all__ = [
     "Curve",
+    "DecidedPairs",
     "Difference",
     "EmbedFunction",
     "Evaluation",

@@ -5,14 +5,14 @@ which sum n (n - 1) / 2 are genuine. Images are sorted by person, so that genuin
 diagonal of the matrix of scores; its upper half is computed block by block (`blocks.py`). Genuine
 scores are all kept, of the impostors only the highest that the FARs ask for (`tails.py`).
 
-    memory   8 N D bytes (the embeddings given and a sorted copy), 8 for each genuine pair, 24 for
-             each impostor kept (2 x FAR x pairs of them), and some blocks
+    memory   8 N D bytes (the embeddings given and a sorted copy), 24 for each genuine pair and
+             for each impostor kept (2 x FAR x pairs of them), and some blocks
     work     N^2 D multiply-adds
 
 By subgroup, as MFR does by region: the images of a subgroup against each other, impostors included.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,10 +25,16 @@ from manyface.base.progress import Progress, no_progress
 from manyface.evaluate.blocks import COLUMNS, ROWS, TopScores, Unit, unit_rows
 from manyface.evaluate.metrics import FloatArray, IntArray
 from manyface.evaluate.result import Curve, ProtocolResult, Score
-from manyface.evaluate.tails import Tail, longest, tail_curve, tail_scores
+from manyface.evaluate.tails import (
+    MAX_GENUINE,
+    MAX_IMPOSTORS,
+    Tail,
+    check_kept,
+    longest,
+    tail_curve,
+    tail_scores,
+)
 
-# Genuine pairs, and impostor pairs, that may be kept: 0.5 GB and 1.6 GB.
-MAX_KEPT = 1 << 26
 PROTOCOL = "all against all, TAR at the lowest threshold whose FAR is not above the stated one"
 
 
@@ -39,10 +45,12 @@ class AllPairs:
     Attributes:
         tail: the genuine and the highest impostor scores.
         people: the labels that appear, [C].
+        closest: int64 [n, 2], images of the impostors in the tail, the most similar first.
     """
 
     tail: Tail
     people: npt.NDArray[np.generic]
+    closest: IntArray
 
 
 def scan_all_pairs(
@@ -50,7 +58,8 @@ def scan_all_pairs(
     labels: npt.NDArray[np.generic],
     *,
     fars: Sequence[float] = (1e-4, 1e-5, 1e-6),
-    max_kept: int = MAX_KEPT,
+    max_genuine: int = MAX_GENUINE,
+    max_impostors: int = MAX_IMPOSTORS,
     device: torch.device | str = "cpu",
     name: str = "embeddings",
     progress: Progress = no_progress,
@@ -60,13 +69,13 @@ def scan_all_pairs(
     Args:
         embeddings: of any length but 0.
         fars: for which the impostors have to suffice.
-        max_kept: of genuine and of impostor scores.
+        max_genuine, max_impostors: scores that may be kept.
         device: where products are made; the embeddings must fit there.
         progress: called with pairs done and pairs in all.
 
     Raises:
-        DataError: lengths differ, an embedding has no length, or more scores than `max_kept` have
-            to be kept.
+        DataError: lengths differ, an embedding has no length, or more scores than these have to
+            be kept.
         NonFiniteError: an embedding is not finite.
     """
     if len(embeddings) != len(labels):
@@ -74,14 +83,22 @@ def scan_all_pairs(
     people, number, counts = np.unique(labels, return_inverse=True, return_counts=True)
     num_genuine, num_impostors = count_pairs(counts)
     capacity = longest(fars, num_impostors) if num_impostors else 0
-    _check_kept(num_genuine, capacity, max_kept, name)
+    check_kept(
+        fars,
+        num_genuine,
+        num_impostors,
+        name,
+        max_genuine=max_genuine,
+        max_impostors=max_impostors,
+    )
     order = np.argsort(number.reshape(-1), kind="stable")
     number = number.reshape(-1)[order].astype(np.int32)
     rows = torch.from_numpy(unit_rows(embeddings, name, order=order)).to(device)
-    genuine, top = _scan(rows, torch.from_numpy(number).to(device), capacity, progress)
+    genuine, top = _Genuine(num_genuine), TopScores(capacity, device=rows.device)
+    _scan(rows, torch.from_numpy(number).to(device), genuine, top, progress)
     scores, left, right = top.falling()
     tail = Tail(
-        *_falling(genuine, num_genuine),
+        *genuine.falling(),
         impostors=scores,
         num_impostors=num_impostors,
         left=number[left],
@@ -89,7 +106,7 @@ def scan_all_pairs(
         num_people=len(people),
         impostor_weight=lambda times: _num_impostors_drawn(counts, times),
     )
-    return AllPairs(tail, people)
+    return AllPairs(tail, people, np.stack([order[left], order[right]], axis=1))
 
 
 def count_pairs(counts: IntArray) -> tuple[int, int]:
@@ -108,8 +125,10 @@ def all_pairs_result(
     name: str,
     resamples: int = 200,
     seed: int = 0,
-    max_kept: int = MAX_KEPT,
+    max_genuine: int = MAX_GENUINE,
+    max_impostors: int = MAX_IMPOSTORS,
     device: torch.device | str = "cpu",
+    look: Callable[[AllPairs], None] = lambda found: None,
     progress: Progress = no_progress,
 ) -> ProtocolResult:
     """TAR at each of `fars` over all pairs, and within each of `groups`, with intervals.
@@ -117,6 +136,7 @@ def all_pairs_result(
     Args:
         groups: [N] the subgroup of each image; "" is in none. A person has one subgroup.
         resamples: of people, for the intervals; 0 leaves them out.
+        look: is shown what was found in the whole set.
         others: as in `scan_all_pairs`.
     """
     parts = _parts(labels, groups)
@@ -126,18 +146,21 @@ def all_pairs_result(
     total = sum(len(part) ** 2 for part in parts.values()) // 2
     done = 0
     for group, part in parts.items():
-        tail = scan_all_pairs(
+        found = scan_all_pairs(
             embeddings if not group else embeddings[part],
             labels[part],
             fars=fars,
-            max_kept=max_kept,
+            max_genuine=max_genuine,
+            max_impostors=max_impostors,
             device=device,
             name=name + (f", {group}" if group else ""),
             progress=_shifted(progress, done, total),
-        ).tail
+        )
+        if not group:
+            look(found)
         done += len(part) ** 2 // 2
-        _add(tail, group, fars, resamples, seed, scores, notes)
-        curves.append(tail_curve(tail, group))
+        _add(found.tail, group, fars, resamples, seed, scores, notes)
+        curves.append(tail_curve(found.tail, group))
     return ProtocolResult(name, PROTOCOL, scores, notes, curves)
 
 
@@ -188,26 +211,46 @@ def _parts(
     return parts | {group: np.flatnonzero(groups == group) for group in names}
 
 
-def _check_kept(num_genuine: int, capacity: int, max_kept: int, name: str) -> None:
-    if num_genuine > max_kept:
-        raise DataError(
-            f"{name} has {num_genuine} genuine pairs, all of which are kept, up to {max_kept}: "
-            "take fewer images of each person, or allow more with max_kept (8 bytes each)"
-        )
-    if capacity > max_kept:
-        raise DataError(
-            f"{name}: the largest FAR needs the {capacity} most similar impostor pairs, up to "
-            f"{max_kept} are kept; ask for smaller FARs, or allow more with max_kept (24 bytes "
-            "each)"
-        )
+class _Genuine:
+    """All genuine scores and whose they are, in 8 bytes each: the bits of a score, so turned that
+    they sort as falling scores do, and those of a person below them."""
+
+    def __init__(self, count: int) -> None:
+        self._keys = np.empty(count, np.uint64)
+        self._held = 0
+
+    def add(self, scores: Tensor, people: Tensor) -> None:
+        """float32 [n] and int32 [n]."""
+        bits = _turned(scores.cpu().numpy().view(np.uint32))
+        end = self._held + len(bits)
+        if end > len(self._keys):  # our own mistake: some pair was scored twice
+            raise RuntimeError(f"{end} genuine pairs were scored, there are {len(self._keys)}")
+        keys = self._keys[self._held : end]
+        keys[:] = bits
+        keys <<= np.uint64(32)
+        keys |= people.cpu().numpy().astype(np.uint64)
+        self._held = end
+
+    def falling(self) -> tuple[Unit, npt.NDArray[np.int32]]:
+        """Scores and people, highest first."""
+        if self._held < len(self._keys):  # our own mistake: some pair was not scored
+            raise RuntimeError(f"{self._held} of {len(self._keys)} genuine pairs were scored")
+        self._keys.sort()
+        people = self._keys.astype(np.uint32).view(np.int32)  # the lower half
+        self._keys >>= np.uint64(32)
+        return _turned(self._keys.astype(np.uint32)).view(np.float32), people
+
+
+def _turned(bits: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """Bits of a float32, so that they fall as numbers rise; and back."""
+    sign = np.uint32(1 << 31)
+    return np.where(bits & sign, bits, bits ^ (sign - np.uint32(1)))
 
 
 def _scan(
-    rows: Tensor, number: Tensor, capacity: int, progress: Progress
-) -> tuple[list[tuple[Tensor, Tensor]], TopScores]:
-    """Genuine (scores, people) and the highest impostors of the upper half of all products."""
-    top = TopScores(capacity, device=rows.device)
-    genuine: list[tuple[Tensor, Tensor]] = []
+    rows: Tensor, number: Tensor, genuine: _Genuine, top: TopScores, progress: Progress
+) -> None:
+    """Show the upper half of all products to both."""
     total, done = len(rows) * (len(rows) - 1) // 2, 0
     room = torch.empty(ROWS * COLUMNS, device=rows.device)
     for first in range(0, len(rows), ROWS):
@@ -219,11 +262,10 @@ def _scan(
             if start == first:
                 block.masked_fill_(_not_above_diagonal(block), -torch.inf)
             if number[start] <= number[last - 1]:  # sorted: only then can they share a person
-                genuine.append(_taken_out(block, number[first:last], number[start:]))
+                genuine.add(*_taken_out(block, number[first:last], number[start:]))
             top.add(block, first, start)
             done += len(mine) * len(others)
             progress(min(done, total), total)
-    return genuine, top
 
 
 def _not_above_diagonal(block: Tensor) -> Tensor:
@@ -240,18 +282,6 @@ def _taken_out(block: Tensor, of_rows: Tensor, of_columns: Tensor) -> tuple[Tens
     scores = near[places[:, 0], places[:, 1]]
     near.masked_fill_(is_genuine, -torch.inf)
     return scores, of_rows[places[:, 0]]
-
-
-def _falling(
-    genuine: list[tuple[Tensor, Tensor]], expected: int
-) -> tuple[Unit, npt.NDArray[np.int32]]:
-    if not genuine:
-        return np.zeros(0, np.float32), np.zeros(0, np.int32)
-    scores, people = (torch.cat(each).cpu() for each in zip(*genuine, strict=True))
-    if len(scores) != expected:  # our own mistake: some pair was scored twice or not at all
-        raise RuntimeError(f"{len(scores)} genuine pairs were scored, there are {expected}")
-    order = torch.argsort(scores, descending=True, stable=True)
-    return scores[order].numpy(), people[order].numpy()
 
 
 def _num_impostors_drawn(counts: IntArray, times: FloatArray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
+from manyface.evaluate.metrics import finite_rows
 from manyface.evaluate.result import FloatArray, Score
 
 FOLDS = 10
@@ -38,7 +39,12 @@ class BinScore:
 def bin_score(
     left: npt.NDArray[np.floating], right: npt.NDArray[np.floating], same: npt.NDArray[np.bool_]
 ) -> BinScore:
-    """Their figures of the pairs of `left` and `right`, both [P, D], P at least 10."""
+    """Their figures of the pairs of `left` and `right`, both [P, D], P at least 10.
+
+    Raises:
+        DataError: lengths differ, or there are fewer pairs.
+        NonFiniteError: an embedding is not finite: it would count as a pair that is rejected.
+    """
     if not len(left) == len(right) == len(same) or len(same) < FOLDS:
         raise DataError(
             f"insightface's score needs two embeddings for each of at least {FOLDS} pairs, got "
@@ -69,7 +75,7 @@ def bin_scores(
 
 
 def _unit(rows: npt.NDArray[np.floating]) -> FloatArray:
-    rows64 = rows.astype(np.float64)
+    rows64 = finite_rows(rows)
     lengths = np.linalg.norm(rows64, axis=1, keepdims=True)
     return np.asarray(rows64 / np.where(lengths > 0, lengths, 1.0))
 

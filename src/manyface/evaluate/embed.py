@@ -4,7 +4,7 @@ The field's convention (arcface_torch `verification.py`): embedding of the image
 its mirror image, then L2-normalised. Compare by cosine.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -17,9 +17,10 @@ from manyface.base.errors import NonFiniteError
 from manyface.base.progress import Progress, no_progress
 from manyface.data.source import ImageSource
 from manyface.data.transforms import normalise
-from manyface.parallel import ALONE, Ranks, Shard
+from manyface.parallel import ALONE, Ranks, Shard, all_or_none
 
 EVALUATED, LENGTH = "embeddings of an evaluation", "length of embeddings"
+EMBEDDED = "images of an evaluation"
 
 # uint8 [B, S, S, 3] RGB -> float32 [B, D] of unit length, on the CPU
 EmbedFunction = Callable[[Tensor], Tensor]
@@ -94,10 +95,11 @@ def embed_source(
     """
     distinct, inverse = np.unique(indices, return_inverse=True)
     mine = Shard.of(len(distinct), rank=ranks.rank, size=ranks.size)
-    found = _embed_all(embed, source, distinct[mine.start : mine.stop], batch_size, progress)
+    with all_or_none(ranks, EMBEDDED):  # an image that one rank cannot read is said by all
+        found = _embed_all(embed, source, distinct[mine.start : mine.stop], batch_size, progress)
     if not ranks.is_alone:
         found = _of_all_ranks(found, len(distinct), ranks)
-    _check_finite(found, distinct, source.name)
+    check_finite(found, distinct, source.name)
     return found[inverse.reshape(-1)]
 
 
@@ -121,20 +123,28 @@ def _embed_all(
     """Embeddings [n, D] of images, [0, 0] of none."""
     batches = [indices[i : i + batch_size] for i in range(0, len(indices), batch_size)]
     parts: list[npt.NDArray[np.float32]] = []
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation-load") as loader:
-        waiting = loader.submit(source.load, batches[0]) if batches else None
-        for number in range(len(batches)):
-            images = waiting.result() if waiting is not None else torch.empty(0)
-            if number + 1 < len(batches):
-                waiting = loader.submit(source.load, batches[number + 1])
-            parts.append(embed(images).numpy().astype(np.float32, copy=False))
-            progress(min(len(indices), (number + 1) * batch_size), len(indices))
+    for number, found in enumerate(embedded_batches(embed, source, batches), start=1):
+        parts.append(found)
+        progress(min(len(indices), number * batch_size), len(indices))
     return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
 
 
-def _check_finite(
-    found: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], name: str
-) -> None:
+def embedded_batches(
+    embed: EmbedFunction, source: ImageSource, batches: Sequence[npt.NDArray[np.int64]]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Embeddings [b, D] of each batch of images of `source`; the next one is loaded meanwhile."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation-load") as loader:
+        waiting = loader.submit(source.load, batches[0]) if batches else None
+        for following in [*batches[1:], None]:
+            if waiting is None:
+                return
+            images = waiting.result()
+            waiting = None if following is None else loader.submit(source.load, following)
+            yield embed(images).numpy().astype(np.float32, copy=False)
+
+
+def check_finite(found: npt.NDArray[np.float32], indices: npt.NDArray[np.int64], name: str) -> None:
+    """NonFiniteError if an embedding of `found` [n, D], of the images `indices`, is not finite."""
     rows = np.flatnonzero(~np.isfinite(found).all(axis=1))
     if len(rows):
         raise NonFiniteError(

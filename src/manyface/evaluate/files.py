@@ -1,6 +1,7 @@
 """The files that an evaluation leaves in a run: scores of every pair, and pictures of its mistakes.
 
-    evaluation/<set>.npz         similarity, same, fold, left, right, left_identity, right_identity
+    evaluation/<set>.npz         similarity, same, fold, left, right; left_identity, right_identity
+                                 where people are named, for intervals over them
     evaluation/<set>-errors.npz  left, right (uint8 [K, S, S, 3]), similarity, same, threshold
 
 Plain arrays, read with allow_pickle=False. A file is written beside its place and renamed into it.
@@ -16,12 +17,14 @@ from manyface.base.files import written
 from manyface.evaluate.pairs import PairSet
 from manyface.evaluate.verification import Evaluation
 
+_PEOPLE = ("left_identity", "right_identity")
+
 
 def write_evaluation(
     directory: Path, pairs: PairSet, evaluation: Evaluation, *, num_errors: int = 12
 ) -> None:
     """Write both files of a set into `directory` (a run's `evaluation` folder)."""
-    left_identity, right_identity = pairs.identities()
+    people = dict(zip(_PEOPLE, pairs.identities(), strict=True)) if pairs.names_people else {}
     name = pairs.name.replace("/", "-")
     _save(
         directory / f"{name}.npz",
@@ -30,8 +33,7 @@ def write_evaluation(
         fold=evaluation.fold,
         left=pairs.left,
         right=pairs.right,
-        left_identity=left_identity,
-        right_identity=right_identity,
+        **people,
     )
     worst = worst_errors(evaluation, num_errors)
     _save(

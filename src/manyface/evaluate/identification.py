@@ -22,13 +22,15 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.base.progress import Progress, no_progress
+from manyface.evaluate.all_pairs import count_pairs
 from manyface.evaluate.blocks import TopScores, unit_rows
 from manyface.evaluate.bootstrap import share_intervals
 from manyface.evaluate.metrics import BoolArray, IntArray
 from manyface.evaluate.ranks import Embeddings, GalleryBlock, Labels, Searched, search
 from manyface.evaluate.result import ProtocolResult, Score
-from manyface.evaluate.tails import Tail, longest, tail_curve, tail_scores
+from manyface.evaluate.tails import Tail, check_kept, longest, tail_curve, tail_scores
 
+SEARCH = "identification"
 RANK_RULE = "share of mated probes whose mate is among the first {}, ties against it"
 OPEN_RULE = "open set, mate first and above the lowest threshold whose FPIR is not above the stated"
 
@@ -62,6 +64,7 @@ def identification_result(
             tail,
             fpirs,
             names=lambda fpir: f"tpir@fpir={fpir:g}",
+            rate="FPIR",
             protocol=f"{OPEN_RULE}; {tail.num_impostors} unmated probes; {of}",
             resamples=resamples,
             seed=seed,
@@ -70,7 +73,7 @@ def identification_result(
     elif fpirs:
         notes.append("no TPIR at FPIR: every probe has a mate in the gallery")
     curves = [tail_curve(tail)] if tail.num_impostors and len(tail.genuine) else []
-    return ProtocolResult(name, f"identification; {of}", scores, notes, curves)
+    return ProtocolResult(name, f"{SEARCH}; {of}", scores, notes, curves)
 
 
 def rank_scores(
@@ -157,9 +160,16 @@ def megaface_result(
     Args:
         distractors: arrays [n, D] of people who are none of the probes', mapped files perhaps.
         others: as in `search`.
+
+    Raises:
+        DataError: no person has two probes, or more scores would have to be kept than there is room
+            for; and as `search` does.
     """
     num_distractors = sum(map(len, distractors))
     trials = len(probes) * num_distractors
+    if len(labels):
+        check_megaface(labels, num_distractors, fars, name)
+    people = np.unique(labels, return_inverse=True)[1].reshape(-1)
     top = TopScores(longest(fars, trials) if trials else 0, device=device)
     found = search(
         probes,
@@ -170,10 +180,7 @@ def megaface_result(
         look=top.add,
         progress=lambda done, _: progress(done, num_distractors),
     )
-    people = np.unique(labels, return_inverse=True)[1].reshape(-1)
     probe, score = _genuine_pairs(unit_rows(probes, "probes"), people)
-    if not len(probe):
-        raise DataError(f"{name}: no person has two probes; expected several images of each")
     of = f"{len(probes)} probes of {people.max() + 1} people, {num_distractors} distractors"
     scores = share_scores(
         [f"rank-{rank}" for rank in ranks],
@@ -187,6 +194,15 @@ def megaface_result(
     rule = "genuine pairs of probes against all pairs of a probe and a distractor"
     more, notes = tail_scores(tail, fars, protocol=f"{rule}; {of}", resamples=resamples, seed=seed)
     return ProtocolResult(name, f"MegaFace; {of}", scores + more, notes, [tail_curve(tail)])
+
+
+def check_megaface(labels: Labels, num_distractors: int, fars: Sequence[float], name: str) -> None:
+    """DataError if probes of these people cannot be judged by `megaface_result`."""
+    counts = np.unique(labels, return_counts=True)[1]
+    if counts.max() < 2:
+        raise DataError(f"{name}: no person has two probes; expected several images of each")
+    num_genuine = 2 * count_pairs(counts)[0]  # in both orders
+    check_kept(fars, num_genuine, len(labels) * num_distractors, name)
 
 
 def _genuine_pairs(

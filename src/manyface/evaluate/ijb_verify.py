@@ -76,6 +76,7 @@ def _nearest_scores(
     similarity: FloatArray, same: npt.NDArray[np.bool_], fars: Sequence[float], protocol: str
 ) -> list[Score]:
     counted = metrics.tally_sorted(similarity, same)
+    num_impostors = int(np.count_nonzero(~same))
     return [
         Score(
             f"tar@far={far:g} {NEAREST}",
@@ -85,6 +86,7 @@ def _nearest_scores(
             f"ROC point whose FAR is nearest to the stated one, above it or not; {protocol}",
         )
         for far in fars
+        if metrics.allowed_impostors(far, num_impostors)  # else the nearest one may be FAR 0
     ]
 
 

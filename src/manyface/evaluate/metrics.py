@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, NonFiniteError
 
 FloatArray = npt.NDArray[np.float64]
 Similarities = npt.NDArray[np.floating[Any]]
@@ -72,12 +72,28 @@ class FoldAccuracy:
 
 
 def cosine_scores(left: Similarities, right: Similarities) -> FloatArray:
-    """Cosine of row i of `left` and row i of `right`, both [P, D]; 0 where a row is all zeros."""
-    left64, right64 = left.astype(np.float64), right.astype(np.float64)
+    """Cosine of row i of `left` and row i of `right`, both [P, D]; 0 where a row is all zeros.
+
+    Raises:
+        NonFiniteError: a row is not finite: its length would pass for 0.
+    """
+    left64, right64 = finite_rows(left), finite_rows(right)
     norms = np.linalg.norm(left64, axis=1) * np.linalg.norm(right64, axis=1)  # [P]
     dots = np.einsum("pd,pd->p", left64, right64)  # [P]
     cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
     return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
+
+
+def finite_rows(embeddings: Similarities) -> FloatArray:
+    """`embeddings` [P, D] as float64; NonFiniteError names the first row that is not finite."""
+    rows = embeddings.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+    if len(bad):
+        raise NonFiniteError(
+            f"the embedding of pair {bad[0]} is not finite ({len(bad)} of {len(rows)}): the "
+            "network's weights or activations overflow"
+        )
+    return rows
 
 
 def sort_into_cuts(similarity: Similarities, same: BoolArray) -> Cuts:

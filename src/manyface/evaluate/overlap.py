@@ -14,8 +14,8 @@ def identity_overlap(train_names: Iterable[str], test_names: Iterable[str]) -> l
 
     Memory is that of the test names: the training names, which may be millions, are walked once.
     """
-    wanted = {_plain(name): name for name in test_names}
-    return sorted({wanted[key] for key in map(_plain, train_names) if key in wanted})
+    wanted = {plain_name(name): name for name in test_names}
+    return sorted({wanted[key] for key in map(plain_name, train_names) if key in wanted})
 
 
 def overlap_warning(overlap: list[str], *, num_test: int, name: str) -> str | None:
@@ -30,5 +30,6 @@ def overlap_warning(overlap: list[str], *, num_test: int, name: str) -> str | No
     )
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without what people spell in several ways."""
     return unicodedata.normalize("NFKC", name).casefold().replace("_", " ").strip()

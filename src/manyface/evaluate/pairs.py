@@ -36,7 +36,8 @@ class PairSet:
     """P pairs of images of `source`: indices, truth and fold of each.
 
     `names_people` is False where the labels of `source` tell no more than the pairs do; `is_bin`
-    says that the pairs have the order of a .bin, which is scored by insightface's rule too.
+    says that the pairs have the order of a .bin, which is scored by insightface's rule too. `first`
+    is known where images of `source` may be equal: of each, the first that has the same bytes.
     """
 
     name: str
@@ -47,9 +48,17 @@ class PairSet:
     fold: IntArray  # [P]
     names_people: bool = True
     is_bin: bool = False
+    first: IntArray | None = None  # [images of source]
 
     def __len__(self) -> int:
         return len(self.same)
+
+    @property
+    def distinct(self) -> tuple[IntArray, IntArray]:
+        """`left` and `right`, each [P], but of equal images the first: one has to be embedded."""
+        if self.first is None:
+            return self.left, self.right
+        return self.first[self.left], self.first[self.right]
 
     def identities(self) -> tuple[IntArray, IntArray]:
         """The labels of the left and of the right images, each [P]."""
@@ -109,22 +118,37 @@ def lfw_pairs(source: NumberedSource, text: str, *, folds: int = 10, name: str =
     if len(np.unique(fold)) < 2:
         fold = folds_in_order(same, folds)
     left, right = _indices(source, listed.left), _indices(source, listed.right)
+    if len(alone := np.flatnonzero(left == right)):
+        person, number = listed.left[int(alone[0])]
+        raise DataError(
+            f"{name}: pair {alone[0] + 1} is image {number} of {person} and itself, which any net "
+            "gets right; take it out of the list"
+        )
     return PairSet(name, source, left, right, same, fold)
 
 
-def bin_pairs(source: ImageSource, same: BoolArray, *, folds: int = 10, name: str) -> PairSet:
+def bin_pairs(
+    source: ImageSource,
+    same: BoolArray,
+    *,
+    folds: int = 10,
+    name: str,
+    first: IntArray | None = None,
+) -> PairSet:
     """The pairs of a verification set: images 2i and 2i + 1 of `source` are pair i.
 
     Args:
         same: bool [P].
         folds: runs of neighbouring pairs, in the order of the set; sizes differ by one at most.
+        first: as in `PairSet`.
     """
     if len(same) < folds:
         raise DataError(f"{name} has {len(same)} pairs, too few for {folds} folds; use fewer folds")
     numbers = np.arange(len(same), dtype=np.int64)
     sizes = [len(part) for part in np.array_split(numbers, folds)]
     fold = np.repeat(np.arange(folds, dtype=np.int64), sizes)
-    return PairSet(name, source, 2 * numbers, 2 * numbers + 1, same, fold, False, is_bin=True)
+    left, right = 2 * numbers, 2 * numbers + 1
+    return PairSet(name, source, left, right, same, fold, False, is_bin=True, first=first)
 
 
 def _indices(source: NumberedSource, images: list[tuple[str, int]]) -> IntArray:

@@ -14,77 +14,97 @@ images one length.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError, NonFiniteError
-from manyface.evaluate.bootstrap import Resampler, bootstrap_intervals, wilson_interval
+from manyface.evaluate.bootstrap import Resampler, Unit, bootstrap_intervals, wilson_interval
 from manyface.evaluate.metrics import BoolArray, FloatArray, IntArray
 from manyface.evaluate.result import ProtocolResult, Score
 
 
+@dataclass(frozen=True)
+class DecidedPairs:
+    """P pairs, each with what was decided and what is true.
+
+    Attributes:
+        similarity, same: [P]; a pair is accepted at or above the threshold.
+        threshold: one for all, or [P] one for each pair (of its fold).
+        left, right: [P] people.
+        unit: what the bootstrap draws; "pairs" where `left` and `right` name nobody.
+
+    Raises:
+        DataError: lengths differ.
+        NonFiniteError: a similarity is not finite.
+    """
+
+    similarity: npt.NDArray[np.floating]
+    same: BoolArray
+    threshold: float | FloatArray
+    left: IntArray
+    right: IntArray
+    unit: Unit = "identities"
+
+    def __post_init__(self) -> None:
+        lengths = {len(x) for x in (self.similarity, self.same, self.left, self.right)}
+        if len(lengths) > 1 or np.shape(self.threshold) not in ((), (len(self),)):
+            raise DataError(f"expected one value for each pair, got lengths {sorted(lengths)}")
+        if not np.isfinite(self.similarity).all():
+            bad = _first(~np.isfinite(self.similarity))
+            raise NonFiniteError(f"the similarity of pair {bad} is not finite")
+
+    def __len__(self) -> int:
+        return len(self.same)
+
+    @property
+    def accepted(self) -> BoolArray:
+        """[P], whether a pair was taken to be one person."""
+        return np.asarray(self.similarity >= self.threshold)
+
+
 def by_parts(
-    similarity: npt.NDArray[np.floating],
-    same: BoolArray,
+    pairs: DecidedPairs,
     part: IntArray,
     names: Sequence[str],
-    threshold: float | FloatArray,
     *,
-    left: IntArray,
-    right: IntArray,
     name: str,
     protocol: str,
     resamples: int = 1000,
     seed: int = 0,
 ) -> ProtocolResult:
-    """Accuracy, TAR and FAR of each part at `threshold`.
+    """Accuracy, TAR and FAR of each part of `pairs`.
 
     Args:
-        similarity, same: [P] as everywhere; a pair is accepted at or above the threshold.
         part: int [P], a place in `names`, or -1: in no part.
-        threshold: one for all, or [P] one for each pair (of its fold).
-        left, right: [P] people, for the bootstrap.
         protocol: where the threshold comes from, and what the parts are.
 
     Raises:
         DataError: lengths differ, or a part has no name.
-        NonFiniteError: a similarity is not finite.
     """
-    lengths = {len(similarity), len(same), len(part), len(left), len(right)}
-    if len(lengths) > 1 or np.ndim(threshold) > 1:
-        raise DataError(f"parts need one value for each pair, got lengths {sorted(lengths)}")
+    if len(part) != len(pairs):
+        raise DataError(f"parts need one value for each of {len(pairs)} pairs, got {len(part)}")
     if len(part) and not -1 <= part.min() <= part.max() < len(names):
         raise DataError(f"parts are -1 to {len(names) - 1}, got {part.min()} to {part.max()}")
-    if not np.isfinite(similarity).all():
-        raise NonFiniteError(
-            f"the similarity of pair {_first(~np.isfinite(similarity))} is not finite"
-        )
-    accepted = similarity >= threshold
+    accepted = pairs.accepted
     scores: list[Score] = []
     notes: list[str] = []
     for number, each in enumerate(names):
         mine = part == number
-        drawn = Resampler(
-            same[mine], left[mine], right[mine], resamples=max(resamples, 1), seed=seed
-        )
+        drawn = _resampler(pairs, mine, max(resamples, 1), seed)
         scores += _of_part(each, accepted[mine], drawn, protocol, resamples)
-        if not (same[mine].any() and (~same[mine]).any()):
-            kinds = (
-                f"{np.count_nonzero(same[mine])} same and {np.count_nonzero(~same[mine])} different"
-            )
+        num_same = int(np.count_nonzero(drawn.same))
+        if not 0 < num_same < len(drawn.same):
+            kinds = f"{num_same} same and {len(drawn.same) - num_same} different"
             notes.append(f"{each} has {kinds} pairs: what needs the others is not given")
     return ProtocolResult(name, protocol, scores, notes)
 
 
 def by_group(
-    similarity: npt.NDArray[np.floating],
-    same: BoolArray,
+    pairs: DecidedPairs,
     groups: tuple[npt.NDArray[np.str_], npt.NDArray[np.str_]],
-    threshold: float | FloatArray,
     *,
-    left: IntArray,
-    right: IntArray,
     name: str,
     resamples: int = 1000,
     seed: int = 0,
@@ -102,30 +122,16 @@ def by_group(
         part[within == each] = number
     protocol = "pairs within each subgroup, at one threshold for all"
     found = by_parts(
-        similarity,
-        same,
-        part,
-        names,
-        threshold,
-        left=left,
-        right=right,
-        name=name,
-        protocol=protocol,
-        resamples=resamples,
-        seed=seed,
+        pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed
     )
     across = int(np.count_nonzero(part < 0))
     return found if not across else _with_note(found, f"{across} pairs are within no subgroup")
 
 
 def by_quality(
-    similarity: npt.NDArray[np.floating],
-    same: BoolArray,
+    pairs: DecidedPairs,
     norms: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]],
-    threshold: float | FloatArray,
     *,
-    left: IntArray,
-    right: IntArray,
     name: str,
     parts: int = 10,
     resamples: int = 1000,
@@ -142,41 +148,46 @@ def by_quality(
         DataError: lengths differ or are negative.
         NonFiniteError: a length is not finite.
     """
-    if not len(norms[0]) == len(norms[1]) == len(same) or parts < 1:
-        raise DataError(f"quality needs two lengths for each of {len(same)} pairs, and parts >= 1")
-    worse = np.minimum(norms[0], norms[1])
-    if not np.isfinite(worse).all():
-        raise NonFiniteError(
-            f"the embedding length of pair {_first(~np.isfinite(worse))} is not finite"
-        )
-    if (worse < 0).any():
-        raise DataError(f"the embedding length of pair {_first(worse < 0)} is negative")
+    worse = _worse_length(norms, len(pairs))
+    if parts < 1:
+        raise DataError(f"pairs are cut into one part or more, got {parts}")
     cuts = np.unique(np.quantile(worse, np.arange(1, parts) / parts)) if len(worse) else worse
-    part = np.searchsorted(cuts, worse, side="right")
-    _, part = np.unique(part, return_inverse=True)
+    _, part = np.unique(np.searchsorted(cuts, worse, side="right"), return_inverse=True)
     part = part.reshape(-1)
     names = [
         f"norm {worse[part == k].min():.4g} to {worse[part == k].max():.4g}"
         for k in range(int(part.max(initial=-1)) + 1)
     ]
+    protocol = f"{len(names)} parts by the smaller embedding length of a pair, one threshold"
     found = by_parts(
-        similarity,
-        same,
-        part,
-        names,
-        threshold,
-        left=left,
-        right=right,
-        name=name,
-        protocol=f"{len(names)} parts by the smaller embedding length of a pair, one threshold",
-        resamples=resamples,
-        seed=seed,
+        pairs, part, names, name=name, protocol=protocol, resamples=resamples, seed=seed
     )
     if len(names) == parts:
         return found
     return _with_note(
         found, f"lengths differ so little that there are {len(names)} parts of {parts}"
     )
+
+
+def _worse_length(
+    norms: tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]], count: int
+) -> npt.NDArray[np.floating]:
+    """The smaller length of each of `count` pairs, checked."""
+    if not len(norms[0]) == len(norms[1]) == count:
+        raise DataError(f"quality needs two lengths for each of {count} pairs")
+    worse: npt.NDArray[np.floating] = np.minimum(norms[0], norms[1])
+    if not np.isfinite(worse).all():
+        bad = _first(~np.isfinite(worse))
+        raise NonFiniteError(f"the embedding length of pair {bad} is not finite")
+    if (worse < 0).any():
+        raise DataError(f"the embedding length of pair {_first(worse < 0)} is negative")
+    return worse
+
+
+def _resampler(pairs: DecidedPairs, mine: BoolArray, resamples: int, seed: int) -> Resampler:
+    """Of the pairs of one part."""
+    same, left, right = pairs.same[mine], pairs.left[mine], pairs.right[mine]
+    return Resampler(same, left, right, pairs.unit, resamples, seed)
 
 
 def _of_part(

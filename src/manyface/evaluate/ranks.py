@@ -88,12 +88,14 @@ def search(
         for start in range(0, len(embeddings), COLUMNS):
             part = slice(start, start + COLUMNS)
             columns = torch.from_numpy(_gallery_part(embeddings[part], rows.shape[1], dtype))
+            columns = columns.to(device)  # once, not for each block of probes
             named = None if people is None else torch.from_numpy(people[part].astype(np.int64))
+            named = None if named is None else named.to(device)
             for first in range(0, len(rows), ROWS):
-                block = rows[first : first + ROWS] @ columns.to(device).T
+                block = rows[first : first + ROWS] @ columns.T
                 if named is not None:
                     several = slice(first, first + ROWS)
-                    _take_mates(block, mine[several], named.to(device), mate[several])
+                    _take_mates(block, mine[several], named, mate[several])
                 tops.add(block, first)
                 look(block, first, seen)
             seen += len(columns)

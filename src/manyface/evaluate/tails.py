@@ -14,7 +14,7 @@ the lowest score listed, which errs towards a low TAR; lists are twice as long a
 a note says how many resamples it happened to.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,14 +23,20 @@ import numpy.typing as npt
 from manyface.base.errors import DataError
 from manyface.base.random import numpy_generator
 from manyface.evaluate.bootstrap import times_drawn, wilson_interval
-from manyface.evaluate.metrics import allowed_impostors
+from manyface.evaluate.metrics import IntArray, allowed_impostors
 from manyface.evaluate.result import Curve, FloatArray, Score
 
 Scores = npt.NDArray[np.floating]
 People = npt.NDArray[np.int32]
 
+# Scores that may be kept: genuine ones, 24 bytes each while they are sorted, and the highest
+# impostor ones, 24 bytes each while they are looked for. 6.4 and 1.6 GB.
+MAX_GENUINE, MAX_IMPOSTORS = 1 << 28, 1 << 26
+
 _LEAST_LISTED = 8192
 _CURVE_POINTS = 200
+_PAIRS_AT_ONCE = 1 << 22
+_TIMES_AT_ONCE = 1 << 22  # numbers of draws of people that are in memory
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,35 @@ def longest(fars: Sequence[float], num_impostors: int, *, spare: int = 2) -> int
     return min(num_impostors, max(spare * (most + 1), _LEAST_LISTED))
 
 
+def check_kept(
+    fars: Sequence[float],
+    num_genuine: int,
+    num_impostors: int,
+    name: str,
+    *,
+    max_genuine: int = MAX_GENUINE,
+    max_impostors: int = MAX_IMPOSTORS,
+) -> None:
+    """DataError if scores of so many pairs of the set `name` are too many to be kept."""
+    if num_genuine > max_genuine:
+        raise DataError(
+            f"{name} has {num_genuine} genuine pairs, whose scores are all kept; expected "
+            f"{max_genuine} at most: take fewer images of people who have thousands (n images are "
+            "n (n - 1) / 2 pairs)"
+        )
+    if (capacity := longest(fars, num_impostors)) > max_impostors:
+        raise DataError(
+            f"{name}: FAR {max(fars):g} of {num_impostors} impostor pairs needs the {capacity} "
+            f"most similar ones; expected {max_impostors} at most: ask for FARs up to "
+            f"{10.0 ** np.floor(np.log10(largest_far(num_impostors, max_impostors))):g}"
+        )
+
+
+def largest_far(num_impostors: int, max_impostors: int = MAX_IMPOSTORS) -> float:
+    """For which so many impostors, and not more, have to be kept."""
+    return 1.0 if num_impostors <= max_impostors else (max_impostors // 2 - 1) / num_impostors
+
+
 def tail_threshold(tail: Tail, far: float) -> float:
     """What a score must exceed at FAR `far`; -inf where everything may be accepted.
 
@@ -81,7 +116,8 @@ def tail_threshold(tail: Tail, far: float) -> float:
 
 def tail_tar(tail: Tail, far: float) -> float:
     """Share of genuine scores that the lowest threshold with a FAR not above `far` accepts."""
-    return _num_above(tail.genuine, tail_threshold(tail, far)) / max(len(tail.genuine), 1)
+    above = _num_above(tail.genuine, np.array([tail_threshold(tail, far)]))[0]
+    return int(above) / max(len(tail.genuine), 1)
 
 
 def tail_curve(tail: Tail, name: str = "") -> Curve:
@@ -90,8 +126,8 @@ def tail_curve(tail: Tail, name: str = "") -> Curve:
         return Curve(name, np.zeros(0), np.zeros(0))
     places = np.unique(np.geomspace(1, len(tail.impostors), _CURVE_POINTS).astype(np.int64)) - 1
     limits = tail.impostors[places]
-    far = np.array([_num_above(tail.impostors, limit) for limit in limits]) / tail.num_impostors
-    tar = np.array([_num_above(tail.genuine, limit) for limit in limits]) / len(tail.genuine)
+    far = _num_above(tail.impostors, limits) / tail.num_impostors
+    tar = _num_above(tail.genuine, limits) / len(tail.genuine)
     return Curve(name, far, tar)
 
 
@@ -100,6 +136,7 @@ def tail_scores(
     fars: Sequence[float],
     *,
     names: Callable[[float], str] = lambda far: f"tar@far={far:g}",
+    rate: str = "FAR",
     protocol: str,
     resamples: int = 200,
     seed: int = 0,
@@ -109,8 +146,8 @@ def tail_scores(
         kinds = f"{len(tail.genuine)} genuine and {tail.num_impostors} impostor trials"
         return [], [f"no TAR: it needs trials of both kinds, there are {kinds}"]
     notes = [
-        f"{names(far)} is not given: {tail.num_impostors} impostor trials can show no FAR below "
-        f"{1 / tail.num_impostors:.2g}, and nothing is extrapolated"
+        f"{names(far)} is not given: {tail.num_impostors} impostor trials can show no {rate} below "
+        f"{1 / tail.num_impostors:.3g}, and nothing is extrapolated"
         for far in fars
         if not allowed_impostors(far, tail.num_impostors)
     ]
@@ -133,37 +170,68 @@ def tail_intervals(
     """95 % percentile interval of the TAR at each FAR; how many resamples fell below the list."""
     if not resamples or not fars:
         return [(None, None)] * len(fars), 0
-    generator = numpy_generator(seed, "bootstrap", "tail")
+    of_person = _of_people(tail.genuine_people, tail.num_people)
     rows, cut = [], 0
-    for _ in range(resamples):
-        times = times_drawn(generator, tail.num_people)
-        if times[tail.genuine_people].any() and tail.impostor_weight(times) > 0:
-            found, reached_below = _resampled(tail, fars, times)
-            rows.append(found)
-            cut += reached_below
+    for drawn in _draws(tail.num_people, resamples, seed):
+        some = [times for times in drawn if times @ of_person and tail.impostor_weight(times) > 0]
+        found = [_resampled_limits(tail, fars, times) for times in some]
+        cut += sum(reached_below for _, reached_below in found)
+        if some:
+            times, limits = np.stack(some), np.stack([each for each, _ in found])
+            rows.append(_genuine_above(tail, times, limits) / (times @ of_person)[:, None])
     if not rows:
         return [(None, None)] * len(fars), 0
-    low, high = np.quantile(np.stack(rows), [0.025, 0.975], axis=0)
+    low, high = np.quantile(np.concatenate(rows), [0.025, 0.975], axis=0)
     return [_not_a_point(tail, far, *ends) for far, *ends in zip(fars, low, high, strict=True)], cut
 
 
-def _resampled(tail: Tail, fars: Sequence[float], times: FloatArray) -> tuple[FloatArray, bool]:
-    """TARs where person i is there times[i] times; whether a FAR lay below the list."""
+def _draws(num_people: int, resamples: int, seed: int) -> Iterator[list[FloatArray]]:
+    """How often each person is drawn, [num_people] for each resample, some at a time."""
+    generator = numpy_generator(seed, "bootstrap", "tail")
+    at_once = max(1, _TIMES_AT_ONCE // max(num_people, 1))
+    for first in range(0, resamples, at_once):
+        count = min(at_once, resamples - first)
+        yield [times_drawn(generator, num_people) for _ in range(count)]
+
+
+def _resampled_limits(
+    tail: Tail, fars: Sequence[float], times: FloatArray
+) -> tuple[FloatArray, bool]:
+    """What a score must exceed at each FAR where person i is there times[i] times, [F]; whether
+    one lies below the list."""
     weight = times[tail.left] if tail.right is None else times[tail.left] * times[tail.right]
     accepted = np.cumsum(weight)  # [M] impostors down to each of the list
     total = tail.impostor_weight(times)
-    genuine = np.append(0.0, np.cumsum(times[tail.genuine_people]))  # [G + 1]
-    tars, reached_below = [], False
-    for far in fars:
-        allowed = far * total + 1e-9
-        first = int(np.searchsorted(accepted, allowed, side="right"))  # the first too many
-        limit = -np.inf
+    limits, reached_below = np.full(len(fars), -np.inf), False
+    for place, far in enumerate(fars):
+        first = int(np.searchsorted(accepted, far * total + 1e-9, side="right"))  # one too many
         if first < len(accepted):
-            limit = float(tail.impostors[first])
+            limits[place] = tail.impostors[first]
         elif len(accepted) < tail.num_impostors:
-            limit, reached_below = float(tail.impostors[-1]), True
-        tars.append(genuine[_num_above(tail.genuine, limit)] / genuine[-1])
-    return np.array(tars), reached_below
+            limits[place], reached_below = tail.impostors[-1], True
+    return limits, reached_below
+
+
+def _genuine_above(tail: Tail, times: FloatArray, limits: FloatArray) -> FloatArray:
+    """Genuine scores above limits[r, f] where person i is there times[r, i] times, [R, F].
+
+    The list is walked once, from limit to limit: so many pairs of each person are above.
+    """
+    ends = _num_above(tail.genuine, limits.ravel())
+    found, above, start = np.zeros(limits.size), np.zeros(tail.num_people), 0
+    for place in np.argsort(ends, kind="stable").tolist():
+        if ends[place] > start:
+            above += _of_people(tail.genuine_people[start : ends[place]], tail.num_people)
+            start = int(ends[place])
+        found[place] = times[place // limits.shape[1]] @ above
+    return found.reshape(limits.shape)
+
+
+def _of_people(people: People, num_people: int) -> IntArray:
+    """How many of the pairs are each person's; some at a time, as counting makes them wider."""
+    parts = range(0, len(people), _PAIRS_AT_ONCE)
+    counts = (np.bincount(people[i : i + _PAIRS_AT_ONCE], minlength=num_people) for i in parts)
+    return np.asarray(sum(counts, np.zeros(num_people, np.int64)))
 
 
 def _not_a_point(tail: Tail, far: float, low: float, high: float) -> tuple[float, float]:
@@ -172,6 +240,7 @@ def _not_a_point(tail: Tail, far: float, low: float, high: float) -> tuple[float
     return wilson_interval(tail_tar(tail, far), len(tail.genuine))  # no error: see wilson_interval
 
 
-def _num_above(falling: Scores, limit: float) -> int:
-    """How many of `falling` exceed `limit`."""
-    return len(falling) - int(np.searchsorted(falling[::-1], limit, side="right"))
+def _num_above(falling: Scores, limits: Scores) -> IntArray:
+    """How many of `falling` exceed each of `limits`, which are scores or infinite, int64 [n]."""
+    exact = limits.astype(falling.dtype)  # else all of `falling` would be made wider
+    return len(falling) - np.searchsorted(falling[::-1], exact, side="right").astype(np.int64)

@@ -1,16 +1,22 @@
-"""TinyFace as it is handed on: who is in which photo, from the names of the files.
+"""TinyFace as it is handed on: who is in which photo, by its lists or the names of its files.
 
     Testing_Set/Probe/<person>_<k>.jpg
     Testing_Set/Gallery_Match/<person>_<k>.jpg
     Testing_Set/Gallery_Distractor/<anything>
+    Testing_Set/probe_img_ID_pairs.mat           probe_set: names of files, probe_ids: persons
+    Testing_Set/gallery_match_img_ID_pairs.mat   gallery_set, gallery_ids
 
 The folder of the set, `Testing_Set` itself, or a folder of aligned photos of the same three names
-will do. The lists in its .mat files name the same photos. A gallery of one's own in this shape will
-do as well.
+will do, and a gallery of one's own in this shape. Where the lists are there, beside the photos or
+in `lists`, and scipy is installed, they say which photos count and whose they are; aligned photos
+may have another suffix. Else the photos that are there count, and their names say it: of the
+published set that is the same.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,33 +26,108 @@ from manyface.evaluate.metrics import IntArray
 
 RANKS = (1, 5, 20)
 _PROBE, _MATCH, _DISTRACTOR = "Probe", "Gallery_Match", "Gallery_Distractor"
+# Folder of the photos -> its list, and what that calls names and persons.
+_LISTS = {
+    _PROBE: ("probe_img_ID_pairs.mat", "probe_set", "probe_ids"),
+    _MATCH: ("gallery_match_img_ID_pairs.mat", "gallery_set", "gallery_ids"),
+}
+_MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class TinyFace:
-    """Files of each part, sorted, and the persons of those that have one (int64)."""
+    """Files of each part, sorted by person, and the persons of those that have one (int64).
+
+    `notes` say what has not been read.
+    """
 
     probes: list[Path]
     probe_labels: IntArray
     gallery: list[Path]
     gallery_labels: IntArray
     distractors: list[Path]
+    notes: list[str] = field(default_factory=list)
 
 
-def read_tinyface(folder: str | Path) -> TinyFace:
+def read_tinyface(folder: str | Path, *, lists: str | Path | None = None) -> TinyFace:
     """The photos of the set in `folder`.
 
+    Args:
+        lists: where the .mat files are, if not beside the photos.
+
     Raises:
-        DataError: a part is missing or empty, or a name does not begin with a person's number.
+        DataError: a part is missing or empty, a list is damaged or names a photo that is not there,
+            or, without lists, a name does not begin with a person's number.
     """
-    folder = Path(folder).expanduser()
+    place = _find(Path(folder).expanduser())
+    beside = place if lists is None else Path(lists).expanduser()
+    found = {part: _images(place / part) for part in (_PROBE, _MATCH, _DISTRACTOR)}
+    notes: list[str] = []
+    probes, probe_labels = _photos(found[_PROBE], beside, notes, *_LISTS[_PROBE])
+    gallery, gallery_labels = _photos(found[_MATCH], beside, notes, *_LISTS[_MATCH])
+    return TinyFace(probes, probe_labels, gallery, gallery_labels, found[_DISTRACTOR], notes)
+
+
+def _find(folder: Path) -> Path:
     for place in (folder, folder / "Testing_Set", folder / "tinyface/Testing_Set"):
         if (place / _PROBE).is_dir():
-            probes, gallery = _images(place / _PROBE), _images(place / _MATCH)
-            return TinyFace(
-                probes, _labels(probes), gallery, _labels(gallery), _images(place / _DISTRACTOR)
-            )
+            return place
     raise DataError(f"no TinyFace set in {folder}: expected Testing_Set/{_PROBE}")
+
+
+def _photos(
+    found: list[Path], lists: Path, notes: list[str], name: str, names: str, persons: str
+) -> tuple[list[Path], IntArray]:
+    """The photos that count and whose they are, sorted by person."""
+    listed = _read_list(lists / name, names, persons) if (lists / name).is_file() else None
+    if listed is None:
+        if (lists / name).is_file():
+            notes.append(
+                f"{name} was not read, the names of the files say who is who: to read it, "
+                "pip install 'manyface[tinyface]'"
+            )
+        labels = np.array([_person(path) for path in found], np.int64)
+    else:
+        found, labels = _listed_photos(found, *listed, where=lists / name)
+    order = np.argsort(labels, kind="stable")
+    return [found[place] for place in order.tolist()], labels[order]
+
+
+def _listed_photos(
+    found: Sequence[Path], names: Sequence[str], labels: IntArray, *, where: Path
+) -> tuple[list[Path], IntArray]:
+    by_stem = {path.stem: path for path in found}
+    missing = [name for name in names if Path(name).stem not in by_stem]
+    if missing:
+        raise DataError(
+            f"{where} lists {len(names)} photos, {len(missing)} of which are not in "
+            f"{found[0].parent}, as {missing[0]}: a score over fewer would be another score"
+        )
+    return [by_stem[Path(name).stem] for name in names], labels
+
+
+def _read_list(path: Path, names: str, persons: str) -> tuple[list[str], IntArray] | None:
+    """Names of files and persons of a .mat list; None without scipy."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        return None
+    if path.stat().st_size > _MAX_BYTES:
+        raise DataError(f"{path} has {path.stat().st_size} bytes; expected a list of some thousand")
+    try:
+        content = loadmat(path, variable_names=[names, persons])
+        listed = [str(np.atleast_1d(each).item()) for each in content[names].ravel()]
+        labels = content[persons].ravel().astype(np.int64)
+    except Exception as error:  # its reader raises whatever a damaged file leads it to
+        raise DataError(_damaged(path, names, persons, error)) from None
+    if not len(listed) or len(listed) != len(labels):
+        raise DataError(f"{path}: {len(listed)} photos and {len(labels)} persons; expected as many")
+    return listed, labels
+
+
+def _damaged(path: Path, names: str, persons: str, error: Any) -> str:
+    reason = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{path} is no list of TinyFace, expected {names} and {persons} in a .mat: {reason}"
 
 
 def _images(folder: Path) -> list[Path]:
@@ -62,9 +143,8 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _labels(paths: list[Path]) -> IntArray:
-    persons = [path.stem.split("_")[0] for path in paths]
-    for path, person in zip(paths, persons, strict=True):
-        if not person.isdecimal():
-            raise DataError(f"{path}: expected a name that begins with a person's number and _")
-    return np.array(persons, dtype=np.int64)
+def _person(path: Path) -> int:
+    person = path.stem.split("_")[0]
+    if not person.isdecimal():
+        raise DataError(f"{path}: expected a name that begins with a person's number and _")
+    return int(person)

@@ -88,6 +88,7 @@ class PairEvaluator:
         smallest = metrics.smallest_far(pairs.same)
         self.fars = [far for far in fars if far >= smallest * (1 - 1e-9)]
         self.notes = [_too_few(pairs, far) for far in fars if far not in self.fars]
+        self.notes += _doubled(pairs)
         unit = unit or ("identities" if pairs.names_people else "pairs")
         left, right = pairs.identities()
         self._resampler = (
@@ -98,7 +99,7 @@ class PairEvaluator:
 
     def __call__(self, embed: EmbedFunction, ranks: Ranks = ALONE) -> Evaluation:
         """Of several `ranks` each embeds its share of the images, and all have the scores."""
-        both = np.concatenate([self.pairs.left, self.pairs.right])  # [2P]
+        both = np.concatenate(self.pairs.distinct)  # [2P]
         embeddings = embed_source(
             embed, self.pairs.source, both, batch_size=self.batch_size, ranks=ranks
         )
@@ -181,6 +182,19 @@ class PairEvaluator:
             f"{how}; {size}; 95 % interval by bootstrap over {self._resampler.unit} "
             f"({self._resampler.resamples} resamples)"
         )
+
+
+def _doubled(pairs: PairSet) -> list[str]:
+    """A note of pairs of the same two images, in either order."""
+    both = np.sort(np.stack(pairs.distinct, axis=1), axis=1)
+    _, first, times = np.unique(both, axis=0, return_index=True, return_counts=True)
+    if (times == 1).all():
+        return []
+    again, shown = int((times - 1).sum()), int(first[times > 1].min())
+    return [
+        f"{again} of the {len(pairs)} pairs of {pairs.name} are there more than once (as pair "
+        f"{shown + 1}) and count as often"
+    ]
 
 
 def _too_few(pairs: PairSet, far: float) -> str:

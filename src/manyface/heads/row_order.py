@@ -38,6 +38,10 @@ class RowOrder:
         rows = self._permutation(classes.cpu().numpy())
         return torch.from_numpy(rows).to(classes.device)
 
+    def class_of(self, row: int) -> int:
+        """The class whose row this is."""
+        return self._permutation.position_of(row) if self.is_shuffled else row
+
 
 @dataclass(frozen=True)
 class RowLayout:

@@ -146,7 +146,9 @@ def roc_chart(scored: Sequence[tuple[str, int, PairScores]]) -> str:
     return svg.drawing("".join(parts), f"ROC: {words}")
 
 
-def rates_chart(curves: Sequence[Rates], *, det: bool = False) -> str:
+def rates_chart(
+    curves: Sequence[Rates], *, det: bool = False, x_label: str = "false accept rate"
+) -> str:
     """TAR over FAR in steps, the FAR on a logarithmic axis; as DET the share of same pairs that are
     rejected, on a logarithmic axis too. Ends at the smallest FAR of a curve that is not 0."""
     shown = [(name, style, curve) for name, style, curve in curves if (curve.far > 0).any()]
@@ -158,9 +160,7 @@ def rates_chart(curves: Sequence[Rates], *, det: bool = False) -> str:
         y = svg.y_scale(10 ** math.floor(math.log10(least) - 1e-9), 1.0, log=True)
     else:
         y = svg.y_scale(max(0.0, math.floor(10 * (1 - max(map(np.max, missed))) - 1e-9) / 10), 1.0)
-    parts = [
-        svg.frame(x, y, x_label="false accept rate", x_text=svg.in_percent, y_text=svg.in_percent)
-    ]
+    parts = [svg.frame(x, y, x_label=x_label, x_text=svg.in_percent, y_text=svg.in_percent)]
     for (name, style, curve), misses in zip(shown, missed, strict=True):
         points: list[tuple[float, float]] = []
         for far, miss in zip(curve.far[curve.far >= smallest], misses, strict=True):

@@ -1,11 +1,11 @@
-"""The page of `manyface data clean`: every conflict as the faces that make it one."""
+"""The pages of `manyface data clean`: every conflict as the faces that make it one."""
 
 from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
 
-from manyface.curate import Conflicts
+from manyface.curate import AlikeCenters, Conflicts
 from manyface.data.source import GroupedSource, Int64Array
 from manyface.report import html
 from manyface.report.document import document, header
@@ -14,6 +14,10 @@ from manyface.report.pictures import data_uri
 _SHOWN = 60  # cases of a kind
 _FACES = 3  # of a person, beside the image in question
 
+_CAN_BE_WRONG = (
+    "A net has looked, and a net can be wrong: children, twins and bad photos look like conflicts. "
+    "Look through the cases before you drop what they name."
+)
 _KEEP_PRIVATE = "If these are photographs of real people, keep this page to yourself."
 
 
@@ -51,6 +55,28 @@ def render_conflicts(
     return document(source.name, "".join(body))
 
 
+def render_alike_centers(source: GroupedSource, found: AlikeCenters, *, run: str) -> str:
+    """The whole page as text: pairs of labels whose class centers are alike."""
+    page, pairs = _Page(source, str), found.pairs
+    more = " or more" if found.is_cut else ""
+    rows = [["Alike class centers", f"{len(pairs.people)}{more}", f"{found.limit:.3f}"]]
+    body = [
+        header("manyface data clean", run),
+        html.section(
+            "What was found",
+            html.table(["", "cases", "limit (cosine)"], rows, name="what was found"),
+            lead=f"{_CAN_BE_WRONG} {_KEEP_PRIVATE}",
+        ),
+        page.section(
+            "One person under two labels",
+            [page.split(*case) for case in zip(*_columns(pairs), strict=True)],
+            "The head was taught that these are different people, and still has them near to each "
+            f"other: cosine of their class centers {found.limit:.2f} or more.",
+        ),
+    ]
+    return document(run, "".join(body))
+
+
 def _columns(found: object) -> list[Sequence[object]]:
     return [values[:_SHOWN].tolist() for values in vars(found).values()]
 
@@ -65,8 +91,7 @@ def _summary(found: Conflicts) -> str:
     return html.section(
         "What was found",
         html.table(["", "cases", "limit (cosine)"], rows, name="what was found"),
-        lead="A net has looked, and a net can be wrong: children, twins and bad photos look like "
-        f"conflicts. Look through the cases before you drop what they name. {_KEEP_PRIVATE}",
+        lead=f"{_CAN_BE_WRONG} {_KEEP_PRIVATE}",
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from manyface.evaluate.identification import SEARCH
 from manyface.evaluate.result import ProtocolResult, Score
 from manyface.evaluate.sets.base import Judgement
 from manyface.report import charts, html, numbers, svg
@@ -10,6 +11,9 @@ from manyface.report.document import document, header
 from manyface.report.figures import MISTAKES, mistaken_pairs
 
 _DIGITS = 2
+# What the axes of ROC and DET are.
+_PAIRS = ("false accept rate", "accepted same pairs", "rejected same pairs")
+_OPEN_SET = ("false positive identification rate", "mated probes found", "mated probes missed")
 
 
 def render_judgements(about: Mapping[str, str], found: Sequence[Judgement]) -> str:
@@ -29,7 +33,10 @@ def render_judgements(about: Mapping[str, str], found: Sequence[Judgement]) -> s
 
 
 def _about(about: Mapping[str, str]) -> str:
-    rows = [[escape(name), escape(value)] for name, value in about.items()]
+    rows = [
+        [escape(name), f'<span class="words">{escape(value)}</span>']
+        for name, value in about.items()
+    ]
     return html.section("The model", html.table(["what", "value"], rows, name="the model"))
 
 
@@ -59,11 +66,11 @@ def _curves(found: ProtocolResult) -> str:
         return ""
     keys = svg.legend([(name, f"line s{i % svg.NUM_STYLES}") for name, i, _ in drawn])
     legend = keys if len(drawn) > 1 else ""
+    rate, accepted, rejected = _OPEN_SET if found.protocol.startswith(SEARCH) else _PAIRS
+    roc, det = (charts.rates_chart(drawn, det=each, x_label=rate) for each in (False, True))
     figures = [
-        html.figure("ROC", charts.rates_chart(drawn), note="accepted same pairs", legend=legend),
-        html.figure(
-            "DET", charts.rates_chart(drawn, det=True), note="rejected same pairs", legend=legend
-        ),
+        html.figure("ROC", roc, note=accepted, legend=legend),
+        html.figure("DET", det, note=rejected, legend=legend),
     ]
     return html.grid(figures)
 

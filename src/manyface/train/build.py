@@ -40,6 +40,7 @@ from manyface.data import (
     Shares,
     find_bin,
     find_text,
+    first_places,
     open_records,
     read_bin,
     read_people,
@@ -362,7 +363,8 @@ def build_pairs(config: Config, *, warn: Warn) -> PairSet | None:
         if (path := find_bin(wanted, near=where)) is not None:
             found = read_bin(path)
             images = _images_of_pairs(config, BinRecords(path, found), warn=warn)
-            return bin_pairs(images, found.same, folds=chosen.folds, name=name)
+            first = first_places(found.images)
+            return bin_pairs(images, found.same, folds=chosen.folds, name=name, first=first)
     if chosen.path is None and config.data.path == SYNTHETIC:
         several = "there are several data.sets" if config.data.sets else "data.path is 'synthetic'"
         raise ConfigError(

@@ -11,6 +11,7 @@ from manyface.checkpoint import Checkpoint, committed, load, newest, read_pointe
 from manyface.config import Config, load_config
 from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
 from manyface.evaluate.embed import EmbedFunction
+from manyface.parallel import ALONE, Ranks, all_or_none
 from manyface.train import directory as places
 from manyface.train.build import build_evaluators, build_source
 from manyface.train.build_model import Warn, build_backbone, build_precision
@@ -43,8 +44,11 @@ def evaluate_run(
     overrides: Sequence[str] = (),
     write: bool = True,
     warn: Warn = lambda text: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Evaluation]:
     """Set name -> evaluation of a run's net on the pairs of its config.
+
+    Of several `ranks` each embeds its share, all have the scores, and the first writes.
 
     Args:
         checkpoint: "last", "best", or the name of a directory in `checkpoints`.
@@ -64,9 +68,10 @@ def evaluate_run(
         embed = _embed_function(config, chosen, device, warn=warn)
         source = build_source(config, warn=warn)  # only to find people who are in both
         for evaluator in build_evaluators(config, source, warn=warn):
-            evaluation = found[evaluator.pairs.name] = evaluator(embed)
-            if write:
-                write_evaluation(output, evaluator.pairs, evaluation)
+            evaluation = found[evaluator.pairs.name] = evaluator(embed, ranks)
+            with all_or_none(ranks, "evaluation files"):
+                if write and ranks.rank == 0:
+                    write_evaluation(output, evaluator.pairs, evaluation)
     return found
 
 

@@ -9,6 +9,9 @@ from colour_net import SIDE, ColourNet
 from PIL import Image
 
 from manyface.cli import main
+from manyface.config import parse_config
+from manyface.train.centers import TrainedCenters
+from manyface.train.run import train
 
 
 @pytest.fixture
@@ -128,3 +131,46 @@ def test_a_keep_list_goes_into_a_folder_that_is_made(faces, tmp_path):
 def test_a_report_on_a_full_disk(faces, capsys):
     assert main(["data", "check", str(faces), "--report", "/dev/full"]) == 1
     assert "cannot write /dev/full: No space left" in capsys.readouterr().err
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of one step on 40 people."""
+    words = ["data.path=synthetic", "data.image_size=32", "data.synthetic.num_identities=40",
+             "data.synthetic.images_per_identity=3", "backbone.name=tiny", "schedule.steps=1",
+             "backbone.embedding_size=16", "train.batch_size=8", "evaluation.num_pairs=40",
+             f"run.directory={tmp_path / 'runs'}", "run.name=few"]  # fmt: skip
+    train(parse_config("", words))
+    return tmp_path / "runs/few"
+
+
+def test_class_centers_of_a_run(run, tmp_path, capsys, monkeypatch):
+    capsys.readouterr()
+    read = TrainedCenters.read
+
+    def alike(self, start, stop):
+        rows = read(self, start, stop).clone()
+        if start <= 11 < stop:
+            rows[11 - start] = 2 * read(self, 3, 4)[0]
+        return rows
+
+    monkeypatch.setattr(TrainedCenters, "read", alike)
+    out = {name: tmp_path / name for name in ("page.html", "joins.tsv", "cases.tsv")}
+    options = zip(("--page", "--joins", "--report"), out.values(), strict=True)
+    words = [str(word) for pair in options for word in pair]
+    assert main(["data", "clean", str(run), *words, "--same-person", "0.99"]) == 3
+    assert "1  pairs of labels with alike class centers (cosine 0.990)" in capsys.readouterr().out
+    (joined,) = out["joins.tsv"].read_text().splitlines()
+    one, other, cosine = joined.split("\t")
+    assert cosine == "1.0000"
+    assert out["cases.tsv"].read_text().splitlines()[1] == f"split\t\t{one}\t{other}\t\t{cosine}"
+    assert out["page.html"].read_text().count("<img") == 6
+    assert main(["data", "clean", str(run), "--same-person", "1.1"]) == 0
+    assert "nothing among them is unusual" in capsys.readouterr().err
+    assert main(["data", "clean", str(run), "--model", "x"]) == 2
+    assert "no image is looked at; leave out --model" in capsys.readouterr().err
+
+
+def test_a_set_needs_a_net_that_looks(faces, capsys):
+    assert main(["data", "clean", str(faces)]) == 2
+    assert "--model is missing" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from manyface.base.errors import DataError, ManyfaceError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import all_pairs, blocks, metrics, tails
-from manyface.evaluate.all_pairs import all_pairs_result, scan_all_pairs
+from manyface.evaluate.all_pairs import _Genuine, all_pairs_result, scan_all_pairs
+from manyface.evaluate.bootstrap import times_drawn
 
 FARS = (1.0, 0.3, 0.1, 0.01, 1e-3, 1e-4)
 
@@ -179,10 +180,11 @@ def test_unusable_embeddings_are_said(change: object, message: str) -> None:
 def test_more_than_may_be_kept_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tails, "_LEAST_LISTED", 0)
     embeddings, labels = coded(0, 40, 5)
-    with pytest.raises(DataError, match=r"genuine pairs, all of which are kept, up to 10"):
-        scan_all_pairs(embeddings, labels, max_kept=10)
-    with pytest.raises(DataError, match="ask for smaller FARs"):
-        scan_all_pairs(embeddings, np.arange(40), fars=(0.5,), max_kept=10)
+    with pytest.raises(DataError, match=r"genuine pairs, whose scores are all kept; expected 10"):
+        scan_all_pairs(embeddings, labels, max_genuine=10)
+    with pytest.raises(DataError, match=r"FAR 0.5 of 780 .* needs the 780 .* up to 0.001"):
+        scan_all_pairs(embeddings, np.arange(40), fars=(0.5,), max_impostors=10)
+    scan_all_pairs(embeddings, np.arange(40), fars=(0.001,), max_impostors=10)
     tail = scan_all_pairs(embeddings, labels, fars=(0.01,)).tail
     with pytest.raises(DataError, match="were kept"):
         tails.tail_threshold(tail, 0.5)
@@ -195,3 +197,45 @@ def test_a_person_in_two_subgroups_is_said() -> None:
         all_pairs_result(embeddings, labels, groups=groups, name="x")
     with pytest.raises(DataError, match="19 subgroups for 20 images"):
         all_pairs_result(embeddings, labels, groups=groups[1:], name="x")
+
+
+def test_genuine_scores_are_kept_in_falling_order_with_their_people() -> None:
+    """The bits of a score sort as the score does, zeros and both signs included."""
+    rng = np.random.default_rng(0)
+    scores = np.append(rng.uniform(-1, 1, 200), [0.0, -0.0, 1.0, -1.0, 1e-40, -1e-40])
+    scores, people = scores.astype(np.float32), np.arange(206, dtype=np.int32)
+    kept = _Genuine(206)
+    for part in (slice(0, 90), slice(90, 90), slice(90, 206)):
+        kept.add(torch.from_numpy(scores[part]), torch.from_numpy(people[part]))
+    falling, whose = kept.falling()
+    np.testing.assert_array_equal(falling, np.sort(scores)[::-1])
+    np.testing.assert_array_equal(scores[whose], falling)
+    few = _Genuine(206)
+    few.add(torch.from_numpy(scores[:200]), torch.from_numpy(people[:200]))
+    with pytest.raises(RuntimeError, match="200 of 206"):
+        few.falling()
+
+
+def brute_intervals(tail: tails.Tail, far: float, resamples: int, seed: int) -> np.ndarray:
+    """Every resample by itself, each pair with its weight."""
+    generator = numpy_generator(seed, "bootstrap", "tail")
+    found = []
+    for _ in range(resamples):
+        times = times_drawn(generator, tail.num_people)
+        weight = times[tail.left] * times[tail.right]
+        of_genuine = times[tail.genuine_people]
+        allowed = far * tail.impostor_weight(times)
+        limits = [t for t in tail.impostors if weight[tail.impostors >= t].sum() > allowed + 1e-9]
+        if of_genuine.any() and tail.impostor_weight(times) > 0:
+            above = tail.genuine > max(limits, default=-np.inf)
+            found.append(of_genuine[above].sum() / of_genuine.sum())
+    return np.quantile(found, [0.025, 0.975])
+
+
+def test_intervals_equal_resamples_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings, labels = coded(3, 60, 9)
+    tail = scan_all_pairs(embeddings, labels, fars=(0.2,)).tail
+    monkeypatch.setattr(tails, "_TIMES_AT_ONCE", 4 * tail.num_people)  # and draws in parts
+    found, _ = tails.tail_intervals(tail, [0.2, 0.02], resamples=30, seed=5)
+    for far, ends in zip((0.2, 0.02), found, strict=True):
+        np.testing.assert_allclose(ends, brute_intervals(tail, far, 30, 5), atol=1e-12)

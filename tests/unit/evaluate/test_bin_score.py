@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import BSpline, interp1d
 
 from manyface.backbones import create_backbone
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, NonFiniteError
 from manyface.base.random import numpy_generator
 from manyface.data.bin_file import BinRecords, read_bin
 from manyface.data.images import DecodedImages
@@ -114,3 +114,10 @@ def test_the_real_file_is_scored_as_insightface_scores_it() -> None:
     np.testing.assert_array_equal(found.accuracies, theirs.accuracies(doubled, answers))
     expected = theirs.tar_at_far(doubled, answers)
     assert (found.tar, found.tar_std, found.far) == pytest.approx(expected, abs=1e-12)
+
+
+def test_embeddings_that_are_no_numbers_are_said() -> None:
+    left, right, same = np.ones((20, 4)), np.ones((20, 4)), np.arange(20) % 2 == 0
+    left[7] = np.nan
+    with pytest.raises(NonFiniteError, match="embedding of pair 7"):
+        bin_score(left, right, same)

@@ -1,11 +1,13 @@
 """Searches against brute force: ranks with ties, open sets, distractors in blocks, MegaFace."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io import savemat
 
 from manyface.base.errors import DataError, ManyfaceError
 from manyface.base.random import numpy_generator
@@ -134,7 +136,7 @@ def test_a_small_fpir_is_said_and_not_extrapolated() -> None:
     result = identification_result(probes, who, [(gallery, people)], name="x", fpirs=(0.2, 1e-3))
     assert result.value("tpir@fpir=0.2") is not None
     assert result.value("tpir@fpir=0.001") is None
-    assert any("can show no FAR below" in note for note in result.notes)
+    assert any("can show no FPIR below" in note for note in result.notes)
     for score in result.scores:
         assert score.low <= score.value <= score.high
     assert (np.diff(result.curves[0].tar) >= 0).all()
@@ -195,7 +197,7 @@ def test_tinyface_is_read_by_the_names_of_its_files(tmp_path: Path) -> None:
         for name in names:
             (tmp_path / "Testing_Set" / part / name).write_bytes(b"")
     found = read_tinyface(tmp_path)
-    assert found.probe_labels.tolist() == [12, 7]
+    assert found.probe_labels.tolist() == [7, 12]
     assert found.gallery_labels.tolist() == [7]
     assert [path.name for path in found.distractors] == ["a.jpg", "b.jpg"]
     (tmp_path / "Testing_Set/Probe/ann_1.jpg").write_bytes(b"")
@@ -207,3 +209,70 @@ def test_tinyface_is_read_by_the_names_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "Testing_Set/Gallery_Match").rmdir()
     with pytest.raises(DataError, match="is missing"):
         read_tinyface(tmp_path)
+
+
+def write_tinyface(root: Path, mat: dict[str, dict[str, object]]) -> Path:
+    """Two probes, two mates and a distractor, and the lists `mat`."""
+    for part, names in {
+        "Probe": ["12_3.jpg", "7_1.png", "99_1.jpg"],
+        "Gallery_Match": ["7_2.jpg", "12_9.jpg"],
+        "Gallery_Distractor": ["a.jpg"],
+    }.items():
+        (root / part).mkdir(parents=True)
+        for name in names:
+            (root / part / name).write_bytes(b"")
+    for name, content in mat.items():
+        savemat(root / f"{name}_img_ID_pairs.mat", content)
+    return root
+
+
+def test_tinyface_lists_say_which_photos_count(tmp_path: Path) -> None:
+    listed = {
+        "probe": {
+            "probe_set": np.array([["7_1.jpg"], ["12_3.jpg"]], dtype=object),
+            "probe_ids": np.array([[7], [12]], np.uint16),
+        },
+        "gallery_match": {
+            "gallery_set": np.array([["12_9.jpg"], ["7_2.jpg"]], dtype=object),
+            "gallery_ids": np.array([[12], [7]], np.uint16),
+        },
+    }
+    root = write_tinyface(tmp_path / "set", listed)
+    found = read_tinyface(root)
+    assert [path.name for path in found.probes] == ["7_1.png", "12_3.jpg"]  # 99 is in no list
+    assert found.probe_labels.tolist() == [7, 12]
+    assert [path.name for path in found.gallery] == ["7_2.jpg", "12_9.jpg"]
+    assert found.gallery_labels.tolist() == [7, 12]
+    assert found.notes == []
+    apart = read_tinyface(write_tinyface(tmp_path / "aligned", {}), lists=root)
+    assert apart.probe_labels.tolist() == [7, 12]
+    assert read_tinyface(tmp_path / "aligned").probe_labels.tolist() == [7, 12, 99]
+    (root / "Probe/7_1.png").unlink()
+    with pytest.raises(DataError, match=r"lists 2 photos, 1 of which are not in .*Probe, as 7_1"):
+        read_tinyface(root)
+
+
+def test_tinyface_lists_without_scipy_and_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"probe_set": np.array([["7_1.jpg"]], dtype=object), "probe_ids": np.array([[7, 8]])}
+    root = write_tinyface(tmp_path / "set", {"probe": content})
+    with pytest.raises(DataError, match="1 photos and 2 persons"):
+        read_tinyface(root)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "scipy.io", None)
+        found = read_tinyface(root)
+    assert found.probe_labels.tolist() == [7, 12, 99]
+    assert "pip install 'manyface[tinyface]'" in found.notes[0]
+    path = root / "probe_img_ID_pairs.mat"
+    for data in (b"", b"MATLAB 5.0 MAT-file" + bytes(200), path.read_bytes()[:150]):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match="is no list of TinyFace, expected probe_set"):
+            read_tinyface(root)
+
+
+def test_more_trials_than_can_be_kept_are_said_before_the_search() -> None:
+    probes, who = coded(0, 20, 3)
+    huge = np.broadcast_to(np.ones((1, DIM), np.float32), (10**8, DIM))
+    with pytest.raises(DataError, match="most similar ones; expected 67108864 at most"):
+        megaface_result(probes, who, [huge], name="x", fars=(0.5,))

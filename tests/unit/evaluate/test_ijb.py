@@ -161,6 +161,9 @@ def test_verification_equals_brute_force_and_the_field(made: Set) -> None:
     fpr, tpr = np.flipud(fpr), np.flipud(tpr)
     for far in fars:
         _, nearest = min(zip(abs(fpr - far), range(len(fpr)), strict=True))
+        if far * np.count_nonzero(~made.pairs.same) < 1:
+            assert result.value(f"tar@far={far:g} (nearest ROC point)") is None
+            continue
         assert result.value(f"tar@far={far:g} (nearest ROC point)") == pytest.approx(
             tpr[nearest], abs=1e-9
         )
@@ -423,3 +426,16 @@ def test_subjects_that_cannot_be_searched_are_said(made: Set) -> None:
     refused([one], made.probes, "subjects of the probes are in no gallery")
     refused([one, Subjects(other.templates, other.subjects * 0 + 7)], made.probes, "in one gallery")
     refused([one, Subjects(other.templates + 1, other.subjects)], made.probes, "have no face")
+
+
+def test_no_figure_below_what_the_impostors_can_tell(made: Set) -> None:
+    """The ROC point nearest to so small a FAR would be the one of FAR 0."""
+    num_impostors = int(np.count_nonzero(~made.pairs.same))
+    fars = (2 / num_impostors, 0.4 / num_impostors)
+    result = verify_templates(made.pooled(), made.pairs, name="x", fars=fars, resamples=0)
+    near, far = (
+        [s.name for s in result.scores if s.name.startswith(f"tar@far={f:g}")] for f in fars
+    )
+    assert len(near) == 2
+    assert far == []
+    assert any(f"{fars[1]:g} is not given" in note for note in result.notes)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, NonFiniteError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import metrics
 
@@ -166,3 +166,14 @@ def test_one_fold_or_no_pairs_is_said() -> None:
         metrics.kfold_accuracy(similarity, same, np.zeros(40, dtype=np.int64))
     with pytest.raises(DataError, match="at least one pair"):
         metrics.best_threshold(np.zeros(0), np.zeros(0, dtype=bool))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_cosine_of_no_number_is_no_zero(value: float) -> None:
+    left, right = np.ones((4, 3), np.float32), np.ones((4, 3), np.float32)
+    right[2, 1] = value
+    with pytest.raises(NonFiniteError, match=r"embedding of pair 2 is not finite \(1 of 4\)"):
+        metrics.cosine_scores(left, right)
+    left[0] = 0
+    right[2, 1] = 1
+    np.testing.assert_allclose(metrics.cosine_scores(left, right), [0, 1, 1, 1])

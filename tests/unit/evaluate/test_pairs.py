@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from manyface.base.errors import DataError
+from manyface.data.bin_file import first_places
 from manyface.evaluate import PairEvaluator, bin_pairs, lfw_pairs, synthetic_pairs
 
 from .conftest import CodedSource
@@ -125,3 +126,27 @@ def test_pairs_of_a_verification_set_are_in_its_order(source):
     assert PairEvaluator(pairs)._resampler.unit == "pairs"
     with pytest.raises(DataError, match="23 pairs, too few for 24 folds"):
         bin_pairs(source, same, folds=24, name="lfw")
+
+
+def test_doubled_pairs_are_counted_and_said(source: CodedSource) -> None:
+    doubled = VIEW_1.replace("person 1\t2\t3", "person 1\t3\t1")
+    (note,) = PairEvaluator(lfw_pairs(source, doubled, folds=2), (0.5,)).notes
+    assert "1 of the 8 pairs of lfw are there more than once" in note
+    assert PairEvaluator(lfw_pairs(source, VIEW_1, folds=2), (0.5,)).notes == []
+
+
+def test_an_image_and_itself_are_no_pair(source: CodedSource) -> None:
+    with pytest.raises(DataError, match=r"pair 3 is image 2 of person 2 and itself"):
+        lfw_pairs(source, VIEW_2.replace("person 2\t2\t3", "person 2\t2\t2"))
+
+
+def test_equal_images_of_a_verification_set_are_looked_at_once(source):
+    same, first = np.arange(10) < 5, np.arange(20)
+    first[[7, 18]] = [0, 4]
+    pairs = bin_pairs(source, same, folds=2, name="x", first=first)
+    assert pairs.left.tolist() == list(range(0, 20, 2))  # the file's own places
+    assert [side.tolist() for side in pairs.distinct] == [
+        [0, 2, 4, 6, 8, 10, 12, 14, 16, 4],
+        [1, 3, 5, 0, 9, 11, 13, 15, 17, 19],
+    ]
+    assert first_places([b"a", b"b", b"a", b"c", b"b"]).tolist() == [0, 1, 0, 3, 1]

@@ -5,7 +5,7 @@ import pytest
 
 from manyface.base.errors import ManyfaceError
 from manyface.base.random import numpy_generator
-from manyface.evaluate.parts import by_group, by_parts, by_quality
+from manyface.evaluate.parts import DecidedPairs, by_group, by_parts, by_quality
 
 PAIRS = 400
 
@@ -28,20 +28,13 @@ def pairs() -> dict[str, np.ndarray]:
     }
 
 
-def picked(pairs: dict[str, np.ndarray], *names: str) -> dict[str, np.ndarray]:
-    return {name: pairs[name] for name in names}
+def decided(pairs: dict[str, np.ndarray], **changed: object) -> DecidedPairs:
+    given = {name: pairs[name] for name in ("similarity", "same", "left", "right")}
+    return DecidedPairs(**({"threshold": 0.3} | given | changed))
 
 
 def test_quality_is_by_the_smaller_length(pairs: dict[str, np.ndarray]) -> None:
-    result = by_quality(
-        pairs["similarity"],
-        pairs["same"],
-        tuple(pairs["norms"]),
-        0.3,
-        **picked(pairs, "left", "right"),
-        name="x",
-        resamples=100,
-    )
+    result = by_quality(decided(pairs), tuple(pairs["norms"]), name="x", resamples=100)
     worse = pairs["norms"].min(axis=0)
     order = np.argsort(worse)
     accepted = pairs["similarity"] >= 0.3
@@ -64,15 +57,7 @@ def test_quality_is_by_the_smaller_length(pairs: dict[str, np.ndarray]) -> None:
 
 def test_equal_lengths_stay_together(pairs: dict[str, np.ndarray]) -> None:
     norms = np.where(np.arange(PAIRS) < 300, 1.0, 2.0)
-    result = by_quality(
-        pairs["similarity"],
-        pairs["same"],
-        (norms, norms),
-        0.3,
-        **picked(pairs, "left", "right"),
-        name="x",
-        resamples=0,
-    )
+    result = by_quality(decided(pairs), (norms, norms), name="x", resamples=0)
     assert [s.name for s in result.scores if "accuracy" in s.name] == [
         "accuracy [norm 1 to 1]",
         "accuracy [norm 2 to 2]",
@@ -85,15 +70,7 @@ def test_groups_are_pairs_within_them(pairs: dict[str, np.ndarray]) -> None:
     of_person = np.where(np.arange(60) < 20, "north", np.where(np.arange(60) < 40, "south", ""))
     groups = of_person[pairs["left"]], of_person[pairs["right"]]
     threshold = np.full(PAIRS, 0.3)
-    result = by_group(
-        pairs["similarity"],
-        pairs["same"],
-        groups,
-        threshold,
-        **picked(pairs, "left", "right"),
-        name="x",
-        resamples=50,
-    )
+    result = by_group(decided(pairs, threshold=threshold), groups, name="x", resamples=50)
     for group in ("north", "south"):
         mine = (groups[0] == group) & (groups[1] == group)
         right = (pairs["similarity"][mine] >= 0.3) == pairs["same"][mine]
@@ -104,15 +81,8 @@ def test_groups_are_pairs_within_them(pairs: dict[str, np.ndarray]) -> None:
 
 def test_parts_of_one_kind_or_none_are_said(pairs: dict[str, np.ndarray]) -> None:
     part = np.where(pairs["same"], 0, -1)
-    result = by_parts(
-        **picked(pairs, "similarity", "same", "left", "right"),
-        part=part,
-        names=["alike", "nobody"],
-        threshold=0.3,
-        name="x",
-        protocol="p",
-        resamples=20,
-    )
+    names = ["alike", "nobody"]
+    result = by_parts(decided(pairs), part, names, name="x", protocol="p", resamples=20)
     assert [score.name for score in result.scores] == ["accuracy [alike]", "tar [alike]"]
     assert result.scores[0].low < result.scores[0].value < result.scores[0].high
     assert "alike has 200 same and 0 different pairs" in result.notes[0]
@@ -122,18 +92,19 @@ def test_parts_of_one_kind_or_none_are_said(pairs: dict[str, np.ndarray]) -> Non
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"part": np.zeros(3, int)}, "one value for each pair"),
+        ({"part": np.zeros(3, int)}, "one value for each of 400 pairs"),
         ({"part": np.full(PAIRS, 2)}, "parts are -1 to 0, got 2"),
         ({"left": np.zeros(3, int)}, "one value for each pair"),
+        ({"threshold": np.zeros(3)}, "one value for each pair"),
         ({"similarity": np.full(PAIRS, np.nan)}, "similarity of pair 0 is not finite"),
     ],
 )
 def test_wrong_lengths_and_parts_are_said(
     pairs: dict[str, np.ndarray], change: dict[str, np.ndarray], message: str
 ) -> None:
-    given = picked(pairs, "similarity", "same", "left", "right") | {"part": np.zeros(PAIRS, int)}
+    part = change.pop("part", np.zeros(PAIRS, int))
     with pytest.raises(ManyfaceError, match=message):
-        by_parts(**(given | change), names=["a"], threshold=0.3, name="x", protocol="p")
+        by_parts(decided(pairs, **change), part, ["a"], name="x", protocol="p")
 
 
 @pytest.mark.parametrize(
@@ -148,11 +119,14 @@ def test_lengths_that_cannot_be_are_said(
     pairs: dict[str, np.ndarray], norms: np.ndarray, message: str
 ) -> None:
     with pytest.raises(ManyfaceError, match=message):
-        by_quality(
-            pairs["similarity"],
-            pairs["same"],
-            (norms, norms),
-            0.3,
-            **picked(pairs, "left", "right"),
-            name="x",
-        )
+        by_quality(decided(pairs), (norms, norms), name="x")
+
+
+def test_nobody_is_drawn_where_nobody_is_named(pairs: dict[str, np.ndarray]) -> None:
+    """One nameless person has every image: drawn over people, all resamples would be one."""
+    nobody, norms = np.zeros(PAIRS, int), tuple(pairs["norms"])
+    drawn = decided(pairs, left=nobody, right=nobody, unit="pairs")
+    over_pairs = by_quality(drawn, norms, name="x", parts=1).scores[0]
+    over_people = by_quality(decided(pairs), norms, name="x", parts=1).scores[0]
+    assert over_pairs.value == over_people.value
+    assert (over_pairs.low, over_pairs.high) != (over_people.low, over_people.high)

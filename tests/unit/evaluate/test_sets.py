@@ -1,5 +1,6 @@
 """Sets by the names that users give them: read, refused, judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,9 +131,24 @@ def test_everyone_by_subgroup(faces):
     found = judge(parse_set(f"all={faces}"), options).result
     assert found.value("tar@far=0.1") is not None
     assert {curve.name for curve in found.curves} == {"", "even", "odd"}
+    shown = judge(parse_set(f"all={faces}"), options).mistakes
+    assert shown.left.shape == (12, SIDE, SIDE, 3)
+    cosines = (
+        long_features(torch.from_numpy(shown.left))
+        / 3
+        * long_features(torch.from_numpy(shown.right))
+        / 3
+    ).sum(1)
+    np.testing.assert_allclose(shown.similarity, cosines, atol=1e-6)
+    assert (np.diff(shown.similarity) <= 0).all()
     groups.write_text("nobody\todd\n")
     with pytest.raises(DataError, match="1 of 1 people are not in"):
         open_set(parse_set(f"all={faces}"), options)
+    groups.write_text("nobody\todd\np1\todd\n")  # a list for several sets
+    said = []
+    open_set(parse_set(f"all={faces}"), replace(options, warn=said.append))
+    assert len(said) == 1
+    assert "1 of 2 people are not in" in said[0]
     groups.write_text("p1 odd\n")
     with pytest.raises(DataError, match="line 1: expected person, TAB, subgroup"):
         open_set(parse_set(f"all={faces}"), options)
@@ -197,6 +213,13 @@ def test_a_gallery_with_strangers_and_distractors(faces, tmp_path):
     assert "33 probes, 12 in the gallery" in found.protocol or "in the gallery" in found.protocol
     assert 0 < found.value("rank-1") <= found.value("rank-5") <= 1
     assert found.value("tpir@fpir=0.1") is not None
+    assert "3 of 11 people of the probes are not in the gallery" in found.notes
+    (root / "probe/p8").rename(root / "probe/P 1")
+    notes = judge(parse_set(f"gallery={root}")).result.notes
+    assert not any("another spelling" in note for note in notes)
+    (root / "probe/P 1").rename(root / "probe/P1")
+    notes = judge(parse_set(f"gallery={root}")).result.notes
+    assert any("1 of these are there in another spelling (as 'P1' and 'p1')" in n for n in notes)
     (root / "gallery").rename(root / "elsewhere")
     with pytest.raises(DataError, match="has no gallery: expected"):
         open_set(parse_set(f"gallery={root}"), OPTIONS)
@@ -262,3 +285,42 @@ def test_ijb_from_photos_to_scores(tmp_path):
         open_set(parse_set(f"ijbb={tmp_path / 'other'}"), options)
     with pytest.raises(DataError, match="multiple of 112 or 128"):
         open_set(parse_set(f"ijbc={tmp_path / 'other'}"), OPTIONS)
+
+
+def test_subgroups_may_spell_names_in_another_unicode_form(faces):
+    (faces / "p1").rename(faces / "Jos\u00e9")
+    groups = faces.parent / "groups.tsv"
+    groups.write_text("Jose\u0301\teven\np2\teven\n", encoding="utf-8")
+    options = SetOptions(image_size=SIDE, warn=lambda text: None, fars=[0.1], subgroups=groups)
+    found = judge(parse_set(f"all={faces}"), options).result
+    assert {curve.name for curve in found.curves} == {"", "even"}
+
+
+def test_a_short_list_has_fewer_folds(faces):
+    lines = [f"p{i}/1.png\tp{i}/2.png\t1\n" for i in range(4)]
+    lines += [f"p{i}/1.png\tp{i + 1}/2.png\t0\n" for i in range(5)]
+    (faces / "pairs.tsv").write_text("".join(lines))
+    found = judge(SetName("pairs", faces / "pairs.tsv")).result
+    assert "mean over 4 folds" in found.scores[0].protocol
+    listed = ["3", *(f"p{i}\t1\t2" for i in range(3)), *(f"p{i}\t1\tp{i + 4}\t2" for i in range(3))]
+    (faces / "lfw.txt").write_text("\n".join(listed) + "\n")
+    found = judge(SetName("pairs", faces / "lfw.txt")).result
+    assert "mean over 3 folds" in found.scores[0].protocol
+
+
+def test_a_list_of_paths_has_no_subgroups(faces):
+    listed, _ = write_lists(faces)
+    (faces / "groups.tsv").write_text("p1\tnorth\n")
+    options = SetOptions(image_size=SIDE, warn=lambda text: None, subgroups=faces / "groups.tsv")
+    with pytest.raises(DataError, match="names images, not people, so --subgroups"):
+        open_set(SetName("pairs", listed), options)
+
+
+def test_lists_of_ijb_are_read_before_the_photos_are_embedded(tmp_path):
+    root = write_ijb(tmp_path / "ijb")
+    options = SetOptions(image_size=112, warn=lambda text: None, fars=[0.2])
+    result = judge(parse_set(f"ijbc={root}"), options).result
+    assert [each.name for each in result.scores][:1] == ["tar@far=0.2"]
+    (root / "meta/ijbc_template_pair_label.txt").write_text("1 2 1\n1 x 0\n")
+    with pytest.raises(DataError, match="line 2: expected two templates"):
+        open_set(parse_set(f"ijbc={root}"), options)

@@ -13,6 +13,7 @@ from manyface.base.errors import DataError, WriteError
 from manyface.base.random import numpy_generator
 from manyface.evaluate import (
     PairEvaluator,
+    bin_pairs,
     fit_whitened_pixels,
     identity_overlap,
     overlap_warning,
@@ -194,3 +195,12 @@ def test_a_set_of_one_kind_is_refused_before_anything_is_embedded(kind: bool) ->
     pairs = replace(both, same=np.full(len(both), kind))
     with pytest.raises(DataError, match="needs both kinds"):
         PairEvaluator(pairs)
+
+
+def test_people_who_are_not_named_are_not_written(tmp_path: Path) -> None:
+    """A report would draw one 'person' for each pair, and call that people."""
+    source = CodedSource([2] * 20)
+    pairs = bin_pairs(source, np.arange(20) % 2 == 0, folds=2, name="lfw")
+    write_evaluation(tmp_path, pairs, PairEvaluator(pairs, (0.5,), resamples=0)(embed_pixels))
+    with np.load(tmp_path / "lfw.npz") as found:
+        assert set(found) == {"similarity", "same", "fold", "left", "right"}

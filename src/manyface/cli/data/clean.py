@@ -1,17 +1,20 @@
-"""`manyface data clean`: wrong labels and split identities, found with a trained net."""
+"""`manyface data clean`: wrong labels and split identities, found with a trained net.
 
+Of a run instead of a set, split identities alone: those whose class centers are alike.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.cli.console import make_console
+from manyface.base.errors import ConfigError
+from manyface.cli.console import make_console, warn
 from manyface.cli.data.shared import (
     FOUND,
     Checkpoint,
-    DataPath,
     Displays,
-    Model,
     Threads,
     embed_all,
     open_with_progress,
@@ -20,13 +23,24 @@ from manyface.cli.data.shared import (
 )
 
 if TYPE_CHECKING:
-    from manyface.curate import Conflicts
+    from manyface.curate import AlikeCenters, Conflicts, SplitIdentities
     from manyface.data.records import Records
+    from manyface.data.source import GroupedSource
+
+_HEAD = ("kind", "where", "identity", "other", "to_own", "to_other")
 
 
 def clean(
-    path: DataPath,
-    model: Model,
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PATH", help="A set of people in any format; or a run: its class centers."
+        ),
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", metavar="MODEL", help="A run, a bundle, ...: the net that looks."),
+    ] = None,
     page: Annotated[
         Path | None,
         typer.Option("--page", metavar="FILE.html", help="Write a page that shows the cases."),
@@ -63,17 +77,24 @@ def clean(
 ) -> None:
     """Look for images under the wrong person and people under two labels. Changes nothing.
 
-    Exit code 0: none found; 3: there are some.
+    Of a run no image is looked at: people are compared whose class centers its head has learned,
+    and those that are alike are listed. Exit code 0: none found; 3: there are some.
 
     \b
     Examples:
       manyface data clean faces/ --model runs/lfw --page conflicts.html
+      manyface data clean runs/lfw --page conflicts.html --joins joins.tsv
       manyface data clean train.rec --model runs/lfw --keep keep.txt --joins joins.tsv
     """
+    if (path / "config.toml").is_file():
+        _refuse_for_runs(path, {"--model": model, "--keep": keep, "--belongs": belongs})
+        _clean_run(path, page, joins, report, limit=same_person, checkpoint=checkpoint)
+        return
+    if model is None:
+        raise ConfigError(f"--model is missing: the net that looks at the images of {path}")
     from manyface.curate import find_conflicts
     from manyface.data.tools.formats import check_outputs
     from manyface.report.conflicts import render_conflicts
-    from manyface.report.document import write_page
 
     check_outputs([path], whole=[page, keep], streamed=[joins, report])
     records = open_with_progress(path)
@@ -82,17 +103,44 @@ def clean(
         found = find_conflicts(images, same_person=same_person, belongs=belongs, show=show)
     _print(found)
     if page is not None:
-        write_page(render_conflicts(source, found, records.describe), page)
-        typer.echo(f"Wrote {page}")
-    if report is not None:
-        write_rows(report, _lines(records, found))
-    if joins is not None:
-        write_rows(joins, _split(records, found))
+        _write_page(render_conflicts(source, found, records.describe), page)
+    _write_lists(records.identity_names, found.split, joins, report, _lines(records, found))
     if keep is not None:
         dropped = [*found.wrong_labels.records.tolist(), *found.strangers.records.tolist()]
         write_kept(keep, records, dropped)
     if _count(found):
         raise typer.Exit(FOUND)
+
+
+def _refuse_for_runs(run: Path, options: Mapping[str, object]) -> None:
+    if given := [name for name, value in options.items() if value is not None]:
+        raise ConfigError(
+            f"{run} is a run, whose class centers are compared: no image is looked at; leave out "
+            f"{given[0]}, or give the path of the set"
+        )
+
+
+def _write_page(text: str, page: Path) -> None:
+    from manyface.report.document import write_page
+
+    write_page(text, page)
+    typer.echo(f"Wrote {page}")
+
+
+def _write_lists(
+    names: Sequence[str],
+    split: "SplitIdentities",
+    joins: Path | None,
+    report: Path | None,
+    others: Sequence[tuple[str, ...]] = (),
+) -> None:
+    """The pairs of labels that are one person, and every case: these and `others`."""
+    pairs = _split(names, split)
+    if report is not None:
+        rows = [("split", "", one, other, "", cosine) for one, other, cosine in pairs]
+        write_rows(report, [_HEAD, *rows, *others])
+    if joins is not None:
+        write_rows(joins, pairs)
 
 
 def _count(found: "Conflicts") -> int:
@@ -111,14 +159,11 @@ def _print(found: "Conflicts") -> None:
 
 
 def _lines(records: "Records", found: "Conflicts") -> list[tuple[str, ...]]:
-    """Kind, where, whose it is now, whose it looks like, cosines."""
+    """Of images: kind, where, whose it is now, whose it looks like, cosines."""
     from manyface.data.records import labels_of
 
     names, wrong, strange = records.identity_names, found.wrong_labels, found.strangers
-    lines: list[tuple[str, ...]] = [("kind", "where", "identity", "other", "to_own", "to_other")]
-    lines += [
-        ("split", "", one, other, "", cosine) for one, other, cosine in _split(records, found)
-    ]
+    lines: list[tuple[str, ...]] = []
     owners = labels_of(records.first_images, wrong.records).tolist()
     lines += [
         ("wrong", records.describe(record), names[own], names[other], f"{here:.4f}", f"{there:.4f}")
@@ -141,12 +186,78 @@ def _lines(records: "Records", found: "Conflicts") -> list[tuple[str, ...]]:
     return lines
 
 
-def _split(records: "Records", found: "Conflicts") -> list[tuple[str, str, str]]:
+def _split(names: Sequence[str], found: "SplitIdentities") -> list[tuple[str, str, str]]:
     """Names and cosine of each two labels that are one person."""
-    names = records.identity_names
     return [
         (names[one], names[other], f"{cosine:.4f}")
-        for (one, other), cosine in zip(
-            found.split.people.tolist(), found.split.cosines.tolist(), strict=True
-        )
+        for (one, other), cosine in zip(found.people.tolist(), found.cosines.tolist(), strict=True)
     ]
+
+
+def _clean_run(
+    run: Path,
+    page: Path | None,
+    joins: Path | None,
+    report: Path | None,
+    *,
+    limit: float | None,
+    checkpoint: str,
+) -> None:
+    """Labels of a run whose class centers are alike, in the words of the run's own data."""
+    from manyface.data.tools.formats import check_outputs
+    from manyface.report.conflicts import render_alike_centers
+    from manyface.train.build import build_source
+    from manyface.train.scoring import read_run_config
+
+    check_outputs([run], whole=[page], streamed=[joins, report])
+    source = build_source(read_run_config(run), warn=warn)
+    found = _alike(run, source, limit, checkpoint)
+    if found.limit >= 1:
+        warn(
+            f"{run}: its class centers are so alike that nothing among them is unusual; train it "
+            "longer, or give a cosine with --same-person"
+        )
+    names, more = source.identity_names, " or more" if found.is_cut else ""
+    console = make_console()
+    console.print(
+        f"{len(found.pairs.people):>9}{more}  pairs of labels with alike class centers "
+        f"(cosine {found.limit:.3f})"
+    )
+    if page is not None:
+        _write_page(render_alike_centers(source, found, run=run.name), page)
+    _write_lists(names, found.pairs, joins, report)
+    if len(found.pairs.people):
+        raise typer.Exit(FOUND)
+
+
+def _alike(
+    run: Path, source: "GroupedSource", limit: float | None, checkpoint: str
+) -> "AlikeCenters":
+    """The alike centers of a run, by class."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from manyface.curate import SplitIdentities, find_alike_centers
+    from manyface.train.centers import read_centers
+    from manyface.train.devices import choose_device
+    from manyface.train.scoring import find_checkpoint
+
+    centers = read_centers(find_checkpoint(run, checkpoint))
+    if centers.num_classes != source.num_identities:
+        raise ConfigError(
+            f"{run} has {centers.num_classes} class centers and its data {source.num_identities} "
+            "people: the data has changed since, so nobody knows whose they are"
+        )
+    with Displays(run.name) as show:
+        found = find_alike_centers(
+            centers.read,
+            centers.num_classes,
+            sub_centers=centers.sub_centers,
+            limit=limit,
+            device=choose_device("auto"),
+            progress=show("comparing class centers of"),
+        )
+    classes = [[centers.class_at(place) for place in pair] for pair in found.pairs.people.tolist()]
+    people = np.sort(np.array(classes, np.int64).reshape(-1, 2), axis=1)
+    return replace(found, pairs=SplitIdentities(people, found.pairs.cosines))

@@ -5,6 +5,7 @@ Where people are asked for they are one nameless person; who wants to know asks 
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from manyface.base.errors import DataError
@@ -19,11 +20,22 @@ NOBODY = ""
 
 
 class LooseRecords(GroupedRecords):
-    """The image files `paths`, in this order; `path` is what they are called together."""
+    """The image files `paths`, in this order; `path` is what they are called together.
 
-    def __init__(self, path: Path, paths: Sequence[Path]) -> None:
+    Args:
+        people: of each file, if somebody has told; files of one person are neighbours.
+    """
+
+    def __init__(
+        self, path: Path, paths: Sequence[Path], *, people: Sequence[str] | None = None
+    ) -> None:
         self._paths = paths
-        super().__init__(path, identity_names=[NOBODY], images_per_identity=[len(paths)])
+        runs = [(name, len(list(run))) for name, run in groupby(people or [NOBODY] * len(paths))]
+        super().__init__(
+            path,
+            identity_names=[name for name, _ in runs],
+            images_per_identity=[count for _, count in runs],
+        )
 
     def read(self, index: int) -> bytes:
         return read_whole(self._paths[index], limit=LARGEST_IMAGE)

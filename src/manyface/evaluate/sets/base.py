@@ -6,20 +6,26 @@ length have it; those that compare by cosine scale them first.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from manyface.base.progress import Progress, no_progress
+from manyface.base.threads import all_cores
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array
 from manyface.evaluate.embed import EmbedFunction, embed_source
+from manyface.evaluate.kept_features import Kept, embed_kept
 from manyface.evaluate.result import Mistakes, ProtocolResult
-from manyface.parallel import ALONE, Ranks
+from manyface.parallel import ALONE, Ranks, all_or_none
 
 # A display for the part of the work that is named so.
 Show = Callable[[str], Progress]
+
+JUDGED = "judgement of a set"
+NUM_MISTAKES = 12  # that are shown
 
 
 class Part(NamedTuple):
@@ -71,21 +77,32 @@ def evaluate_set(
     batch_size: int = 128,
     ranks: Ranks = ALONE,
     show: Show = lambda name: no_progress,
+    kept: Kept | None = None,
 ) -> Judgement:
     """Embed the images of a set, each once, and judge.
 
+    Of several ranks each embeds its share; the first judges, with all cores of its machine, and the
+    others wait for it and get an empty judgement.
+
     Args:
         embed: uint8 [B, S, S, 3] -> float32 [B, D] of any length.
+        kept: keeps features in files until they are judged; None: in memory alone.
     """
-    features = [
-        embed_source(
-            embed,
-            part.source,
-            part.indices,
-            batch_size=batch_size,
-            ranks=ranks,
-            progress=show("embedding"),
-        )
-        for part in judged.parts
-    ]
-    return judged.judge(features, show)
+    features = []
+    for number, part in enumerate(judged.parts):
+        progress = show("embedding")
+        if kept is None:
+            found = embed_source(
+                embed, *part, batch_size=batch_size, ranks=ranks, progress=progress
+            )
+        else:
+            place = Kept(kept.folder / str(number), kept.job)
+            found = embed_kept(
+                embed, *part, place, batch_size=batch_size, ranks=ranks, progress=progress
+            )
+        features.append(found)
+    judgement = Judgement([])
+    with all_or_none(ranks, JUDGED), nullcontext() if ranks.is_alone else all_cores():
+        if ranks.rank == 0:
+            judgement = judged.judge(features, show)
+    return judgement

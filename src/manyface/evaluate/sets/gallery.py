@@ -4,18 +4,23 @@
     DIR/probe        the same; people who are not in the gallery are strangers (open set)
     DIR/distractors  any set: nobody in it is in the other two
 
-People of one name are one person. TinyFace has this shape (Gallery_Match, Probe,
-Gallery_Distractor), under the names above.
+People of one name are one person. TinyFace is such a set, and MegaFace is one of probes and
+distractors alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from manyface.base.errors import DataError
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array
-from manyface.evaluate.identification import identification_result
+from manyface.evaluate.identification import (
+    check_megaface,
+    identification_result,
+    megaface_result,
+)
+from manyface.evaluate.overlap import plain_name
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 
 RANKS = (1, 5, 10, 20)
@@ -24,7 +29,11 @@ FOLDERS = ("probe", "gallery", "distractors")
 
 
 class JudgedGallery(JudgedSet):
-    """Probes, a gallery, and distractors or None."""
+    """Probes, a gallery, and distractors or None.
+
+    Args:
+        notes: what else the reader has to know.
+    """
 
     def __init__(
         self,
@@ -34,6 +43,7 @@ class JudgedGallery(JudgedSet):
         *,
         name: str,
         device: str = "cpu",
+        notes: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._sources = [probes, gallery, *([] if distractors is None else [distractors])]
@@ -44,6 +54,7 @@ class JudgedGallery(JudgedSet):
                 f"{name}: none of the {probes.num_identities} people of the probes is in the "
                 "gallery; people of one name are one person"
             )
+        self._notes = [*notes, *_strangers(probes.identity_names, self._label_of)]
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -63,6 +74,7 @@ class JudgedGallery(JudgedSet):
             device=self._device,
             progress=show("searching"),
         )
+        result.notes.extend(self._notes)
         return Judgement([result])
 
     def _labels_of_probes(self, probes: ImageSource) -> Int64Array:
@@ -76,3 +88,59 @@ class JudgedGallery(JudgedSet):
             np.int64,
         )
         return of_people[Part.whole(probes).labels]
+
+
+def _strangers(probes: Sequence[str], gallery: Collection[str]) -> list[str]:
+    """Notes of people of the probes who are not in the gallery, and of names that are only spelled
+    in another way there."""
+    strangers = [person for person in probes if person not in gallery]
+    if not strangers:
+        return []
+    spelled = {plain_name(person): person for person in gallery}
+    nearly = [person for person in strangers if plain_name(person) in spelled]
+    found = [f"{len(strangers)} of {len(probes)} people of the probes are not in the gallery"]
+    if nearly:
+        there = spelled[plain_name(nearly[0])]
+        found.append(
+            f"{len(nearly)} of these are there in another spelling (as {nearly[0]!r} and {there!r})"
+            " and count as strangers: people of one name are one person"
+        )
+    return found
+
+
+class JudgedDistractors(JudgedSet):
+    """MegaFace-like: every two images of a person among distractors, who are none of the people.
+
+    Raises:
+        DataError: no person has two images, or more scores would have to be kept than there is room
+            for.
+    """
+
+    def __init__(
+        self,
+        probes: ImageSource,
+        distractors: ImageSource,
+        *,
+        name: str,
+        fars: Sequence[float],
+        device: str = "cpu",
+    ) -> None:
+        self.name = name
+        self._sources, self._fars, self._device = [probes, distractors], fars, device
+        check_megaface(Part.whole(probes).labels, len(distractors), fars, name)
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        return [Part.whole(source) for source in self._sources]
+
+    def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
+        result = megaface_result(
+            features[0],
+            Part.whole(self._sources[0]).labels,
+            features[1:],
+            name=self.name,
+            fars=self._fars,
+            device=self._device,
+            progress=show("searching"),
+        )
+        return Judgement([result])

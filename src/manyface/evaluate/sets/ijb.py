@@ -31,7 +31,7 @@ from manyface.evaluate.ijb_files import (
     read_template_pairs,
 )
 from manyface.evaluate.ijb_identify import identify_templates
-from manyface.evaluate.ijb_verify import verify_templates
+from manyface.evaluate.ijb_verify import FARS, verify_templates
 from manyface.evaluate.result import ProtocolResult
 from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
 from manyface.evaluate.templates import Templates, Variant, pool_templates
@@ -86,16 +86,23 @@ class JudgedIjb(JudgedSet):
 
     Args:
         flip: features are those of photo and mirror image together (F1).
+        fars: at which TAR of 1:1 is given.
+
+    Raises:
+        DataError: photos are missing, or a list is missing or damaged.
     """
 
-    def __init__(self, folder: Path, *, image_size: int, flip: bool = True) -> None:
+    def __init__(
+        self, folder: Path, *, image_size: int, flip: bool = True, fars: Sequence[float] = FARS
+    ) -> None:
         _, self.name = find_meta(folder)
-        self._flip = flip
+        self._flip, self._fars = flip, fars
         photos = folder / PHOTOS
         if not photos.is_dir():
             raise DataError(f"{folder} has no {PHOTOS}/ with the photos of {self.name}")
         template(image_size)  # refuses sizes that no face is aligned to
-        self._folder, self._faces = folder, read_faces(folder)
+        self._faces = read_faces(folder)
+        self._pairs, self._lists = read_template_pairs(folder), read_galleries(folder)
         self._source = AlignedPhotos(photos, self._faces, image_size=image_size, name=self.name)
         self._source.load(np.zeros(1, np.int64))  # the photos are there
 
@@ -104,16 +111,17 @@ class JudgedIjb(JudgedSet):
         return [Part.whole(self._source)]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
-        pairs, lists = read_template_pairs(self._folder), read_galleries(self._folder)
+        lists = self._lists
         found: list[ProtocolResult] = []
         for keep_norm in (True, False):
             templates = self._pooled(features[0], keep_norm)
             variant = f"N{keep_norm:d}D1F{self._flip:d}"
             verified = verify_templates(
                 templates,
-                pairs,
+                self._pairs,
                 name=self.name,
                 variant=variant,
+                fars=self._fars,
                 progress=show(f"comparing templates ({variant})"),
             )
             found.append(replace(verified, name=f"{self.name} 1:1 {variant}"))

@@ -7,14 +7,13 @@ import numpy.typing as npt
 
 from manyface.evaluate.bin_score import bin_scores
 from manyface.evaluate.blocks import Float32Array
+from manyface.evaluate.bootstrap import Unit
 from manyface.evaluate.files import worst_errors
 from manyface.evaluate.pairs import PairSet
-from manyface.evaluate.parts import by_group, by_quality
+from manyface.evaluate.parts import DecidedPairs, by_group, by_quality
 from manyface.evaluate.result import Mistakes, ProtocolResult
-from manyface.evaluate.sets.base import JudgedSet, Judgement, Part, Show
+from manyface.evaluate.sets.base import NUM_MISTAKES, JudgedSet, Judgement, Part, Show
 from manyface.evaluate.verification import Evaluation, PairEvaluator
-
-_NUM_MISTAKES = 12
 
 
 class JudgedPairs(JudgedSet):
@@ -39,7 +38,7 @@ class JudgedPairs(JudgedSet):
 
     @property
     def parts(self) -> Sequence[Part]:
-        both = np.concatenate([self._pairs.left, self._pairs.right])  # [2P]
+        both = np.concatenate(self._pairs.distinct)  # [2P]
         return [Part(self._pairs.source, both)]
 
     def judge(self, features: Sequence[Float32Array], show: Show) -> Judgement:
@@ -54,16 +53,15 @@ class JudgedPairs(JudgedSet):
         self, found: Evaluation, left: Float32Array, right: Float32Array
     ) -> Iterator[ProtocolResult]:
         """The same decisions by quality and by subgroup, where these were asked for."""
-        one, other = self._pairs.identities()
-        decided = (found.similarity, found.same)
+        unit: Unit = "identities" if self._pairs.names_people else "pairs"
+        people = self._pairs.identities()
+        decided = DecidedPairs(found.similarity, found.same, found.threshold, *people, unit)
         if self._by_quality:
             norms = (np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=1))
-            name = f"{self.name} by quality"
-            yield by_quality(*decided, norms, found.threshold, left=one, right=other, name=name)
+            yield by_quality(decided, norms, name=f"{self.name} by quality")
         if self._groups is not None:
             groups = (self._groups[self._pairs.left], self._groups[self._pairs.right])
-            name = f"{self.name} by subgroup"
-            yield by_group(*decided, groups, found.threshold, left=one, right=other, name=name)
+            yield by_group(decided, groups, name=f"{self.name} by subgroup")
 
     def _by_their_rule(self, left: Float32Array, right: Float32Array) -> ProtocolResult:
         scores, notes = bin_scores(left, right, self._pairs.same)
@@ -74,7 +72,7 @@ class JudgedPairs(JudgedSet):
         return ProtocolResult(self.name, "insightface's rule alone", scores, notes)
 
     def _mistakes(self, found: Evaluation) -> Mistakes:
-        worst, pairs = worst_errors(found, _NUM_MISTAKES), self._pairs
+        worst, pairs = worst_errors(found, NUM_MISTAKES), self._pairs
         return Mistakes(
             left=pairs.source.load(pairs.left[worst]).numpy(),
             right=pairs.source.load(pairs.right[worst]).numpy(),
