@@ -27,6 +27,7 @@ import simplejpeg
 from PIL import Image
 
 from manyface.base.errors import ConfigError, DataError, WriteError
+from manyface.base.progress import Progress, no_progress
 from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
 from manyface.data.decode import UnreadableImageError, decode_whole
@@ -72,7 +73,7 @@ def align_set(
     how: How,
     *,
     threads: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> AlignedSet:
     """Write the aligned face of every photo that has landmarks.
 

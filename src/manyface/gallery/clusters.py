@@ -12,13 +12,13 @@ The result depends on nothing but the embeddings and the limit: no seed, no orde
 """
 
 import heapq
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress, no_progress
 from manyface.gallery.people import Float32Array, Int64Array
 
 NEIGHBOURS = 30
@@ -30,7 +30,7 @@ def cluster(
     *,
     limit: float,
     neighbours: int = NEIGHBOURS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Int64Array:
     """The group of each image, int64 [N], the largest being 0; of equals that of the first image.
 
@@ -58,7 +58,7 @@ def _edges(
     embeddings: npt.NDArray[np.floating],
     neighbours: int,
     limit: float,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> tuple[Int64Array, Float32Array]:
     """Pairs (i < j), int64 [E, 2], of which one is among the nearest of the other, and their
     cosines: those of at least `limit`."""

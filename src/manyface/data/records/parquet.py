@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.data.records.naming import people_of_folders, person_name
 from manyface.data.records.parquet_columns import Columns, class_names, library
 from manyface.data.records.store import (
@@ -32,7 +33,6 @@ from manyface.data.records.store import (
     Int64Array,
     NamesOfNumbers,
     RecordStore,
-    ScanProgress,
     UInt64Array,
     fingerprint_of,
 )
@@ -78,7 +78,7 @@ class ParquetStore(RecordStore):
     def fingerprint(self) -> str:
         return fingerprint_of(self.files)
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         self._folders = NamesOfNumbers()
         done = 0
         for number, file in enumerate(self.files):
