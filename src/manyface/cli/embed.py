@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manyface.cli.data.shared import Checkpoint, Threads
-from manyface.cli.using import MODEL_HELP, Align, BatchSize, Device, Looking, Resize
+from manyface.cli.using import Align, BatchSize, Device, Looking, ModelArgument, Resize
 
 if TYPE_CHECKING:
     from manyface.model import FaceModel
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
         typer.Argument(

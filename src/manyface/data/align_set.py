@@ -30,7 +30,7 @@ from manyface.base.errors import ConfigError, DataError, WriteError
 from manyface.base.progress import Progress, no_progress
 from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
-from manyface.data.decode import UnreadableImageError, decode_whole
+from manyface.data.decode import MAX_PHOTO_PIXELS, UnreadableImageError, decode_whole
 from manyface.data.records import Records
 from manyface.data.records.base import person_of
 from manyface.data.records.files import write_whole
@@ -176,7 +176,7 @@ def _read(records: Records, index: int) -> UInt8Array:
         data = records.read(index)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}") from None
-    return upright(decode_whole(data), data)
+    return upright(decode_whole(data, max_pixels=MAX_PHOTO_PIXELS), data)
 
 
 # What EXIF's numbers ask for, on [H, W, 3].

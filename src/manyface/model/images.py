@@ -18,7 +18,9 @@ from torch.nn.functional import interpolate
 from manyface.base.errors import DataError
 from manyface.data.align import FindPoints, align
 from manyface.data.align_set import upright
-from manyface.data.decode import UnreadableImageError, decode_whole
+from manyface.data.decode import MAX_PHOTO_PIXELS, MAX_PIXELS, UnreadableImageError, decode_whole
+from manyface.data.records.files import read_whole
+from manyface.data.records.store import LARGEST_IMAGE
 
 UInt8Array = npt.NDArray[np.uint8]
 # uint8 [H, W, 3] RGB; the path of an image file; its bytes
@@ -59,8 +61,9 @@ class Reading:
         if not isinstance(photo, str | Path | bytes):
             return _checked(photo, name)
         try:
-            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-            pixels = decode_whole(data)
+            data = photo if isinstance(photo, bytes) else read_whole(photo, limit=LARGEST_IMAGE)
+            most = MAX_PIXELS if self.find is None else MAX_PHOTO_PIXELS
+            pixels = decode_whole(data, max_pixels=most)
         except OSError as error:
             raise DataError(f"{name}: {error.strerror or error}") from error
         except UnreadableImageError as error:
@@ -83,9 +86,11 @@ def check_several(images: Sequence[Photo]) -> None:
     """Refuse one image where several are taken: its rows or letters are none.
 
     Raises:
-        DataError: it is one.
+        DataError: it is one, or they cannot be counted.
     """
     shape = getattr(images, "shape", None)
+    if not hasattr(images, "__len__") and not isinstance(images, Path):
+        raise DataError(f"expected a list of images, got {type(images).__name__}: embed(list(...))")
     if isinstance(images, str | Path | bytes) or (shape is not None and len(shape) == 3):
         raise DataError("expected a list of images, got one; put it in a list: embed([image])")
 
@@ -99,7 +104,7 @@ def resized(pixels: UInt8Array, size: int) -> UInt8Array:
 
 
 def _checked(photo: npt.NDArray[Any] | Tensor, name: str) -> UInt8Array:
-    pixels = np.asarray(photo)
+    pixels = photo.numpy(force=True) if isinstance(photo, Tensor) else np.asarray(photo)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise DataError(f"{name}: expected pixels [H, W, 3] in RGB, got {list(pixels.shape)}")
     if pixels.dtype != np.uint8:
@@ -110,6 +115,6 @@ def _checked(photo: npt.NDArray[Any] | Tensor, name: str) -> UInt8Array:
 def _another_size(name: str, shape: tuple[int, ...], size: int) -> str:
     return (
         f"{name} has {shape[1]}x{shape[0]} pixels, but the model takes aligned faces of "
-        f"{size}x{size}: align photos first (manyface data align), or with align=True; faces that "
-        "are aligned alike can be resized, with resize=True"
+        f"{size}x{size}: align photos first (manyface data align), or now (--align, align=True); "
+        "faces that are aligned alike can be resized (--resize, resize=True)"
     )

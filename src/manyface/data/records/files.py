@@ -105,7 +105,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        draft.chmod(0o666 & ~_umask())
+        draft.chmod(_mode_of(path))
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)
@@ -152,6 +152,14 @@ def write_whole(path: Path, data: bytes) -> None:
     with os.fdopen(os.open(draft, flags, 0o666), "wb") as file:
         file.write(data)
     draft.replace(path)
+
+
+def _mode_of(path: Path) -> int:
+    """That of the file which is there: one that only its owner may read stays so."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode) & 0o777
+    except FileNotFoundError:
+        return 0o666 & ~_umask()
 
 
 def _umask() -> int:
