@@ -163,10 +163,8 @@ def test_the_name_of_a_strangers_file_leads_nowhere(run, tmp_path, monkeypatch):
     assert "license        a\\nb\\x1b[2J" in out
     assert "\x1b" not in out
     assert [each.name for each in tmp_path.iterdir()] == ["deep"]
-    assert sorted(each.name for each in Path().iterdir()) == [
-        "_.._evil_[2J.safetensors",
-        "stranger",
-    ]
+    names = sorted(each.name for each in Path().iterdir())
+    assert names == ["_.._.._evil_[2J.safetensors", "stranger"]
 
 
 def test_a_model_is_not_written_over_itself(run, tmp_path, monkeypatch):
