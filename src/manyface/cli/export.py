@@ -76,6 +76,7 @@ def export(
     """
     from manyface.cli.data.options import choice
     from manyface.data.records.naming import safe_name
+    from manyface.data.tools.formats import checked_target
     from manyface.model import load
     from manyface.model.export import FORMS
     from manyface.model.export import export as write
@@ -87,7 +88,8 @@ def export(
     shown = _faces(model, checkpoint, faces, opened)
     threshold = _threshold(model, checkpoint, opened, far, pairs, overrides or [])
     # A name comes with the file, from wherever that came.
-    target = (output or Path(f"{safe_name(opened.name)}.{chosen}")).expanduser()
+    named = output or Path(f"{safe_name(opened.name)}.{chosen}")
+    target = checked_target(named.expanduser(), [])
     if target.exists() and target.samefile(model.expanduser()):
         raise ConfigError(f"{target} is what is exported: choose another name with --output")
     done = write(

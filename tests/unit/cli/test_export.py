@@ -129,6 +129,7 @@ def test_a_model_that_is_no_run(run, trained, tmp_path, pairs_bin):
         (("--format", "safetensors", "--pairs", "/absent.bin"), 2, "/absent.bin"),
         (("--format", "safetensors", "-o", "{run}/checkpoints/step-00000008/x"), 2, "would lie in"),
         (("--format", "safetensors", "-o", "/proc/x.safetensors"), 1, "cannot write /proc/x.safet"),
+        (("--format", "safetensors", "-o", "/dev/null"), 1, "/dev/null is neither a file nor"),
     ],
 )
 def test_what_is_refused(run, trained, tmp_path, words, code, message, monkeypatch):

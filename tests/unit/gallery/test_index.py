@@ -253,10 +253,13 @@ def test_an_index_that_is_private_stays_private(index, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_pipe_is_no_index(tmp_path):
+def test_a_pipe_is_no_index_and_does_not_become_one(index, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DataError, match="it is no plain file"):
         PeopleIndex.open(tmp_path / "pipe")
+    with pytest.raises(WriteError, match="it is no plain file"):
+        index.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_another_version_says_so(index, tmp_path):

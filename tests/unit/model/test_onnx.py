@@ -187,8 +187,9 @@ def test_exports_that_cannot_be(model, faces, tmp_path, exported):
         export(mf.load(exported), tmp_path / "x", "safetensors", faces)
     with pytest.raises(ConfigError, match="into ONNX only"):
         export(model, tmp_path / "x", "safetensors", faces, normalise=True)
-    with pytest.raises(ConfigError, match="is a folder"):
-        export(model, tmp_path, "onnx", faces)
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigError, match="is a folder or a device"):
+            export(model, place, "onnx", faces)
 
 
 # Files of others ----------------------------------------------------------------------------------

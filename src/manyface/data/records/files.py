@@ -1,5 +1,6 @@
 """Files as records need them: read anywhere by anybody, written whole or not at all."""
 
+import errno
 import fcntl
 import os
 import stat
@@ -97,7 +98,13 @@ def only_file(folder: Path, suffix: str, *, preferred: str) -> Path | None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name `path`, forced to disk, when the block ends well; else nothing."""
+    """A file that gets its name `path`, forced to disk, when the block ends well; else nothing.
+
+    Raises:
+        OSError: it cannot be written, or a device or a pipe has that name.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     draft = Path(name)
     try:
