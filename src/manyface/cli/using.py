@@ -270,7 +270,7 @@ def model_of_index(
         ConfigError: it is another model, or is not there any more.
     """
     place = given or Path(index.maker.path)
-    if given is None and not place.exists():
+    if given is None and not (index.maker.path and place.exists()):
         raise ConfigError(
             f"the model of {path} is not at {place} any more; say where it is with --model"
         )

@@ -194,7 +194,8 @@ _TURNS: dict[int, Callable[[UInt8Array], UInt8Array]] = {
 def upright(pixels: UInt8Array, data: bytes) -> UInt8Array:
     """A photo's pixels [H, W, 3] turned as its EXIF data say, `data` being its encoded bytes."""
     orientation = 1
-    if b"Exif" in data[:1024] or b"eXIf" in data[:1024]:
+    may_say_it = b"Exif" in data[:1024] or b"eXIf" in data[:1024] or data[8:12] == b"WEBP"
+    if may_say_it:  # WebP has it at the end
         with suppress(Exception), Image.open(io.BytesIO(data)) as image:  # broken ones are unturned
             orientation = image.getexif().get(_ORIENTATION, 1)
     turn = _TURNS.get(orientation)

@@ -126,6 +126,7 @@ def test_a_model_that_is_no_run(run, trained, tmp_path, pairs_bin):
         (("--format", "safetensors", "--normalise"), 2, "into ONNX only"),
         (("--format", "onnx", "--checkpoint", "step-1"), 1, "no checkpoint 'step-1'"),
         (("--format", "safetensors", "--faces", "/absent"), 1, "/absent"),
+        (("--format", "safetensors", "--far", "0"), 1, "a FAR must be above 0"),
         (("--format", "safetensors", "--pairs", "/absent.bin"), 2, "/absent.bin"),
         (("--format", "safetensors", "-o", "{run}/checkpoints/step-00000008/x"), 2, "would lie in"),
         (("--format", "safetensors", "-o", "/proc/x.safetensors"), 1, "cannot write /proc/x.safet"),

@@ -102,6 +102,10 @@ def test_there_is_no_pickle_in_it(bundle):
         (lambda body: body["architecture"].update(name="nothing"), "unknown backbone 'nothing'"),
         (lambda body: body["architecture"].update(embedding_size=512), r"file \[16, 512\], net \["),
         (lambda body: body["architecture"].update(options={"depths": [10**9] * 3}), "option 'dep"),
+        (
+            lambda body: body["architecture"].update(options={"depths": [999] * 3}),
+            "option 'depths'",
+        ),
         (lambda body: body["architecture"].update(options={"call": "x"}), "has no option 'call'"),
         (lambda body: body["architecture"].update(options={"widths": "x"}), "its architecture: a"),
         (lambda body: body["architecture"].update(options={"widths": ["x", 1, 1]}), "its architec"),
