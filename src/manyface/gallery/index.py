@@ -166,9 +166,9 @@ class PeopleIndex:
         if ours.fingerprint != maker.fingerprint:
             raise ConfigError(
                 f"{where} was made with another model ({ours.path or 'unknown'}, "
-                f"{ours.fingerprint[:12]}; got {maker.fingerprint[:12]}): embeddings of two models, "
-                "or of one that is fed in two ways, cannot be compared; use that one, or enrol into "
-                "a new index"
+                f"{ours.fingerprint[:12]}; got {maker.fingerprint[:12]}): embeddings of two "
+                "models, or of one that is fed in two ways, cannot be compared; use that one, or "
+                "enrol into a new index"
             )
 
     def _changed(self, people: People, stayed: BoolArray, change: Change) -> "PeopleIndex":
