@@ -477,7 +477,7 @@ def test_names_that_would_write_on_the_terminal(models, tmp_path, capsys):
     run(capsys, "cluster", "faces", "--model", "net", "-o", "groups.tsv")
     lines = (tmp_path / "groups.tsv").read_text().splitlines()
     assert [line.count("\t") for line in lines] == [2, 2, 2]
-    assert lines[1].endswith(f"\t{shown}")
+    assert lines[2].endswith(f"\t{shown}")
     assert "\x1b" not in run(capsys, "search", f"{evil}.jpg", "--index", "people.index", code=1)
 
 
