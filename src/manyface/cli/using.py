@@ -194,7 +194,7 @@ def embedded(
     with Counting(f"embedding {records.path.name}{of_rank}", unit="images") as progress:
         return embed_records(
             _embed_function(model, looking),
-            lambda data, record: reading.face(data, number=record),
+            lambda data, record: reading.face(data),
             records,
             folder,
             job=_job(model, records, looking),

@@ -195,7 +195,7 @@ def test_compare_says_how_alike_and_decides_by_the_threshold(models, people, cap
 def test_compare_needs_two_faces(models, people, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no image")
     words = ("compare", people / "p1/0.png", "text.png", "--model", "net")
-    assert "text.png is left out" in run(capsys, *words, code=1)
+    assert "text.png is left out: no image, or none of" in run(capsys, *words, code=1)
     words = ("compare", people / "p1/0.png", "none.png", "--model", "net")
     assert "no such image: none.png" in run(capsys, *words, code=1)
     words = ("compare", people / "p1/0.png", people / "p1/1.png", "--model", "net")

@@ -65,7 +65,9 @@ def test_one_image_is_no_list(model, faces):
 def test_another_size_points_to_alignment(model, tmp_path):
     (tmp_path / "ann.png").write_bytes(png(np.zeros((50, 40, 3), np.uint8)))
     path = tmp_path / "ann.png"
-    message = r"ann.png has 40x50 pixels, .* aligned faces of 32x32: .*manyface data align.*resize"
+    message = (
+        r"ann.png: it has 40x50 pixels, .* aligned faces of 32x32: .*manyface data align.*resize"
+    )
     with pytest.raises(DataError, match=message):
         model.embed([path])
 
