@@ -124,11 +124,14 @@ def _enrol(
 
 
 def _remove(path: Path, names: list[str]) -> None:
+    from manyface.cli.console import shown
+    from manyface.data.records.naming import person_name
     from manyface.gallery import PeopleIndex
 
-    changed = PeopleIndex.open(path).remove(names, when=_now())
+    people = [person_name(name) for name in names]  # as the names of a set are read
+    changed = PeopleIndex.open(path).remove(people, when=_now())
     changed.save(path)
-    typer.echo(f"Removed {', '.join(names)} from {path}: {_described(changed)}")
+    typer.echo(f"Removed {shown(', '.join(people))} from {path}: {_described(changed)}")
 
 
 def _faces(found: "EmbeddedImages", records: "Records") -> "Faces":

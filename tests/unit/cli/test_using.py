@@ -478,6 +478,11 @@ def test_names_that_would_write_on_the_terminal(models, tmp_path, capsys):
     lines = (tmp_path / "groups.tsv").read_text().splitlines()
     assert [line.count("\t") for line in lines] == [2, 2, 2]
     assert lines[2].endswith(f"\t{shown}")
+    decomposed = "Zoe\u0308"  # as a Mac writes it
+    out = enroll(capsys, "--remove", evil, code=0)
+    assert "\x1b" not in out
+    assert "is called 'Zoe'" in enroll(capsys, "--remove", "Zoe", code=1)
+    assert "Removed Zoë from" in enroll(capsys, "--remove", decomposed)
     assert "\x1b" not in run(capsys, "search", f"{evil}.jpg", "--index", "people.index", code=1)
 
 
