@@ -7,7 +7,7 @@ keeps the same border (its nets leave autocast before `fc`), so published weight
 arithmetic here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import ClassVar
@@ -30,6 +30,8 @@ class Backbone(nn.Module):
     # Mostly faster on CPUs (docs/backbones.md has figures), and what tensor cores of GPUs want.
     # Only the images are converted: weights stay contiguous, and so does a state_dict.
     channels_last: bool = True
+    # Training keeps only the inputs of blocks for the backward pass; see `through`.
+    activation_checkpointing: bool = False
 
     def __init__(self, *, embedding_size: int, image_size: int) -> None:
         super().__init__()
@@ -61,6 +63,13 @@ class Backbone(nn.Module):
         features = self.trunk(images)
         with full_precision(features):
             return self.project(features.float())  # [B, D]
+
+    def through(self, blocks: Iterable[nn.Module], features: Tensor) -> Tensor:
+        """Features through one block after the other, each of which can be recomputed."""
+        recompute = self.activation_checkpointing and self.training
+        for block in blocks:
+            features = run_block(block, features, recompute=recompute)
+        return features
 
     def _check(self, images: Tensor) -> None:
         expected = (3, self.image_size, self.image_size)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from manyface.backbones.base import SIZE_STEP, Backbone, check_share, run_block
+from manyface.backbones.base import SIZE_STEP, Backbone, check_share
 from manyface.backbones.initialise import FirstValues, fan_out_normal
 
 WIDTHS = (64, 128, 256, 512)
@@ -62,10 +62,7 @@ class IRNet(Backbone):
 
     def trunk(self, images: Tensor) -> Tensor:
         x: Tensor = self.input_layer(images)  # [B, 64, S, S]
-        recompute = self.activation_checkpointing and self.training
-        for block in self.body:
-            x = run_block(block, x, recompute=recompute)
-        return x  # [B, 512, S/16, S/16]
+        return self.through(self.body, x)  # [B, 512, S/16, S/16]
 
     def project(self, features: Tensor) -> Tensor:
         embeddings: Tensor = self.output_layer(features)

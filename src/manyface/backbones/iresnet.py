@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from manyface.backbones.base import SIZE_STEP, Backbone, check_share, final_batch_norm, run_block
+from manyface.backbones.base import SIZE_STEP, Backbone, check_share, final_batch_norm
 from manyface.backbones.initialise import FirstValues, fan_in_uniform, normal
 
 WIDTHS = (64, 128, 256, 512)
@@ -20,8 +20,7 @@ WIDTHS = (64, 128, 256, 512)
 class IResNet(Backbone):
     """Four stages of `depths` blocks; each stage halves the map, the first at full resolution.
 
-    `dropout` is the share of the flattened features that is zeroed before the last linear layer;
-    `activation_checkpointing` keeps only the inputs of blocks for the backward pass.
+    `dropout` is the share of the flattened features that is zeroed before the last linear layer.
     """
 
     first_values = FirstValues(conv=normal(0.1), linear=fan_in_uniform)
@@ -52,11 +51,8 @@ class IResNet(Backbone):
 
     def trunk(self, images: Tensor) -> Tensor:
         x = self.prelu(self.bn1(self.conv1(images)))  # [B, 64, S, S]
-        recompute = self.activation_checkpointing and self.training
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            for block in stage:
-                x = run_block(block, x, recompute=recompute)
-        normed: Tensor = self.bn2(x)  # [B, 512, S/16, S/16]
+        blocks = [*self.layer1, *self.layer2, *self.layer3, *self.layer4]
+        normed: Tensor = self.bn2(self.through(blocks, x))  # [B, 512, S/16, S/16]
         return normed
 
     def project(self, features: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ ones.
 """
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -28,6 +29,14 @@ CONTAINERS = ("state_dict_backbone", "state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 BESIDE = "head."  # of a Lightning module: no part of the net
 TORCH_STARTS = (b"PK\x03\x04", b"\x80")  # a zip archive; a pickle, as torch wrote up to 1.5
+# What values of weights may be; whatever else torch knows (8-bit floats, quantised, complex) is not
+# turned into them without a word.
+KINDS = frozenset(
+    (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
+)
 # Absent from weights that were written before torch 0.4.1 or converted; torch then starts it at 0.
 OPTIONAL = ".num_batches_tracked"
 
@@ -69,7 +78,9 @@ def read_weights(path: Path) -> Weights:
     Raises:
         CheckpointError: there is no such file, or it holds something else.
     """
-    return _without_wrappers(_find_state_dict(_read(path), path))
+    state = _find_state_dict(_read(path), path)
+    _check_plain(state, path)
+    return _without_wrappers(state)
 
 
 def looks_like_safetensors(start: bytes) -> bool:
@@ -90,13 +101,14 @@ def _read(path: Path) -> Any:
 
             return load_file(path, device="cpu")
         if start.startswith(TORCH_STARTS):
+            _check_stored(path, start)
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is no torch file, or holds Python objects besides tensors, which are never "
             "executed; save the state_dict alone, best as .safetensors"
         ) from error
-    except MemoryError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # both readers raise whatever a damaged file leads them to
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
@@ -107,6 +119,36 @@ def _read(path: Path) -> Any:
         f"cannot read backbone weights from {path}: expected a file of safetensors or of torch, "
         f"got one that begins with {start!r}"
     )
+
+
+def _check_stored(path: Path, start: bytes) -> None:
+    """Of a zip archive: its parts are as large as they lie in it, as torch writes them."""
+    if not start.startswith(b"PK"):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise CheckpointError(
+                f"{path} is compressed, which torch's files are not: it could take any amount of "
+                "memory; unpack it, or save the state_dict again"
+            )
+
+
+def _check_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Numbers in memory, no more of them than the file holds: a tensor may claim to be any size by
+    repeating itself."""
+    for name, tensor in state.items():
+        if tensor.dtype not in KINDS or tensor.layout != torch.strided or tensor.is_meta:
+            kind = f"{tensor.dtype}, {tensor.layout}, on {tensor.device}"
+            raise CheckpointError(
+                f"{path}: {name} is a tensor of another kind ({kind}); save the weights as plain "
+                "tensors of floats"
+            )
+    total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if total > path.stat().st_size:
+        raise CheckpointError(
+            f"{path} has {path.stat().st_size} bytes and claims tensors of {total}: they repeat "
+            "themselves; save a state_dict of tensors of their own"
+        )
 
 
 def _find_state_dict(content: Any, path: Path) -> Mapping[str, Tensor]:
@@ -146,6 +188,11 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> st
     missing = [k for k in expected if k not in found and not k.endswith(OPTIONAL)]
     unknown = [k for k in found if k not in expected]
     reshaped = [k for k in expected if k in found and expected[k].shape != found[k].shape]
+    converted = [
+        k
+        for k in expected
+        if k in found and expected[k].is_floating_point() and not found[k].is_floating_point()
+    ]
     clauses = []
     if missing:
         clauses.append(f"{len(missing)} of {len(expected)} tensors missing ({_some(missing)})")
@@ -157,6 +204,9 @@ def _problems(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> st
             f"{k}: file {list(found[k].shape)}, net {list(expected[k].shape)}" for k in reshaped
         ]
         clauses.append(f"{len(reshaped)} of another shape ({_some(shapes)})")
+    if converted:
+        kinds = [f"{k}: {found[k].dtype}" for k in converted]
+        clauses.append(f"{len(converted)} hold no floats ({_some(kinds)})")
     return "; ".join(clauses)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from manyface.backbones.base import SIZE_STEP, Backbone, check_share, run_block
+from manyface.backbones.base import SIZE_STEP, Backbone, check_share
 from manyface.backbones.initialise import FirstValues, fan_out_normal
 
 END_WIDTH = 512
@@ -53,13 +53,12 @@ class MobileFaceNet(Backbone):
         self.features = GlobalDepthwise(image_size // SIZE_STEP, embedding_size, dropout=dropout)
 
     def trunk(self, images: Tensor) -> Tensor:
-        x = images
-        recompute = self.activation_checkpointing and self.training
-        for layer in self.layers:
-            blocks = layer.layers if isinstance(layer, ResidualStage) else (layer,)
-            for block in blocks:
-                x = run_block(block, x, recompute=recompute)
-        return x  # [B, 128 scale, S/16, S/16]
+        blocks = [
+            block
+            for layer in self.layers
+            for block in (layer.layers if isinstance(layer, ResidualStage) else (layer,))
+        ]
+        return self.through(blocks, images)  # [B, 128 scale, S/16, S/16]
 
     def project(self, features: Tensor) -> Tensor:
         embeddings: Tensor = self.features(self.conv_sep(features))

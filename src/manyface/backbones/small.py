@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from manyface.backbones.base import Backbone, check_share, final_batch_norm, run_block
+from manyface.backbones.base import Backbone, check_share, final_batch_norm
 from manyface.backbones.initialise import FirstValues, fan_in_uniform, fan_out_normal
 from manyface.base.errors import ConfigError
 
@@ -47,6 +47,7 @@ class SmallNet(Backbone):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(embedding_size=embedding_size, image_size=image_size)
+        self.activation_checkpointing = activation_checkpointing
         if len(widths) != len(depths) or not 1 <= len(widths) <= MAX_STAGES:
             raise ConfigError(
                 f"a small net has 1 to {MAX_STAGES} stages, each with a width and a depth, "
@@ -57,7 +58,6 @@ class SmallNet(Backbone):
                 f"backbone.activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
         act = ACTIVATIONS[activation]
-        self.activation_checkpointing = activation_checkpointing
         self.stem = _conv_unit(3, stem_width, act)
         inputs = (stem_width, *widths[:-1])
         self.stages = nn.Sequential()
@@ -75,11 +75,8 @@ class SmallNet(Backbone):
 
     def trunk(self, images: Tensor) -> Tensor:
         x: Tensor = self.stem(images)  # [B, stem_width, S/2, S/2]
-        recompute = self.activation_checkpointing and self.training
-        for stage in self.stages.children():
-            for unit in stage.children():
-                x = run_block(unit, x, recompute=recompute)
-        return x  # [B, widths[-1], S/2^(1+stages), same]
+        units = [unit for stage in self.stages.children() for unit in stage.children()]
+        return self.through(units, x)  # [B, widths[-1], S/2^(1+stages), same]
 
     def project(self, features: Tensor) -> Tensor:
         embeddings: Tensor = self.features(self.fc(self.dropout(features.flatten(1))))

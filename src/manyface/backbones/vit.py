@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from manyface.backbones.base import Backbone, check_share, full_precision, run_block
+from manyface.backbones.base import Backbone, check_share, full_precision
 from manyface.backbones.initialise import FirstValues, fan_in_uniform, truncated_normal
 
 PATCH_SIZE = 9
@@ -51,9 +51,9 @@ class VisionTransformer(Backbone):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__(embedding_size=embedding_size, image_size=image_size)
+        self.activation_checkpointing = activation_checkpointing
         num_tokens = (image_size // patch_size) ** 2
         self.mask_ratio = check_share("mask_ratio", mask_ratio)
-        self.activation_checkpointing = activation_checkpointing
         self.patch_embed = PatchEmbedding(dim, patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, num_tokens, dim))
         # Kept where nothing is masked, because published weights hold it; without a gradient then,
@@ -81,9 +81,7 @@ class VisionTransformer(Backbone):
         places = self._draw_places(tokens) if self.training and self.mask_ratio > 0 else None
         if places is not None:
             tokens = _take_kept(tokens, places, num_kept=self._num_kept(tokens.shape[1]))
-        recompute = self.activation_checkpointing and self.training
-        for block in self.blocks:
-            tokens = run_block(block, tokens, recompute=recompute)
+        tokens = self.through(self.blocks, tokens)
         with full_precision(tokens):
             tokens = self.norm(tokens.float())
         if places is not None:

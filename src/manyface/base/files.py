@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         OSError: it cannot be written, or what is there is no plain file: a device stays one.
     """
     if path.exists() and not path.is_file():
-        raise FileExistsError(errno.EEXIST, "what is there is no plain file", str(path))
+        raise FileExistsError(errno.EEXIST, "it is no plain file", str(path))
     draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     # Made by the kernel with the mode of any other file: to ask for the umask is to change it,
     # which other threads would notice.
@@ -36,6 +37,8 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():  # one that only its owner may read stays so
+            draft.chmod(stat.S_IMODE(path.stat().st_mode) & 0o777)
         draft.replace(path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-Progress = Callable[[int, int], None]  # done, in all
+Progress = Callable[[int, int | None], None]  # done, in all; None: nobody knows
 
 
-def no_progress(done: int, total: int) -> None:
+def no_progress(done: int, total: int | None) -> None:
     """Shows nothing."""

@@ -94,6 +94,7 @@ def _described(groups: "Int64Array") -> str:
 
 def _write(target: Path, records: "Records", kept: "Int64Array", groups: "Int64Array") -> None:
     from manyface.base.files import written
+    from manyface.cli.console import shown
     from manyface.data.records import labels_of
 
     people = labels_of(records.first_images, kept)
@@ -101,8 +102,8 @@ def _write(target: Path, records: "Records", kept: "Int64Array", groups: "Int64A
         file.write(b"group\timage\tperson\n")
         for place in np.lexsort((kept, groups)).tolist():
             person = records.identity_names[int(people[place])]
-            line = f"{groups[place]}\t{records.describe(int(kept[place]))}\t{person}\n"
-            file.write(line.encode(errors="backslashreplace"))
+            image = records.describe(int(kept[place]))
+            file.write(f"{groups[place]}\t{shown(image)}\t{shown(person)}\n".encode())
 
 
 def _compare(records: "Records", kept: "Int64Array", groups: "Int64Array") -> None:

@@ -1,11 +1,15 @@
 """How results are printed: rich tables, plain where there is no terminal."""
 
+import re
 from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from manyface.base.errors import WriteError
+
+# Control characters, ends of lines, directions, and what is left of a name that is no UTF-8.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def make_console() -> Console:
@@ -15,7 +19,18 @@ def make_console() -> Console:
 
 def warn(text: str) -> None:
     """A line on stderr."""
-    typer.echo(f"warning: {text}", err=True)
+    tell(f"warning: {text}")
+
+
+def tell(text: str) -> None:
+    """A line on stderr."""
+    typer.echo(shown(text), err=True)
+
+
+def shown(text: str) -> str:
+    """`text` on one line, for names from anywhere: signs that end the line, move the cursor, colour
+    the terminal or turn the direction of reading are written as escapes."""
+    return _UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def write_text(path: Path, text: str, *, mode: str = "w") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manyface.cli.data.shared import Checkpoint, Threads
-from manyface.cli.using import MODEL_HELP, Align, BatchSize, Device, Looking, Resize
+from manyface.cli.using import Align, BatchSize, Device, Looking, ModelArgument, Resize
 
 if TYPE_CHECKING:
     from manyface.model import FaceModel
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def embed(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)],
+    model: ModelArgument,
     images: Annotated[
         list[Path],
         typer.Argument(
@@ -84,6 +84,7 @@ def _embed(
     ranks: "Ranks",
     path: Path,
 ) -> None:
+    from manyface.cli.console import shown
     from manyface.cli.using import embedded, images_at
     from manyface.evaluate.embedding_files import write_embeddings
     from manyface.evaluate.embedding_pass import parts_folder, remove_parts
@@ -102,8 +103,9 @@ def _embed(
                    f"{found.embedding_size} values each")  # fmt: skip
         if found.left_out:
             record, reason = found.left_out[0]
+            first = shown(f"{records.describe(record)}: {reason}")
             typer.echo(f"{len(found.left_out)} of {len(records)} images are left out, see "
-                       f"{written[-1]} (first: {records.describe(record)}: {reason})")  # fmt: skip
+                       f"{written[-1]} (first: {first})")  # fmt: skip
     ranks.wait_for_all("embeddings written")  # the others read the parts, too
     if ranks.rank == 0:
         remove_parts(folder)

@@ -10,13 +10,13 @@ import typer
 from manyface.base.errors import ConfigError
 from manyface.cli.data.shared import Checkpoint, Threads
 from manyface.cli.using import (
-    MODEL_HELP,
-    Align,
+    AlignAsIndex,
     BatchSize,
     Device,
     IndexFile,
     Looking,
-    Resize,
+    ModelOfIndex,
+    ResizeAsIndex,
 )
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def enroll(
         Path | None,
         typer.Argument(metavar="DIR", help="One folder per person, or any other set of people."),
     ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP} Default: that of the index."),
-    ] = None,
+    model: ModelOfIndex = None,
     replace_people: Annotated[
         bool,
         typer.Option("--replace", help="People of DIR lose the embeddings that they have."),
@@ -44,8 +41,8 @@ def enroll(
         list[str] | None,
         typer.Option("--remove", metavar="NAME", help="Take a person out. May be repeated."),
     ] = None,
-    align: Align = None,
-    resize: Resize = False,
+    align: AlignAsIndex = None,
+    resize: ResizeAsIndex = None,
     batch_size: BatchSize = 128,
     checkpoint: Checkpoint = "last",
     device: Device = "auto",
@@ -65,16 +62,18 @@ def enroll(
       manyface enroll --index people.index --remove "Ann Lee"
     """
     from manyface.base.files import held
+    from manyface.cli.using import looking_as
+    from manyface.data.tools.formats import checked_target
 
     if (source is None) == (not remove):
         raise ConfigError("give a folder of people to enrol, or --remove NAME, one of the two")
-    path = index.expanduser()
+    path = checked_target(index.expanduser(), [])
     with held(path):
         if source is None:
             _remove(path, remove or [])
             return
-        looking = Looking(align=align, resize=resize, batch_size=batch_size)
         before, net, place = _open(path, model, device=device, checkpoint=checkpoint)
+        looking = replace(looking_as(before.cropping, align, resize), batch_size=batch_size)
         _enrol(path, before, net, place, source, looking, replace_people, threads)
 
 
@@ -108,11 +107,14 @@ def _enrol(
     from manyface.cli.data.shared import open_with_progress
     from manyface.cli.using import embedded, name_left_out
     from manyface.evaluate.embedding_pass import parts_folder, remove_parts
+    from manyface.gallery import Cropping
 
     records = open_with_progress(source)
     folder = parts_folder(path)
     found = embedded(net, records, folder, looking, threads=threads)
     name_left_out(found, records)
+    if not index.changes:
+        index = replace(index, cropping=Cropping(looking.align, looking.resize))
     changed = index.enrol(
         _faces(found, records), source=str(source), when=_now(), replace_people=replace_people
     )
@@ -122,11 +124,14 @@ def _enrol(
 
 
 def _remove(path: Path, names: list[str]) -> None:
+    from manyface.cli.console import shown
+    from manyface.data.records.naming import person_name
     from manyface.gallery import PeopleIndex
 
-    changed = PeopleIndex.open(path).remove(names, when=_now())
+    people = [person_name(name) for name in names]  # as the names of a set are read
+    changed = PeopleIndex.open(path).remove(people, when=_now())
     changed.save(path)
-    typer.echo(f"Removed {', '.join(names)} from {path}: {_described(changed)}")
+    typer.echo(f"Removed {shown(', '.join(people))} from {path}: {_described(changed)}")
 
 
 def _faces(found: "EmbeddedImages", records: "Records") -> "Faces":

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.cli.console import warn
+from manyface.base.errors import ConfigError
+from manyface.cli.console import shown, warn
 from manyface.cli.options import Overrides
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def export(
       manyface export backbone.pth --format onnx --faces /data/lfw.tar --pairs lfw.bin
     """
     from manyface.cli.data.options import choice
+    from manyface.data.records.naming import safe_name
+    from manyface.data.tools.formats import checked_target
     from manyface.model import load
     from manyface.model.export import FORMS
     from manyface.model.export import export as write
@@ -84,7 +87,11 @@ def export(
     opened = load(model, device="cpu", checkpoint=checkpoint, colour=order)
     shown = _faces(model, checkpoint, faces, opened)
     threshold = _threshold(model, checkpoint, opened, far, pairs, overrides or [])
-    target = output or Path(f"{opened.name}.{chosen}")
+    # A name comes with the file, from wherever that came.
+    named = output or Path(f"{safe_name(opened.name)}.{chosen}")
+    target = checked_target(named.expanduser(), [])
+    if target.exists() and target.samefile(model.expanduser()):
+        raise ConfigError(f"{target} is what is exported: choose another name with --output")
     done = write(
         opened,
         target,
@@ -118,7 +125,7 @@ def _threshold(
     overrides: list[str],
 ) -> "Threshold | None":
     """Of the wished FAR; where none is wished and the pairs cannot show the usual one, none."""
-    from manyface.base.errors import ConfigError, DataError
+    from manyface.base.errors import DataError
     from manyface.config import toml_value
     from manyface.model.measured import threshold_of_run, threshold_on_bin
     from manyface.model.runs import find_run, is_run
@@ -138,7 +145,8 @@ def _threshold(
         if far is not None or pairs is not None:
             raise
         warn(f"the file states no threshold: {error}")
-    if far is not None and opened.threshold is None:
+    stated = None if opened.threshold is None else opened.threshold.far
+    if far not in (None, stated):
         raise ConfigError("--far needs pairs to measure on: name them with --pairs")
     return None
 
@@ -164,7 +172,8 @@ def _print(done: "Exported", form: str, *, inside: bool) -> None:
         f"{feed.template} template" + (", mirror image added" if feed.flip else "")
     )
     typer.echo(f"  threshold      {_said(card.threshold)}")
-    typer.echo(f"  license        {card.license or 'not stated: give it with --license'}")
+    said = "not stated: give it with --license" if card.license is None else shown(card.license)
+    typer.echo(f"  license        {said}")
     typer.echo(f"  fingerprint    {card.fingerprint}")
     typer.echo(
         f"  parity         cosine with the trained net at least {done.least_cosine:.7f} on "
@@ -177,6 +186,6 @@ def _said(threshold: "Threshold | None") -> str:
         return "none: no pairs were measured"
     return (
         f"cosine {threshold.value:.4f} at FAR {threshold.far:g} (TAR {threshold.tar:.4f}), on "
-        f"{threshold.measured_on}: {threshold.num_same} same and {threshold.num_different} "
+        f"{shown(threshold.measured_on)}: {threshold.num_same} same and {threshold.num_different} "
         "different pairs"
     )

@@ -17,6 +17,7 @@ import typer
 from manyface.base.errors import ManyfaceError, WriteError
 from manyface.cli import INTERRUPTED
 from manyface.cli.app import app
+from manyface.cli.console import tell
 
 DEFECT = 70
 _FAILED_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF)
@@ -54,7 +55,7 @@ def _complain(line: str) -> None:
     is_one_of_many = os.environ.get("WORLD_SIZE", "1") != "1" and not line.startswith("rank ")
     rank = f"rank {os.environ.get('RANK')}: " if is_one_of_many else ""
     with suppress(OSError):  # the terminal may have been closed; the exit code stays
-        typer.echo(f"error: {rank}{line}", err=True)
+        tell(f"error: {rank}{line}")
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -7,12 +7,11 @@ import typer
 
 from manyface.cli.data.shared import Checkpoint, JsonFile
 from manyface.cli.using import (
-    MODEL_HELP,
-    Align,
+    AlignAsIndex,
     Device,
     IndexFile,
-    Looking,
-    Resize,
+    ModelOfIndex,
+    ResizeAsIndex,
     Threshold,
 )
 
@@ -28,17 +27,14 @@ def search(
         list[Path], typer.Argument(metavar="IMAGE", help="Image files, or a folder of them.")
     ],
     index: IndexFile,
-    model: Annotated[
-        Path | None,
-        typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP} Default: that of the index."),
-    ] = None,
+    model: ModelOfIndex = None,
     top: Annotated[int, typer.Option("--top", min=1, help="People to name for each image.")] = 5,
     threshold: Threshold = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with everybody, in large indexes too.")
     ] = False,
-    align: Align = None,
-    resize: Resize = False,
+    align: AlignAsIndex = None,
+    resize: ResizeAsIndex = None,
     json_file: JsonFile = None,
     checkpoint: Checkpoint = "last",
     device: Device = "auto",
@@ -58,6 +54,7 @@ def search(
         embedded_now,
         images_at,
         limit_of,
+        looking_as,
         model_of_index,
     )
     from manyface.gallery import PeopleIndex, Search
@@ -68,7 +65,7 @@ def search(
     net, _ = model_of_index(people, path, model, device=device, checkpoint=checkpoint)
     limit = chosen_limit(threshold, limit_of(net) or people.maker.limit)
     records = images_at(images)
-    faces, found = embedded_now(net, records, Looking(align=align, resize=resize))
+    faces, found = embedded_now(net, records, looking_as(people.cropping, align, resize))
     matches = looking_in.people(faces, top)
     names = [records.describe(record) for record in found.records.tolist()]
     _print(names, matches, limit, people)
@@ -90,16 +87,17 @@ def _print(
     limit: "Limit | None",
     people: "PeopleIndex",
 ) -> None:
-    from manyface.cli.console import make_console
+    from manyface.cli.console import make_console, shown
 
     console = make_console()
     for name, found in zip(names, matches, strict=True):
         verdict = who(found, limit)
-        console.print(name if verdict is None else f"{name}: {verdict}", soft_wrap=True)
+        line = name if verdict is None else f"{name}: {verdict}"
+        console.print(shown(line), soft_wrap=True)
         for match in found:
             below = limit is not None and match.cosine < limit.cosine
             mark = " (below)" if below else ""
-            console.print(f"  {match.cosine:6.3f}  {match.name}{mark}", soft_wrap=True)
+            console.print(f"  {match.cosine:6.3f}  {shown(match.name)}{mark}", soft_wrap=True)
     for line in _notes(limit, len(people.people.names)):
         console.print(line)
 

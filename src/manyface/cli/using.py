@@ -9,35 +9,48 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from manyface.base.errors import ConfigError, DataError
-from manyface.cli.console import warn
+from manyface.cli.console import tell, warn
 
 if TYPE_CHECKING:
     from manyface.data.records import Records
     from manyface.evaluate.embed import EmbedFunction
     from manyface.evaluate.embedding_pass import EmbeddedImages, PassOptions
-    from manyface.gallery import Limit, Maker, PeopleIndex
+    from manyface.gallery import Cropping, Limit, Maker, PeopleIndex
     from manyface.gallery.people import FloatArray
     from manyface.model import FaceModel
-    from manyface.model.images import Reading, UInt8Array
     from manyface.parallel import Ranks
 
 MODEL_HELP = "A run, a checkpoint, a bundle, an ONNX file or published weights."
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP)]
 ModelOption = Annotated[Path, typer.Option("--model", metavar="MODEL", help=MODEL_HELP)]
+ModelOfIndex = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="MODEL", help=f"{MODEL_HELP} Default: that of the index."),
+]
 IndexFile = Annotated[
     Path, typer.Option("--index", metavar="FILE", help="The index of people, one file.")
 ]
+ALIGNED = "none"  # in place of a detector: photos are aligned already
+_ALIGN_HELP = (
+    "Photos are not aligned: find and align the largest face by uniface, or by your own "
+    "package.module:function."
+)
+_RESIZE_HELP = "Aligned faces have another size than the model's: resize them."
 Align = Annotated[
+    str | None, typer.Option("--align", metavar="DETECTOR", help=f"{_ALIGN_HELP} Default: none.")
+]
+Resize = Annotated[bool, typer.Option("--resize", help=_RESIZE_HELP)]
+AlignAsIndex = Annotated[
     str | None,
     typer.Option(
         "--align",
         metavar="DETECTOR",
-        help="Photos are not aligned: find and align the largest face by uniface, or by your own "
-        "package.module:function.",
+        help=f"{_ALIGN_HELP} none: they are. Default: as the index began.",
     ),
 ]
-Resize = Annotated[
-    bool,
-    typer.Option("--resize", help="Aligned faces have another size than the model's: resize them."),
+ResizeAsIndex = Annotated[
+    bool | None,
+    typer.Option("--resize/--no-resize", help=f"{_RESIZE_HELP} Default: as the index began."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
 BatchSize = Annotated[
@@ -120,6 +133,34 @@ def describe_limit(limit: "Limit") -> str:
     return f"{text}, FAR {limit.far:g} on {limit.measured_on}"
 
 
+def looking_as(known: "Cropping | None", align: str | None, resize: bool | None) -> Looking:
+    """What the user says, and where nothing is said what is `known` of the images of an index.
+
+    Raises:
+        ConfigError: they were aligned by a function of somebody's: a file does not get to call one.
+    """
+    from manyface.data.detect import KNOWN
+    from manyface.gallery import Cropping
+
+    before = known or Cropping()
+    if align is None and before.align is not None:
+        if before.align not in KNOWN:
+            raise ConfigError(
+                f"the index was made of photos that were aligned by {before.align}: say --align "
+                f"{before.align} to call that, or --align {ALIGNED} for faces that are aligned"
+            )
+        tell(f"photos are aligned by {before.align}, as the index began (--align {ALIGNED}: not)")
+    elif before.align is not None and align not in (None, ALIGNED, before.align):
+        warn(f"the index began with photos that were aligned by {before.align}, not by {align}")
+    if resize is None and before.resize:
+        tell("faces are resized, as the index began (--no-resize: not)")
+    chosen = before.align if align is None else align
+    return Looking(
+        align=None if chosen == ALIGNED else chosen,
+        resize=before.resize if resize is None else resize,
+    )
+
+
 def images_at(paths: Sequence[Path]) -> "Records":
     """A set, a folder of images or image files; shows how far an index is that has to be built."""
     from manyface.data.records.loose import open_images
@@ -153,7 +194,7 @@ def embedded(
     with Counting(f"embedding {records.path.name}{of_rank}", unit="images") as progress:
         return embed_records(
             _embed_function(model, looking),
-            lambda data, record: _face(reading, data, record),
+            lambda data, record: reading.face(data),
             records,
             folder,
             job=_job(model, records, looking),
@@ -179,15 +220,6 @@ def name_left_out(found: "EmbeddedImages", records: "Records") -> None:
         warn(f"{records.describe(record)} is left out: {reason}")
     if len(found.left_out) > _NUM_NAMED:
         warn(f"{len(found.left_out)} of {len(records)} images are left out in all")
-
-
-def _face(reading: "Reading", data: bytes, record: int) -> "UInt8Array":
-    """The face of an encoded image; advice names options instead of arguments."""
-    try:
-        return reading.face(data, number=record)
-    except DataError as error:
-        text = str(error).replace("align=True", "--align").replace("resize=True", "--resize")
-        raise DataError(text) from error
 
 
 def _embed_function(model: "FaceModel", looking: Looking) -> "EmbedFunction":
@@ -238,7 +270,7 @@ def model_of_index(
         ConfigError: it is another model, or is not there any more.
     """
     place = given or Path(index.maker.path)
-    if given is None and not place.exists():
+    if given is None and not (index.maker.path and place.exists()):
         raise ConfigError(
             f"the model of {path} is not at {place} any more; say where it is with --model"
         )

@@ -5,7 +5,6 @@ float32. The mean of a person without one of the images (`cosine_to_own`) is wha
 image from a right one: with it in the mean, an image always looks as if it belonged.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyface.base.progress import Progress, no_progress
 from manyface.data.source import GroupedSource, Int64Array
 from manyface.evaluate.embed import EmbedFunction, embed_source
 
@@ -63,7 +63,7 @@ def embed_set(
     embed: EmbedFunction,
     source: GroupedSource,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> EmbeddedSet:
     """All images of `source` through the net, told of as `progress(done, total)`."""
     vectors: Tensor | None = None
@@ -108,7 +108,7 @@ def nearest_center(
     centers: Tensor,
     own: Int64Array | None,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[Int64Array, Float32Array]:
     """Nearest of `centers` (unit, [P, D]) to each of `rows` (unit, [N, D]) and its cosine.
 

@@ -28,9 +28,10 @@ from PIL import Image
 
 from manyface.base.errors import ConfigError, DataError, WriteError
 from manyface.base.files import write_whole
+from manyface.base.progress import Progress, no_progress
 from manyface.base.threads import use_one_core
 from manyface.data.align import FindPoints, UInt8Array, align
-from manyface.data.decode import UnreadableImageError, decode_whole
+from manyface.data.decode import MAX_PHOTO_PIXELS, UnreadableImageError, decode_whole
 from manyface.data.records import Records
 from manyface.data.records.base import person_of
 from manyface.data.records.naming import is_hidden, unique_names
@@ -73,7 +74,7 @@ def align_set(
     how: How,
     *,
     threads: int = 1,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> AlignedSet:
     """Write the aligned face of every photo that has landmarks.
 
@@ -189,7 +190,7 @@ def _read(records: Records, index: int) -> UInt8Array:
         data = records.read(index)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}") from None
-    return upright(decode_whole(data), data)
+    return upright(decode_whole(data, max_pixels=MAX_PHOTO_PIXELS), data)
 
 
 # What EXIF's numbers ask for, on [H, W, 3].
@@ -207,7 +208,8 @@ _TURNS: dict[int, Callable[[UInt8Array], UInt8Array]] = {
 def upright(pixels: UInt8Array, data: bytes) -> UInt8Array:
     """A photo's pixels [H, W, 3] turned as its EXIF data say, `data` being its encoded bytes."""
     orientation = 1
-    if b"Exif" in data[:1024] or b"eXIf" in data[:1024]:
+    may_say_it = b"Exif" in data[:1024] or b"eXIf" in data[:1024] or data[8:12] == b"WEBP"
+    if may_say_it:  # WebP has it at the end
         with suppress(Exception), Image.open(io.BytesIO(data)) as image:  # broken ones are unturned
             orientation = image.getexif().get(_ORIENTATION, 1)
     turn = _TURNS.get(orientation)

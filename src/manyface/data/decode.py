@@ -22,7 +22,8 @@ from PIL import Image, UnidentifiedImageError
 
 UInt8Array = npt.NDArray[np.uint8]
 
-MAX_PIXELS = 16 << 20  # a phone photograph fits; 48 MiB decoded
+MAX_PIXELS = 16 << 20  # of an image of a set: far more than a face needs; 48 MiB decoded
+MAX_PHOTO_PIXELS = 64 << 20  # where a face is looked for: what cameras and telephones take
 PILLOW_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "WEBP", "TIFF")
 _FRAME = b"\xff\xc0\x00\x11\x08"  # baseline, 17 bytes, 8 bits a sample; then height, width, colours
 _HEAD_BYTES = 2048

@@ -1,14 +1,12 @@
 """Landmarks from a detector that the user has: any function with the shape of `Detector`.
 
 manyface finds no faces itself. By name it knows `uniface` (RetinaFace on ONNX Runtime, kept up;
-it fetches its weights on first use); everything else is given as
-"package.module:function". Neither is imported before it is asked for.
+it fetches its weights on first use); everything else is given as "package.module:function". Neither
+is imported before it is asked for, and whatever either raises is an error of that photo.
 """
 
 import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
 from typing import Any, Literal, Protocol, get_args
 
@@ -34,7 +32,7 @@ def load_detector(name: str) -> Detector:
     """The detector called `name`: "uniface", or "package.module:function".
 
     Raises:
-        ConfigError: it is not there.
+        ConfigError: it is not there, or cannot be made ready.
     """
     if name in _KNOWN:
         return _KNOWN[name]()
@@ -44,10 +42,7 @@ def load_detector(name: str) -> Detector:
             f"no detector is called {name!r}; known: {', '.join(_KNOWN)}; or give a function of "
             "yours as package.module:function"
         )
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # as `python -m` has it, and a console script has not
-    remedy = f"pip install {module_name}, or go to the folder that it lies in"
-    found = getattr(_imported(module_name, remedy), function, None)
+    found = getattr(_imported(module_name, _WHERE), function, None)
     if not callable(found):
         raise ConfigError(f"{module_name} has no function {function!r}; it is to take an image")
     detector: Detector = found
@@ -62,17 +57,12 @@ def detect_face(detector: Detector, image: UInt8Array, *, face: Face = "largest"
             point is nearest to the middle of the photo. Of equals the surest, then the first.
 
     Raises:
-        DataError: there is no face, or the detector fails, or breaks its promise.
+        DataError: there is no face, or the detector fails or breaks its promise.
     """
-    try:
-        points, scores = (np.asarray(each, np.float64) for each in detector(image))
-    except ManyfaceError:
-        raise
-    except Exception as error:  # of somebody else's code, which one photo must not end
-        raise DataError(f"the detector failed ({type(error).__name__}: {error})") from error
+    points, scores = _called(detector, image)
     if points.size == 0:
         raise DataError("no face was found")
-    if scores.ndim != 1 or points.shape != (len(scores), NUM_POINTS, 2):
+    if points.shape != (scores.size, NUM_POINTS, 2) or scores.ndim != 1:
         raise DataError(
             f"the detector gave points {list(points.shape)} and scores {list(scores.shape)}; "
             "expected [n, 5, 2] and [n]"
@@ -84,6 +74,17 @@ def detect_face(detector: Detector, image: UInt8Array, *, face: Face = "largest"
         fitness = -np.linalg.norm(points.mean(axis=1) - middle, axis=-1)
     order = np.lexsort((-scores, -fitness))
     return np.asarray(points[order[0]])
+
+
+def _called(detector: Detector, image: UInt8Array) -> tuple[FloatArray, FloatArray]:
+    """What the detector gives, as arrays."""
+    try:
+        points, scores = detector(image)
+        return np.asarray(points, np.float64), np.asarray(scores, np.float64)
+    except (ManyfaceError, MemoryError):
+        raise
+    except Exception as error:  # whatever code of others does with an unusual photo
+        raise DataError(f"the detector fails on it ({_said(error)})") from error
 
 
 def detected(detector: Detector, *, face: Face = "largest") -> FindPoints:
@@ -99,7 +100,13 @@ def detected(detector: Detector, *, face: Face = "largest") -> FindPoints:
 
 def _uniface() -> Detector:
     module = _imported("uniface", "pip install 'uniface[cpu]'")
-    network: Any = module.RetinaFace()
+    try:
+        network: Any = module.RetinaFace()
+    except Exception as error:  # nothing to fetch from, no room, no ONNX Runtime
+        raise ConfigError(
+            f"uniface cannot be made ready ({_said(error)}); it fetches its weights when it is "
+            "first used, and keeps them in ~/.uniface/models, or in $UNIFACE_CACHE_DIR"
+        ) from error
 
     def detect(image: UInt8Array) -> tuple[FloatArray, FloatArray]:
         faces = network.detect(np.ascontiguousarray(image[..., ::-1]))  # it takes BGR
@@ -110,12 +117,19 @@ def _uniface() -> Detector:
 
 
 _KNOWN: dict[str, Callable[[], Detector]] = {"uniface": _uniface}
+KNOWN = tuple(_KNOWN)
+# Never "pip install NAME": a name that was meant for a file here may be anybody's package there.
+_WHERE = "a file of yours is found in the folders of PYTHONPATH, as in PYTHONPATH=. manyface ..."
 
 
 def _imported(module: str, remedy: str) -> Any:
     try:
         return importlib.import_module(module)
-    except Exception as error:  # what its own code raises, too
+    except Exception as error:  # of a module of others
         raise ConfigError(
-            f"the detector's module {module} cannot be imported ({error}): {remedy}"
+            f"the detector's module {module} cannot be imported ({_said(error)}): {remedy}"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": ")

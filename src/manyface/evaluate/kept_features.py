@@ -19,8 +19,8 @@ import numpy as np
 import xxhash
 
 from manyface.base.errors import DataError, WriteError
+from manyface.base.files import new_file
 from manyface.base.progress import Progress, no_progress
-from manyface.data.records.files import new_file
 from manyface.data.records.index_file import Arrays, map_arrays, write_arrays, wrong_hash
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array

@@ -6,19 +6,20 @@ relationships", 1958). Of unit vectors that mean is the product of two sums, S_a
 so a group costs one vector however large it is. Only groups that have neighbours in each other are
 compared: each image's `neighbours` nearest. With as many neighbours as images it is plain average
 linkage, against which it is tested. One image that resembles two people joins nobody: single
-linkage (connected components) would make them one.
+linkage (connected components) would make them one. Equal embeddings, of copies of a file, are one
+from the start, with their number as weight: thousands of them would all be neighbours.
 
 The result depends on nothing but the embeddings and the limit: no seed, no order.
 """
 
 import heapq
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress, no_progress
 from manyface.gallery.people import Float32Array, Int64Array
 
 NEIGHBOURS = 30
@@ -30,7 +31,7 @@ def cluster(
     *,
     limit: float,
     neighbours: int = NEIGHBOURS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Int64Array:
     """The group of each image, int64 [N], the largest being 0; of equals that of the first image.
 
@@ -38,7 +39,7 @@ def cluster(
         embeddings: [N, D] of unit length, any float dtype.
         limit: the least mean cosine of two groups that are joined, -1 to 1.
         neighbours: of each image that are looked at.
-        progress: told of images whose neighbours are known, and their number.
+        progress: told of images whose neighbours are known, and their number, copies being one.
 
     The neighbours take N^2 D multiplications; groups take memory of 4 D bytes an image.
 
@@ -49,16 +50,33 @@ def cluster(
         raise DataError("there are no images to cluster")
     if not -1 <= limit <= 1:
         raise DataError(f"the limit is a cosine, -1 to 1, got {limit:g}")
-    pairs, cosines = _edges(embeddings, neighbours, limit, progress)
-    groups = _Groups(embeddings.astype(np.float32), pairs, cosines, limit)
-    return _by_size(groups.joined())
+    first, which, copies = _distinct(embeddings)
+    rows = embeddings if len(first) == len(embeddings) else embeddings[first]
+    pairs, cosines = _edges(rows, neighbours, limit, progress)
+    sums = rows.astype(np.float32) * copies.astype(np.float32)[:, None]
+    groups = _Groups(sums, copies, pairs, cosines, limit)
+    return _by_size(groups.joined()[which])
+
+
+def _distinct(embeddings: npt.NDArray[np.floating]) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """The first of each kind of rows, in order, int64 [U]; which of these each row is, int64 [N];
+    and how many are, int64 [U]."""
+    whole = np.ascontiguousarray(embeddings)
+    kinds = whole.view(np.dtype((np.void, whole.shape[1] * whole.itemsize)))[:, 0]
+    _, first, which, copies = np.unique(
+        kinds, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[which.reshape(-1)], copies[order]
 
 
 def _edges(
     embeddings: npt.NDArray[np.floating],
     neighbours: int,
     limit: float,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> tuple[Int64Array, Float32Array]:
     """Pairs (i < j), int64 [E, 2], of which one is among the nearest of the other, and their
     cosines: those of at least `limit`."""
@@ -104,10 +122,14 @@ class _Groups:
     """
 
     def __init__(
-        self, sums: Float32Array, pairs: Int64Array, cosines: Float32Array, limit: float
+        self,
+        sums: Float32Array,
+        sizes: Int64Array,
+        pairs: Int64Array,
+        cosines: Float32Array,
+        limit: float,
     ) -> None:
-        self._sums, self._limit = sums, limit  # the rows become the sums of groups
-        self._sizes = np.ones(len(sums), np.int64)
+        self._sums, self._sizes, self._limit = sums, sizes, limit  # rows become sums of groups
         self._joins = np.zeros(len(sums), np.int64)  # that each has been through
         self._parent = np.arange(len(sums))
         self._near: list[set[int]] = [set() for _ in range(len(sums))]

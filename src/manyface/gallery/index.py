@@ -10,10 +10,10 @@ An index is a value: enrolling and removing give a new one, which `save` writes.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar, get_type_hints
 
 import numpy as np
 import xxhash
@@ -38,6 +38,9 @@ _FORMAT = "manyface-people-1"
 _CODES = ("codes", "center", "directions")
 _NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 _AGED = 2.0  # as many embeddings as when the coder was made, times this: a new one
+_HIGHEST = 2.0  # cosine of a limit; above 1 where a stranger was as alike as a face is itself
+
+RecordT = TypeVar("RecordT")
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,19 @@ class Maker:
 
 
 @dataclass(frozen=True)
+class Cropping:
+    """How images became faces, as options of the command line.
+
+    Attributes:
+        align: the detector by which photos were aligned; None: they were aligned before.
+        resize: faces of another size than the model's were resized.
+    """
+
+    align: str | None = None
+    resize: bool = False
+
+
+@dataclass(frozen=True)
 class Change:
     """One version of an index: what it has added and taken out.
 
@@ -98,6 +114,7 @@ class PeopleIndex:
     changes: every version so far, first to last.
     coder, codes: of `CODES_FROM` embeddings or more, uint8 [N, B / 8]; else None.
     coded_at: embeddings there were when the coder was made.
+    cropping: of the first images that were enrolled; None: nobody has said.
     """
 
     maker: Maker
@@ -106,11 +123,12 @@ class PeopleIndex:
     coder: Coder | None = None
     codes: UInt8Array | None = None
     coded_at: int = 0
+    cropping: Cropping | None = None
 
     @classmethod
-    def new(cls, maker: Maker) -> Self:
+    def new(cls, maker: Maker, cropping: Cropping | None = None) -> Self:
         """Without people."""
-        return cls(maker, nobody(maker.embedding_size))
+        return cls(maker, nobody(maker.embedding_size), cropping=cropping)
 
     @property
     def version(self) -> int:
@@ -148,8 +166,9 @@ class PeopleIndex:
         if ours.fingerprint != maker.fingerprint:
             raise ConfigError(
                 f"{where} was made with another model ({ours.path or 'unknown'}, "
-                f"{ours.fingerprint[:12]}; got {maker.fingerprint[:12]}): embeddings of two models "
-                "cannot be compared; use that one, or enrol into a new index"
+                f"{ours.fingerprint[:12]}; got {maker.fingerprint[:12]}): embeddings of two "
+                "models, or of one that is fed in two ways, cannot be compared; use that one, or "
+                "enrol into a new index"
             )
 
     def _changed(self, people: People, stayed: BoolArray, change: Change) -> "PeopleIndex":
@@ -178,6 +197,7 @@ class PeopleIndex:
                 "maker": asdict(self.maker),
                 "changes": [asdict(change) for change in self.changes],
                 "coded_at": self.coded_at,
+                "cropping": None if self.cropping is None else asdict(self.cropping),
             }
         )
         notes = {"format": _FORMAT, "facts": facts, "facts_hash": _hash_of(facts)}
@@ -199,6 +219,8 @@ class PeopleIndex:
         """
         path = Path(path)
         try:
+            if path.exists() and not path.is_file():  # a pipe would wait
+                raise DataError(f"cannot read {path}: it is no plain file")
             arrays, notes = map_arrays(path)
         except FileNotFoundError:
             raise DataError(
@@ -243,13 +265,18 @@ def _read(arrays: Arrays, notes: dict[str, str]) -> PeopleIndex:
     if (name := wrong_hash(arrays, notes)) is not None:
         raise ValueError(f"its {name} are damaged")
     facts = json.loads(notes["facts"])
-    limit = facts["maker"].pop("limit")
-    maker = Maker(**facts["maker"], limit=None if limit is None else Limit(**limit))
+    maker = _maker(facts["maker"])
     people = _people(arrays, maker.embedding_size)
-    index = PeopleIndex(maker, people, [Change(**change) for change in facts["changes"]])
+    changes = [_record(Change, change) for change in facts["changes"]]
+    cropping = facts.get("cropping")  # absent before there was one
+    index = PeopleIndex(
+        maker, people, changes, cropping=None if cropping is None else _record(Cropping, cropping)
+    )
     if "codes" not in arrays:
         return index
     num_bits = arrays["directions"].shape[-1]
+    if num_bits % 8 or not num_bits:
+        raise ValueError(f"codes of {num_bits} bits")
     _check_shape(arrays, "directions", (maker.embedding_size, num_bits), np.float32)
     _check_shape(arrays, "center", (maker.embedding_size,), np.float32)
     _check_shape(arrays, "codes", (len(people), num_bits // 8), np.uint8)
@@ -257,8 +284,28 @@ def _read(arrays: Arrays, notes: dict[str, str]) -> PeopleIndex:
     return replace(index, coder=coder, codes=arrays["codes"], coded_at=int(facts["coded_at"]))
 
 
+def _maker(found: Mapping[str, Any]) -> Maker:
+    limit = None if found["limit"] is None else _record(Limit, found["limit"])
+    if limit is not None and not (
+        abs(limit.cosine) <= _HIGHEST and (limit.far is None or 0 < limit.far <= 1)
+    ):
+        raise ValueError(f"its limit cannot be: {limit}")
+    return _record(Maker, {**found, "limit": limit})
+
+
+def _record(kind: type[RecordT], found: Mapping[str, Any]) -> RecordT:
+    """`found` as a `kind`; ValueError, KeyError or TypeError where it is none: who sends a file
+    may have hashed anything."""
+    hints = get_type_hints(kind)
+    for name, value in found.items():
+        as_written = isinstance(value, hints[name])
+        if not as_written and not (type(value) is int and isinstance(0.0, hints[name])):
+            raise ValueError(f"its {name} is {type(value).__name__}")
+    return kind(**found)
+
+
 def _people(arrays: Arrays, embedding_size: int) -> People:
-    """The arrays as people, if they fit each other: who sends a file may have hashed anything."""
+    """The arrays as people, if they fit each other."""
     count = len(arrays["labels"])
     names, images = (_table(arrays, name) for name in ("names", "images"))
     _check_shape(arrays, "embeddings", (count, embedding_size), np.float16)

@@ -23,6 +23,7 @@ from manyface.gallery.people import Float16Array, Float32Array, Int64Array
 CANDIDATES = 1000
 _ROWS_AT_A_TIME = 1 << 16
 _QUERIES_AT_A_TIME = 256
+_LONGEST = 1.01  # cosine of two unit vectors in float16, generously
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Search:
         """The `count` most like people of each of `faces` [Q, D], most alike first.
 
         Raises:
-            DataError: the faces are of another embedding size.
-            NonFiniteError: one is not finite, or zero.
+            DataError: the faces are of another embedding size, or the index is not as it should be.
+            NonFiniteError: a face is not finite, or zero.
         """
         queries = _checked(faces, self._embeddings.shape[1])
         wanted = min(count, len(self._index.people.names))
@@ -98,10 +99,10 @@ class Search:
         """At least `count` rows of each query, if there are so many; cosines [Q, n]."""
         count = min(count, len(self._embeddings))
         if self._codes is None or self._coder is None or 2 * count > len(self._embeddings):
-            return _most_alike(self._embeddings, queries, count)
+            return _plausible(*_most_alike(self._embeddings, queries, count))
         wanted = min(max(count, self._candidates), len(self._embeddings))
         rows = _candidates(self._codes, self._coder.encode(queries), wanted)
-        return _sorted_by_cosine(self._embeddings, queries, rows)
+        return _plausible(*_sorted_by_cosine(self._embeddings, queries, rows))
 
     def _persons(
         self, query: Float32Array, rows: Int64Array, cosines: Float32Array, wanted: int
@@ -181,6 +182,16 @@ def _in_order(rows: Int64Array, cosines: Float32Array) -> tuple[Int64Array, Floa
     return np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1)
 
 
+def _plausible(rows: Int64Array, cosines: Float32Array) -> tuple[Int64Array, Float32Array]:
+    """What was given, if all are cosines: no enrolment makes other embeddings, a forger may."""
+    if not (np.abs(cosines) <= _LONGEST).all():  # NaN too
+        raise DataError(
+            "the index holds embeddings that are not of unit length; make it anew with manyface "
+            "enroll"
+        )
+    return rows, cosines
+
+
 def _checked(faces: npt.NDArray[np.floating], size: int) -> Float32Array:
     """`faces` at unit length, float32 [Q, D]."""
     given = np.atleast_2d(np.asarray(faces, np.float32))
@@ -202,4 +213,4 @@ def false_alarms(far: float, num_people: int) -> float:
 
     One embedding a person and independent comparisons: more of either make it more.
     """
-    return float(-np.expm1(num_people * np.log1p(-far)))
+    return float(-np.expm1(num_people * np.log1p(-far))) if far < 1 else 1.0

@@ -53,7 +53,10 @@ def open_bundle(path: Path, text: str, *, device: torch.device) -> FaceModel:
     """
     card = Card.from_json(text, where=str(path))
     tensors = _read(path)
-    found = hash_of_tensors(tensors)
+    try:
+        found = hash_of_tensors(tensors)
+    except TypeError as error:  # of a dtype that no bundle has
+        raise DamagedCheckpointError(f"{path} is damaged: {error}; get it again") from error
     if (found, fingerprint_of(found, card.preprocessing)) != (card.weights, card.fingerprint):
         raise DamagedCheckpointError(
             f"{path} is damaged: expected tensors with xxh3 {card.weights}, got {found}, and "

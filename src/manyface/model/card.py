@@ -47,6 +47,7 @@ _PREPROCESSING = {
     "template": (str,),
     "flip": (bool,),
 }
+_OF_BLOCKS, _MOST_BLOCKS = ("depth", "depths", "blocks"), 1000  # each is built before it is refused
 _THRESHOLD = {
     "value": _NUMBER,
     "far": _NUMBER,
@@ -180,7 +181,9 @@ def _options(found: Mapping[str, Any]) -> dict[str, Any]:
     """Lists as the tuples that they were; nothing that could build a net of any size."""
     for name, value in found.items():
         numbers = value if isinstance(value, list) else [value]
-        if len(numbers) > 16 or any(_is_number(n) and not 0 <= n <= 4096 for n in numbers):
+        counts = [n for n in numbers if _is_number(n)]
+        too_many = name in _OF_BLOCKS and sum(counts) > _MOST_BLOCKS
+        if len(numbers) > 16 or too_many or not all(0 <= n <= 4096 for n in counts):
             raise ValueError(f"option {name!r} of the architecture is {value!r}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
 

@@ -159,8 +159,8 @@ def _check(model: FaceModel, output: Path, form: Form, normalise: bool) -> Archi
             f"{output} would lie in the checkpoint {output.parent}, which would be refused then: "
             "choose another place"
         )
-    if output.is_dir():
-        raise ConfigError(f"{output} is a folder; give the name of a file")
+    if output.exists() and not output.is_file():
+        raise ConfigError(f"{output} is a folder or a device; give the name of a file")
     return model.architecture
 
 

@@ -9,6 +9,7 @@ says from which value on they count as one person.
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,7 +153,9 @@ def _batches(
     """(number of its first image, faces uint8 [B, S, S, 3]); the next batch is read meanwhile."""
 
     def read(number: int) -> npt.NDArray[np.uint8]:
-        return reading.face(images[number], number=number)
+        photo = images[number]
+        is_file = isinstance(photo, str | Path)
+        return reading.face(photo, name=str(photo) if is_file else f"image {number}")
 
     starts = range(0, len(images), batch_size)
     with ThreadPoolExecutor(

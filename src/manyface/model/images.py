@@ -18,7 +18,9 @@ from torch.nn.functional import interpolate
 from manyface.base.errors import DataError
 from manyface.data.align import FindPoints, align
 from manyface.data.align_set import upright
-from manyface.data.decode import UnreadableImageError, decode_whole
+from manyface.data.decode import MAX_PHOTO_PIXELS, MAX_PIXELS, UnreadableImageError, decode_whole
+from manyface.data.records.files import read_whole
+from manyface.data.records.store import LARGEST_IMAGE
 
 UInt8Array = npt.NDArray[np.uint8]
 # uint8 [H, W, 3] RGB; the path of an image file; its bytes
@@ -39,32 +41,40 @@ class Reading:
     resize: bool = False
     find: FindPoints | None = None
 
-    def face(self, photo: Photo, *, number: int = 0) -> UInt8Array:
-        """The face of one image, uint8 [S, S, 3] RGB; `number` names it in errors.
+    def face(self, photo: Photo, *, name: str = "") -> UInt8Array:
+        """The face of one image, uint8 [S, S, 3] RGB; errors begin with its `name`, if it has one.
 
         Raises:
             DataError: it cannot be read, has another size, or shows no face.
         """
-        name = str(photo) if isinstance(photo, str | Path) else f"image {number}"
-        pixels = self._pixels(photo, name)
+        try:
+            return self._face(photo, name)
+        except DataError as error:
+            if not name:
+                raise
+            raise DataError(f"{name}: {error}") from error
+
+    def _face(self, photo: Photo, name: str) -> UInt8Array:
+        pixels = self._pixels(photo)
         if self.find is not None:
             return self._aligned(pixels, name)
         if pixels.shape[:2] == (self.image_size, self.image_size):
             return pixels
         if not self.resize:
-            raise DataError(_another_size(name, pixels.shape, self.image_size))
+            raise DataError(_another_size(pixels.shape, self.image_size))
         return resized(pixels, self.image_size)
 
-    def _pixels(self, photo: Photo, name: str) -> UInt8Array:
+    def _pixels(self, photo: Photo) -> UInt8Array:
         if not isinstance(photo, str | Path | bytes):
-            return _checked(photo, name)
+            return _checked(photo)
         try:
-            data = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-            pixels = decode_whole(data)
+            data = photo if isinstance(photo, bytes) else read_whole(photo, limit=LARGEST_IMAGE)
+            most = MAX_PIXELS if self.find is None else MAX_PHOTO_PIXELS
+            pixels = decode_whole(data, max_pixels=most)
         except OSError as error:
-            raise DataError(f"{name}: {error.strerror or error}") from error
+            raise DataError(error.strerror or str(error)) from error
         except UnreadableImageError as error:
-            raise DataError(f"{name}: {error}") from error
+            raise DataError(str(error)) from error
         # Aligned faces have no orientation that is right (decode.py); a photo has.
         return pixels if self.find is None else upright(pixels, data)
 
@@ -72,10 +82,7 @@ class Reading:
         assert self.find is not None  # noqa: S101  (the caller asked)
         size = self.image_size
         drawn = size if size % 112 == 0 or size % 128 == 0 else 112  # sizes that have a template
-        try:
-            face = align(pixels, self.find(name, pixels), size=drawn)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from error
+        face = align(pixels, self.find(name, pixels), size=drawn)
         return face if drawn == size else resized(face, size)
 
 
@@ -83,9 +90,11 @@ def check_several(images: Sequence[Photo]) -> None:
     """Refuse one image where several are taken: its rows or letters are none.
 
     Raises:
-        DataError: it is one.
+        DataError: it is one, or they cannot be counted.
     """
     shape = getattr(images, "shape", None)
+    if not hasattr(images, "__len__") and not isinstance(images, Path):
+        raise DataError(f"expected a list of images, got {type(images).__name__}: embed(list(...))")
     if isinstance(images, str | Path | bytes) or (shape is not None and len(shape) == 3):
         raise DataError("expected a list of images, got one; put it in a list: embed([image])")
 
@@ -98,18 +107,18 @@ def resized(pixels: UInt8Array, size: int) -> UInt8Array:
     return face
 
 
-def _checked(photo: npt.NDArray[Any] | Tensor, name: str) -> UInt8Array:
-    pixels = np.asarray(photo)
+def _checked(photo: npt.NDArray[Any] | Tensor) -> UInt8Array:
+    pixels = photo.numpy(force=True) if isinstance(photo, Tensor) else np.asarray(photo)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise DataError(f"{name}: expected pixels [H, W, 3] in RGB, got {list(pixels.shape)}")
+        raise DataError(f"expected pixels [H, W, 3] in RGB, got {list(pixels.shape)}")
     if pixels.dtype != np.uint8:
-        raise DataError(f"{name}: expected uint8 pixels (0 to 255), got {pixels.dtype}")
+        raise DataError(f"expected uint8 pixels (0 to 255), got {pixels.dtype}")
     return pixels
 
 
-def _another_size(name: str, shape: tuple[int, ...], size: int) -> str:
+def _another_size(shape: tuple[int, ...], size: int) -> str:
     return (
-        f"{name} has {shape[1]}x{shape[0]} pixels, but the model takes aligned faces of "
-        f"{size}x{size}: align photos first (manyface data align), or with align=True; faces that "
-        "are aligned alike can be resized, with resize=True"
+        f"it has {shape[1]}x{shape[0]} pixels, but the model takes aligned faces of "
+        f"{size}x{size}: align photos first (manyface data align), or now (--align, align=True); "
+        "faces that are aligned alike can be resized (--resize, resize=True)"
     )

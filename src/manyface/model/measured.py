@@ -98,7 +98,7 @@ def threshold_of_run(
         name, first = next(iter(evaluated.items()))
         found = name, first.similarity, first.same
     name, similarity, same = found
-    return threshold_at_far(similarity, same, far or USUAL_FAR, name=name)
+    return threshold_at_far(similarity, same, _wished(far), name=name)
 
 
 def threshold_on_bin(model: FaceModel, path: Path, far: float | None = None) -> Threshold:
@@ -114,7 +114,11 @@ def threshold_on_bin(model: FaceModel, path: Path, far: float | None = None) -> 
         resamples=0,
     )
     found = evaluator(model.embed_batch)
-    return threshold_at_far(found.similarity, found.same, far or USUAL_FAR, name=path.stem)
+    return threshold_at_far(found.similarity, found.same, _wished(far), name=path.stem)
+
+
+def _wished(far: float | None) -> float:
+    return USUAL_FAR if far is None else far
 
 
 _Scored = tuple[str, npt.NDArray[np.float32], npt.NDArray[np.bool_]]

@@ -10,7 +10,7 @@ exported): that is tried out when they are opened, and such a file gets its imag
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +28,7 @@ from manyface.model.preprocessing import Colour, Preprocessing
 
 _AS_IT_IS = ("Identity", "Cast")
 _OUTSIDE = "external data"
-LARGEST = 2**31 - 1  # bytes of a protobuf message
+LARGEST = 2**31 - 1  # bytes of a protobuf message, and of the images of one batch
 
 
 class OnnxNet(nn.Module):
@@ -170,12 +170,31 @@ def _parse(path: Path) -> tuple[Any, bytes]:
         ) from error
     if count == 0:
         raise CheckpointError(f"{path} is no ONNX file of a net: it has no graph")
-    if any(tensor.external_data for tensor in proto.graph.initializer):
+    if any(tensor.external_data for part in _parts(proto) for tensor in _tensors(part)):
         raise CheckpointError(
             f"{path} keeps its weights in other files ({_OUTSIDE}), which are not read: save it "
             "as one file"
         )
     return proto, content
+
+
+def _parts(proto: Any) -> Iterator[Any]:
+    """What has nodes."""
+    yield proto.graph
+    yield from proto.functions
+
+
+def _tensors(part: Any) -> Iterator[Any]:
+    """All in a graph or a function, in graphs that its nodes hold, too."""
+    yield from getattr(part, "initializer", ())
+    for sparse in getattr(part, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
+    for attribute in (each for node in part.node for each in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors(graph)
 
 
 def _session(content: bytes, path: Path, device: torch.device) -> Any:
@@ -209,7 +228,13 @@ def _input_of(session: Any, path: Path) -> tuple[str, int, int | None]:
             f"{path} takes {found.name!r}, {found.type} {shape}; expected images in float32, "
             "[B, 3, S, S] with a fixed S"
         )
-    return found.name, shape[2], shape[0] if _fixed(shape[0]) else None
+    batch = shape[0] if _fixed(shape[0]) else None
+    if 12 * shape[2] ** 2 * (batch or 1) > LARGEST:
+        raise CheckpointError(
+            f"{path} takes {batch or 1} images of {shape[2]}x{shape[2]} pixels at once, more than "
+            "2 GiB of them: this is no net of faces"
+        )
+    return found.name, shape[2], batch
 
 
 def _output_of(session: Any, path: Path) -> str:

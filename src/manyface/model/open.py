@@ -46,6 +46,8 @@ def load(
     path = Path(path).expanduser()
     if not path.exists():
         raise CheckpointError(f"no model at {path}: there is no such file or folder")
+    if not path.is_dir() and not path.is_file():  # a pipe would wait
+        raise CheckpointError(f"no model at {path}: it is neither a file nor a folder")
     if path.is_dir() and is_run(path):
         model = open_run(path, checkpoint=checkpoint, device=device)
     else:

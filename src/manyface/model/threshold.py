@@ -31,6 +31,12 @@ class Threshold:
     num_same: int
     num_different: int
 
+    def __post_init__(self) -> None:
+        shares = 0 < self.far <= 1 and 0 <= self.tar <= 1
+        # Above 1 where two strangers are as alike as a face is itself.
+        if not (abs(self.value) <= 2 and shares and min(self.num_same, self.num_different) >= 0):
+            raise DataError(f"this cannot be a threshold: {self}")
+
     def to_json(self) -> dict[str, Any]:
         """As JSON can say it."""
         return asdict(self)

@@ -1,6 +1,7 @@
 """Weights from files: what loads, and that everything else says clearly why not."""
 
 import pickle
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,52 @@ def test_no_file_and_unknown_format(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"x")
     text = message(tmp_path / "model.onnx")
     assert "expected a file of safetensors or of torch, got one that begins with b'x'" in text
+
+
+def test_a_compressed_file_is_refused_before_it_takes_memory(
+    tmp_path: Path, trained: State
+) -> None:
+    torch.save(trained, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for part in plain.namelist():
+            bomb.writestr(part, plain.read(part))
+    assert "is compressed, which torch's files are not" in message(tmp_path / "bomb.pt")
+
+
+def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path, trained: State) -> None:
+    """One number, repeated: a terabyte in a file of a few thousand bytes."""
+    trained["fc.weight"] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(trained, tmp_path / "model.pt")
+    assert "and claims tensors of" in message(tmp_path / "model.pt")
+    same = torch.zeros(10**6)
+    torch.save({f"w{k}": same for k in range(100)}, tmp_path / "model.pt")
+    assert "repeat themselves" in message(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda weight: weight.to(torch.float8_e4m3fn),
+        lambda weight: weight.to(torch.complex64),
+        lambda weight: weight.to_sparse(),
+        lambda weight: weight.to("meta"),
+        lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    ],
+    ids=["float8", "complex", "sparse", "meta", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore")  # of torch, on quantised tensors
+def test_tensors_of_another_kind(tmp_path: Path, trained: State, change: Any) -> None:
+    trained["fc.weight"] = change(trained["fc.weight"])
+    torch.save(trained, tmp_path / "model.pt")
+    text = message(tmp_path / "model.pt")
+    assert "fc.weight is a tensor of another kind" in text or "cannot read" in text
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path, trained: State) -> None:
+    """Quantised weights lie in files as bytes, and mean something only with their scales."""
+    trained["fc.weight"] = trained["fc.weight"].to(torch.int8)
+    torch.save(trained, tmp_path / "model.pt")
+    assert "1 hold no floats (fc.weight: torch.int8)" in message(tmp_path / "model.pt")

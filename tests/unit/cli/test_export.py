@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from random_model import SIZE, make_model
+from safetensors.torch import save_file
 from tiny_recipe import TINY
 
 import manyface as mf
@@ -14,6 +17,7 @@ from manyface.cli import main
 from manyface.config import parse_config
 from manyface.data import VerificationSet, write_bin
 from manyface.data.synthetic import SyntheticFaces
+from manyface.model.export import export
 from manyface.train.run import train
 
 
@@ -122,9 +126,11 @@ def test_a_model_that_is_no_run(run, trained, tmp_path, pairs_bin):
         (("--format", "safetensors", "--normalise"), 2, "into ONNX only"),
         (("--format", "onnx", "--checkpoint", "step-1"), 1, "no checkpoint 'step-1'"),
         (("--format", "safetensors", "--faces", "/absent"), 1, "/absent"),
+        (("--format", "safetensors", "--far", "0"), 1, "a FAR must be above 0"),
         (("--format", "safetensors", "--pairs", "/absent.bin"), 2, "/absent.bin"),
         (("--format", "safetensors", "-o", "{run}/checkpoints/step-00000008/x"), 2, "would lie in"),
         (("--format", "safetensors", "-o", "/proc/x.safetensors"), 1, "cannot write /proc/x.safet"),
+        (("--format", "safetensors", "-o", "/dev/null"), 1, "/dev/null is neither a file nor"),
     ],
 )
 def test_what_is_refused(run, trained, tmp_path, words, code, message, monkeypatch):
@@ -136,8 +142,6 @@ def test_what_is_refused(run, trained, tmp_path, words, code, message, monkeypat
 
 
 def test_weights_alone_and_their_colour(run, tmp_path):
-    from safetensors.torch import save_file
-
     net = create_backbone("ir_18", embedding_size=8, image_size=32, depths=(1, 1, 1, 1))
     save_file(net.state_dict(), tmp_path / "w.safetensors")
     for colour, expected in ((None, "BGR"), ("RGB", "RGB")):
@@ -148,3 +152,40 @@ def test_weights_alone_and_their_colour(run, tmp_path):
     code, _, err = run(tmp_path / "w.safetensors", "--format", "onnx", "--far", 0.1)
     assert code == 2
     assert "--far needs pairs to measure on" in err
+
+
+def test_the_name_of_a_strangers_file_leads_nowhere(run, tmp_path, monkeypatch):
+    """A card may call its model as it likes; without --output that is the name of a file here."""
+    (tmp_path / "deep" / "here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "here")
+    model = make_model(name="../../evil\x1b[2J", license="a\nb\x1b[2J")
+    export(model, Path("stranger"), "safetensors", torch.zeros(1, SIZE, SIZE, 3).byte())
+    code, out, _ = run("stranger", "--format", "safetensors")
+    assert code == 0
+    assert "license        a\\nb\\x1b[2J" in out
+    assert "\x1b" not in out
+    assert [each.name for each in tmp_path.iterdir()] == ["deep"]
+    names = sorted(each.name for each in Path().iterdir())
+    assert names == ["_.._.._evil_[2J.safetensors", "stranger"]
+
+
+def test_a_model_is_not_written_over_itself(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = create_backbone("ir_18", embedding_size=8, image_size=32, depths=(1, 1, 1, 1))
+    save_file(net.state_dict(), "weights.safetensors")
+    before = Path("weights.safetensors").read_bytes()
+    for more in ((), ("-o", tmp_path / "weights.safetensors")):
+        code, _, err = run("weights.safetensors", "--format", "safetensors", *more)
+        assert code == 2
+        assert "is what is exported: choose another name with --output" in err
+    assert Path("weights.safetensors").read_bytes() == before
+
+
+def test_another_far_than_the_file_states_has_to_be_measured(run, trained, tmp_path):
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    run(trained, "--format", "safetensors", "-o", first, "--far", 0.1)
+    code, _, err = run(first, "--format", "safetensors", "-o", second, "--far", 0.2)
+    assert code == 2
+    assert "--far needs pairs to measure on" in err
+    assert run(first, "--format", "safetensors", "-o", second, "--far", 0.1)[0] == 0
+    assert mf.load(second).threshold.far == 0.1

@@ -4,8 +4,10 @@ bad input ends in one clear line."""
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import colour_net
+import fake_uniface
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from manyface.cli import main
+from manyface.data.align import template
 from manyface.gallery import Maker, PeopleIndex
 from manyface.gallery import index as index_module
 from manyface.model import FaceModel, Preprocessing, Threshold
@@ -144,7 +147,9 @@ def test_embed_goes_on_after_a_stop(models, people, capsys, monkeypatch):
         (["faces/p0/0.png", "-o", "net.npy"], "is what is read"),
         (["empty", "-o", "e.npy"], "no images in"),
         (["text.png", "-o", "e.npy"], "none of the 1 images"),
-        (["large.png", "-o", "e.npy"], "resized, with --resize"),
+        (["large.png", "-o", "e.npy"], "can be resized (--resize"),
+        (["faces", "-o", "e.npy", "--align", "nobody"], "no detector is called 'nobody'"),
+        (["faces", "-o", "e.npy", "--align", "no_faces:find"], "cannot be imported"),
     ],
 )
 def test_embed_refuses(models, people, tmp_path, capsys, words, said):
@@ -152,7 +157,8 @@ def test_embed_refuses(models, people, tmp_path, capsys, words, said):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.png").write_text("no image")
     draw(tmp_path / "large.png", 1, 1, side=32)
-    assert said in run(capsys, "embed", "net", *words, code=2 if "--format" in said else 1)
+    code = 2 if "--format" in said or "--align" in words else 1
+    assert said in run(capsys, "embed", "net", *words, code=code)
 
 
 def test_embed_resizes_when_told(models, tmp_path, capsys):
@@ -189,7 +195,7 @@ def test_compare_says_how_alike_and_decides_by_the_threshold(models, people, cap
 def test_compare_needs_two_faces(models, people, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no image")
     words = ("compare", people / "p1/0.png", "text.png", "--model", "net")
-    assert "text.png is left out" in run(capsys, *words, code=1)
+    assert "text.png is left out: no image, or none of" in run(capsys, *words, code=1)
     words = ("compare", people / "p1/0.png", "none.png", "--model", "net")
     assert "no such image: none.png" in run(capsys, *words, code=1)
     words = ("compare", people / "p1/0.png", people / "p1/1.png", "--model", "net")
@@ -334,3 +340,169 @@ def test_help_of_each_verb_fits(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     for verb in ("embed", "compare", "enroll", "search", "cluster"):
         assert "manyface" in run(capsys, verb, "--help")
+
+
+LEFT, TOP, PHOTO = 30, 20, 192  # where the face of a photo lies, and the photo's side
+LANDMARKS = template() + np.array([LEFT, TOP])
+
+
+def take_photo(path, person, seed):
+    """A photo of `person`: the face of `draw`, aligned, somewhere in it."""
+    draw(path, person, seed, side=112)
+    face = Image.open(path)
+    photo = Image.new("RGB", (PHOTO, PHOTO))
+    photo.paste(face, (LEFT, TOP))
+    photo.save(path)
+
+
+@pytest.fixture
+def uniface(monkeypatch):
+    """What it was asked; it finds a face in photos of that side alone."""
+    asked = []
+
+    def find(image):
+        asked.append(image.shape)
+        return [LANDMARKS] if image.shape[0] == PHOTO else []
+
+    monkeypatch.setitem(sys.modules, "uniface", fake_uniface.module(find))
+    return asked
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/ with three people of two photos."""
+    for person in range(3):
+        for number in range(2):
+            take_photo(tmp_path / f"photos/p{person}/{number}.png", person, number)
+    return tmp_path / "photos"
+
+
+def test_photos_are_searched_as_they_were_enrolled(models, photos, uniface, tmp_path, capsys):
+    enroll(capsys, photos, "--model", "net", "--align", "uniface")
+    take_photo(tmp_path / "who.png", 1, 9)
+    assert main(["search", "who.png", "--index", "people.index"]) == 0
+    out, err = capsys.readouterr()
+    assert "who.png: p1" in out
+    assert err == "photos are aligned by uniface, as the index began (--align none: not)\n"
+    take_photo(tmp_path / "more/p1/9.png", 1, 9)
+    assert "version 2, 3 people, 7 embeddings" in enroll(capsys, "more")
+    assert len(uniface) == 8
+
+
+def test_aligned_faces_in_an_index_that_began_with_photos(
+    models, photos, uniface, tmp_path, capsys
+):
+    enroll(capsys, photos, "--model", "net", "--align", "uniface")
+    draw(tmp_path / "who.png", 2, 9)
+    words = ("search", "who.png", "--index", "people.index")
+    assert "no face was found" in run(capsys, *words, code=1)
+    assert "who.png: p2" in run(capsys, *words, "--align", "none")
+
+
+def test_photos_in_an_index_that_began_with_aligned_faces(
+    models, people, uniface, tmp_path, capsys
+):
+    enroll(capsys, people, "--model", "net")
+    take_photo(tmp_path / "who.png", 2, 9)
+    words = ("search", "who.png", "--index", "people.index")
+    assert "192x192 pixels" in run(capsys, *words, code=1)
+    assert "who.png: p2" in run(capsys, *words, "--align", "uniface")
+
+
+def test_an_index_calls_no_function(models, photos, tmp_path, capsys, monkeypatch):
+    """Who made it may have named any; the user has to."""
+    mine, called = ModuleType("my_faces"), []
+
+    def find(image):
+        called.append(1)
+        return [LANDMARKS], [1.0]
+
+    mine.find = find
+    monkeypatch.setitem(sys.modules, "my_faces", mine)
+    enroll(capsys, photos, "--model", "net", "--align", "my_faces:find")
+    del called[:]
+    take_photo(tmp_path / "who.png", 1, 9)
+    words = ("search", "who.png", "--index", "people.index")
+    assert "say --align my_faces:find to call that" in run(capsys, *words, code=2)
+    assert "say --align my_faces:find" in enroll(capsys, photos, code=2)
+    assert not called
+    assert "who.png: p1" in run(capsys, *words, "--align", "my_faces:find")
+    assert called
+
+
+def test_another_detector_than_the_first_is_said(models, photos, uniface, capsys, monkeypatch):
+    enroll(capsys, photos, "--model", "net", "--align", "uniface")
+    mine = ModuleType("my_faces")
+    mine.find = lambda image: ([LANDMARKS], [1.0])
+    monkeypatch.setitem(sys.modules, "my_faces", mine)
+    photo = str(photos / "p1/0.png")
+    assert main(["search", photo, "--index", "people.index", "--align", "my_faces:find"]) == 0
+    assert "aligned by uniface, not by my_faces:find" in capsys.readouterr().err
+
+
+def test_faces_are_resized_as_they_were_enrolled(models, tmp_path, capsys):
+    for person in range(3):
+        draw(tmp_path / f"large/p{person}/0.png", person, 0, side=32)
+    draw(tmp_path / "who.png", 1, 9, side=32)
+    enroll(capsys, "large", "--model", "net", "--resize")
+    words = ["search", "who.png", "--index", "people.index"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert "who.png: p1" in out
+    assert "resized, as the index began (--no-resize: not)" in err
+    assert "32x32 pixels" in run(capsys, *words, "--no-resize", code=1)
+
+
+def test_an_index_behind_a_link_is_changed_where_it_lies(models, people, tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "people.index").symlink_to("disk/faces.index")
+    enroll(capsys, people, "--model", "net")
+    enroll(capsys, "--remove", "p1")
+    assert (tmp_path / "people.index").is_symlink()
+    assert PeopleIndex.open(tmp_path / "disk/faces.index").version == 2
+    assert [each.name for each in (tmp_path / "disk").iterdir()] == ["faces.index"]
+
+
+def test_names_that_would_write_on_the_terminal(models, tmp_path, capsys):
+    """People and files are called as whoever made them liked."""
+    evil = "a\nb\t\x1b[2J\u202ec"
+    draw(tmp_path / "faces" / evil / "0.png", 1, 0)
+    draw(tmp_path / "faces" / "Zoë" / "0.png", 2, 0)
+    draw(tmp_path / f"{evil}.png", 1, 1)
+    enroll(capsys, "faces", "--model", "net")
+    out = run(capsys, "search", f"{evil}.png", "--index", "people.index")
+    shown = r"a\nb\t\x1b[2J\u202ec"
+    assert out.splitlines()[0] == f"{shown}.png: {shown}"
+    assert "Zoë" in out
+    run(capsys, "cluster", "faces", "--model", "net", "-o", "groups.tsv")
+    lines = (tmp_path / "groups.tsv").read_text().splitlines()
+    assert [line.count("\t") for line in lines] == [2, 2, 2]
+    assert lines[2].endswith(f"\t{shown}")
+    decomposed = "Zoe\u0308"  # as a Mac writes it
+    out = enroll(capsys, "--remove", evil, code=0)
+    assert "\x1b" not in out
+    assert "is called 'Zoe'" in enroll(capsys, "--remove", "Zoe", code=1)
+    assert "Removed Zoë from" in enroll(capsys, "--remove", decomposed)
+    assert "\x1b" not in run(capsys, "search", f"{evil}.jpg", "--index", "people.index", code=1)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_cluster_of_one_image_and_of_equal_ones(models, tmp_path, capsys, count):
+    for number in range(count):
+        draw(tmp_path / "photos" / f"{number}.png", 1, 0)
+    out = run(capsys, "cluster", "photos", "--model", "net", "-o", "g.tsv", "--threshold", "0.99")
+    assert f"{count} images in 1 groups" in out
+
+
+def test_more_people_than_there_are_may_be_asked_for(models, people, capsys):
+    enroll(capsys, people, "--model", "net")
+    words = ("search", people / "p1/0.png", "--index", "people.index", "--top", 10**20)
+    assert sum("p" in line for line in run(capsys, *words).splitlines()[1:7]) == 6
+
+
+def test_an_index_that_everybody_has_left(models, people, capsys):
+    enroll(capsys, people, "--model", "net")
+    enroll(capsys, *(word for k in range(6) for word in ("--remove", f"p{k}")))
+    words = ("search", people / "p1/0.png", "--index", "people.index")
+    assert "nobody is enrolled" in run(capsys, *words, code=1)
+    assert "version 3, 6 people" in enroll(capsys, people)

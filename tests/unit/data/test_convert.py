@@ -26,6 +26,7 @@ from manyface.data.tools import convert as module
 from manyface.data.tools.convert import ConvertOptions, convert
 from manyface.data.tools.formats import FORMATS, checked_target
 from manyface.data.tools.journal import Journal
+from manyface.data.tools.measures import fingerprint
 from manyface.data.tools.reading import chunks_of
 
 NONE = module.np.zeros(0, int)
@@ -563,10 +564,10 @@ def test_help_names_every_format(capsys):
 )
 def test_a_source_of_a_view_that_changed_is_another_source(tmp_path, view):
     path = write_recordio(tmp_path / "a.rec", {"Ann": {"0.jpg": b"a", "1.jpg": b"b"}})
-    before = module.fingerprint(view(open_records(path)))
-    assert module.fingerprint(view(open_records(path))) == before
+    before = fingerprint(view(open_records(path)))
+    assert fingerprint(view(open_records(path))) == before
     os.utime(path, ns=(1, 1))
-    assert module.fingerprint(view(open_records(path))) != before
+    assert fingerprint(view(open_records(path))) != before
 
 
 def test_files_that_are_written_beside_it_are_not_overwritten_either(faces, tmp_path, capsys):

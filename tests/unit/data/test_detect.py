@@ -1,9 +1,10 @@
-"""Detectors of others: found by name, asked for one face."""
+"""Detectors of others: found by name, asked for one face; uniface as a module of its interface."""
 
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
+import fake_uniface
 import numpy as np
 import pytest
 
@@ -18,21 +19,38 @@ SMALL, LARGE = template() * 0.5 + [100, 60], template() * 1.5
 def test_uniface_is_given_bgr(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    class RetinaFace:
-        def detect(self, image: np.ndarray) -> list[SimpleNamespace]:
-            seen.append(image[0, 0].tolist())
-            return [SimpleNamespace(landmarks=SMALL.astype(np.float32), confidence=0.9)]
+    def find(image: np.ndarray) -> list[np.ndarray]:
+        seen.append(image[0, 0].tolist())
+        return [SMALL] if len(seen) == 1 else []
 
-    fake = ModuleType("uniface")
-    fake.RetinaFace = RetinaFace  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "uniface", fake)
+    monkeypatch.setitem(sys.modules, "uniface", fake_uniface.module(find))
     image = PHOTO.copy()
     image[0, 0] = (1, 2, 3)
     assert np.allclose(detect_face(load_detector("uniface"), image), SMALL, atol=1e-4)
     assert seen == [[3, 2, 1]]
-    RetinaFace.detect = lambda self, image: []  # type: ignore[method-assign]
     with pytest.raises(DataError, match="no face was found"):
         detect_face(load_detector("uniface"), image)
+
+
+def test_uniface_takes_views_of_photos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turned upright, cut, not to be written."""
+    monkeypatch.setitem(sys.modules, "uniface", fake_uniface.module(lambda image: [SMALL, LARGE]))
+    image = np.zeros((300, 400, 3), np.uint8)
+    image.setflags(write=False)
+    for view in (image, np.rot90(image), image[::-1, 50:]):
+        assert np.allclose(detect_face(load_detector("uniface"), view), LARGE, atol=1e-4)
+
+
+def test_uniface_that_cannot_fetch_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = fake_uniface.module(lambda image: [])
+
+    def unreachable(**options: object) -> None:
+        raise ConnectionError("Download failed for 'retinaface_mnet_v2' after 3 attempts")
+
+    fake.RetinaFace = unreachable  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "uniface", fake)
+    with pytest.raises(ConfigError, match=r"cannot be made ready \(ConnectionError: Download"):
+        load_detector("uniface")
 
 
 def test_a_function_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,28 +83,30 @@ def test_a_detector_that_breaks_its_promise() -> None:
         detect_face(lambda image: ([SMALL], [1.0, 2.0]), PHOTO)
 
 
-@pytest.mark.parametrize("given", [None, 3, ([SMALL],), ([SMALL], 1.0), ("x", "y")])
-def test_what_a_detector_gives_wrongly_or_raises_is_told(given: object) -> None:
-    with pytest.raises(DataError, match="the detector"):
-        detect_face(lambda image: given, PHOTO)  # type: ignore[arg-type, return-value]
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        (lambda image: 1 / 0, r"fails on it \(ZeroDivisionError: division by zero\)"),
+        (lambda image: None, r"fails on it \(TypeError"),
+        (lambda image: [SMALL], r"fails on it \(ValueError: not enough values"),
+        (lambda image: ([SMALL, [[1, 2]]], [1.0, 2.0]), r"fails on it \(ValueError"),
+        (lambda image: ([SMALL], None), r"scores \[\]"),
+        (lambda image: (SMALL, [1.0] * 5), r"points \[5, 2\]"),
+    ],
+)
+def test_a_detector_that_fails_is_an_error_of_that_photo(function: object, words: str) -> None:
+    with pytest.raises(DataError, match=words) as caught:
+        detect_face(function, PHOTO)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
 
-    def failing(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        raise RuntimeError("out of luck")
 
-    with pytest.raises(DataError, match=r"the detector failed \(RuntimeError: out of luck\)"):
-        detect_face(failing, PHOTO)
-
-
-def test_a_function_of_the_folder_one_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A console script does not look there by itself."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", str(tmp_path))])
-    (tmp_path / "finder_of_mine.py").write_text("def find(image): return [], []\n")
-    (tmp_path / "broken_finder.py").write_text("def find(image) return\n")
-    with pytest.raises(DataError, match="no face"):
-        detect_face(load_detector("finder_of_mine:find"), PHOTO)
-    for name in ("broken_finder:find", ":find"):
-        with pytest.raises(ConfigError, match="cannot be imported"):
+def test_a_module_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No advice to install what somebody else may have put under that name."""
+    (tmp_path / "broken_faces.py").write_text("raise RuntimeError('no camera')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be imported \(RuntimeError: no camera\)"):
+        load_detector("broken_faces:find")
+    for name in ("my_absent_faces:find", ":find", ".here:find"):
+        with pytest.raises(ConfigError, match="PYTHONPATH") as caught:
             load_detector(name)
+        assert "pip install" not in str(caught.value)

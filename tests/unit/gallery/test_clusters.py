@@ -73,6 +73,21 @@ def test_one_image_is_a_group():
     assert cluster(np.eye(4, dtype=np.float16)[:1], limit=0.3).tolist() == [0]
 
 
+def test_copies_count_as_images_and_are_looked_at_once():
+    rows = make_faces({f"p{k}": 3 for k in range(6)}, noise=1.1).embeddings
+    copies = np.random.default_rng(0).permutation(np.arange(len(rows)).repeat(np.arange(18) + 1))
+    seen = []
+    found = cluster(
+        rows[copies], limit=0.45, neighbours=18, progress=lambda *news: seen.append(news)
+    )
+    assert seen == [(18, 18)]
+    apart = 1 - rows[copies].astype(np.float64) @ rows[copies].T.astype(np.float64)
+    tree = linkage(np.maximum(apart, 0)[np.triu_indices(len(copies), 1)], "average")
+    assert same_groups(found, fcluster(tree, 1 - 0.45, "distance"))
+    equal = cluster(rows[np.zeros(50, np.int64)], limit=1.0)
+    assert not equal.any(), "whatever rounding makes of a cosine of 1"
+
+
 def test_nothing_and_no_cosine():
     with pytest.raises(DataError, match="no images"):
         cluster(np.zeros((0, 4)), limit=0.3)

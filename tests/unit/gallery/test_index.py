@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from manyface.base.errors import ConfigError, DataError, NonFiniteError, WriteError
 from manyface.base.files import held
 from manyface.data.records.index_file import map_arrays, write_arrays
-from manyface.gallery import Faces, Limit, Maker, PeopleIndex
+from manyface.gallery import Cropping, Faces, Limit, Maker, PeopleIndex, Search
 from manyface.gallery import index as index_module
 
 from .conftest import MAKER, D, make_faces
@@ -174,6 +174,92 @@ def test_arrays_that_do_not_fit_are_refused_with_right_hashes(index, tmp_path, c
         write_arrays(file, {**arrays, **change}, notes)
     with pytest.raises(DataError, match=r"forged\.index cannot be used"):
         PeopleIndex.open(forged)
+
+
+def forge(index, path, change, arrays=None):
+    """The file of `index` with facts that `change` has changed, and right hashes."""
+    index.save(path)
+    whole, notes = map_arrays(path)
+    whole = {name: np.array(array) for name, array in whole.items()}
+    facts = json.loads(notes["facts"])
+    change(facts)
+    text = json.dumps(facts)
+    notes |= {"facts": text, "facts_hash": index_module._hash_of(text)}
+    with path.open("wb") as file:
+        write_arrays(file, {**whole, **(arrays or {})}, notes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda facts: facts["maker"].update(path=5),
+        lambda facts: facts["maker"].update(fingerprint=None),
+        lambda facts: facts["maker"].update(embedding_size=str(D)),
+        lambda facts: facts["maker"].update(more=1),
+        lambda facts: facts["maker"]["limit"].update(cosine="0.4"),
+        lambda facts: facts["maker"]["limit"].update(cosine=float("nan")),
+        lambda facts: facts["maker"]["limit"].update(cosine=17.0),
+        lambda facts: facts["maker"]["limit"].update(far=3.0),
+        lambda facts: facts["maker"]["limit"].update(measured_on=[1]),
+        lambda facts: facts["changes"][0].update(version="1"),
+        lambda facts: facts.update(changes=[1]),
+        lambda facts: facts.update(cropping={"align": 1, "resize": False}),
+        lambda facts: facts.update(cropping=[]),
+    ],
+)
+def test_facts_that_cannot_be_are_refused_with_right_hashes(index, tmp_path, change):
+    forge(index, tmp_path / "i", change)
+    with pytest.raises(DataError, match="cannot be used"):
+        PeopleIndex.open(tmp_path / "i")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 100.0])
+def test_embeddings_that_no_enrolment_makes_are_not_found(index, tmp_path, value):
+    arrays = {"embeddings": np.full((6, D), value, np.float16)}
+    forge(index, tmp_path / "i", lambda facts: None, arrays)
+    with pytest.raises(DataError, match="not of unit length"):
+        Search(PeopleIndex.open(tmp_path / "i")).people(np.ones((1, D), np.float32))
+
+
+def test_codes_of_a_number_of_bits_that_is_none(many, tmp_path, monkeypatch):
+    monkeypatch.setattr(index_module, "CODES_FROM", 50)
+    index = many(60)
+    for bits, width in ((12, 1), (0, 0)):
+        arrays = {
+            "directions": np.zeros((D, bits), np.float32),
+            "codes": np.zeros((60, width), np.uint8),
+        }
+        forge(index, tmp_path / "i", lambda facts: None, arrays)
+        with pytest.raises(DataError, match=f"codes of {bits} bits"):
+            PeopleIndex.open(tmp_path / "i")
+
+
+def test_how_images_became_faces_is_kept_and_need_not_be_there(index, tmp_path):
+    made = PeopleIndex.new(MAKER, Cropping("uniface", resize=True))
+    made = made.enrol(make_faces({"Ann": 1}), source="", when="").remove(["Ann"], when="")
+    made.save(tmp_path / "i")
+    assert PeopleIndex.open(tmp_path / "i").cropping == Cropping("uniface", resize=True)
+    forge(index, tmp_path / "old", lambda facts: facts.pop("cropping"))
+    old = PeopleIndex.open(tmp_path / "old")
+    assert old.cropping is None
+    assert content(old) == content(index)
+
+
+def test_an_index_that_is_private_stays_private(index, tmp_path):
+    path = tmp_path / "people.index"
+    index.save(path)
+    path.chmod(0o600)
+    index.enrol(make_faces({"Eve": 1}), source="", when="").save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_pipe_is_no_index_and_does_not_become_one(index, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="it is no plain file"):
+        PeopleIndex.open(tmp_path / "pipe")
+    with pytest.raises(WriteError, match="it is no plain file"):
+        index.save(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_another_version_says_so(index, tmp_path):

@@ -92,12 +92,20 @@ def test_there_is_no_pickle_in_it(bundle):
         (lambda body: body["preprocessing"].update(flip=1), "'flip' of preprocessing is int"),
         (lambda body: body["threshold"].update(value=None), "'value' of threshold is NoneType"),
         (lambda body: body["threshold"].update(value=10**400), "too large"),
+        (lambda body: body["threshold"].update(value=17), "cannot be a threshold"),
+        (lambda body: body["threshold"].update(far=0), "cannot be a threshold"),
+        (lambda body: body["threshold"].update(tar=1.5), "cannot be a threshold"),
+        (lambda body: body["threshold"].update(num_same=-1), "cannot be a threshold"),
         (lambda body: body["preprocessing"].update(mean=[10**400, 1, 1]), "too large"),
         (lambda body: json.dumps(body).replace("0.3125", "NaN"), "NaN is no number of JSON"),
         (lambda body: body["architecture"].update(name="r18"), "does not fit this backbone"),
         (lambda body: body["architecture"].update(name="nothing"), "unknown backbone 'nothing'"),
         (lambda body: body["architecture"].update(embedding_size=512), r"file \[16, 512\], net \["),
         (lambda body: body["architecture"].update(options={"depths": [10**9] * 3}), "option 'dep"),
+        (
+            lambda body: body["architecture"].update(options={"depths": [999] * 3}),
+            "option 'depths'",
+        ),
         (lambda body: body["architecture"].update(options={"call": "x"}), "has no option 'call'"),
         (lambda body: body["architecture"].update(options={"widths": "x"}), "its architecture: a"),
         (lambda body: body["architecture"].update(options={"widths": ["x", 1, 1]}), "its architec"),
@@ -172,3 +180,13 @@ def test_card_round_trip(model):
     )
     assert Card.from_json(card.to_json(), where="x") == card
     assert card.architecture.embedding_size == DIM
+
+
+def test_tensors_of_a_dtype_that_no_bundle_has(bundle):
+    whole = load_file(bundle)
+    with safe_open(bundle, framework="pt") as file:
+        metadata = file.metadata()
+    whole["fc.weight"] = whole["fc.weight"].to(torch.float8_e4m3fn)
+    save_file(whole, bundle, metadata)
+    with pytest.raises(DamagedCheckpointError, match="float8_e4m3fn, which cannot be saved"):
+        mf.load(bundle)

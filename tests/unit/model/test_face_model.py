@@ -1,6 +1,7 @@
 """A model in use: pixels, paths, bytes, batches, sizes, alignment; runs and checkpoints opened."""
 
 import io
+import os
 import shutil
 from pathlib import Path
 
@@ -64,7 +65,9 @@ def test_one_image_is_no_list(model, faces):
 def test_another_size_points_to_alignment(model, tmp_path):
     (tmp_path / "ann.png").write_bytes(png(np.zeros((50, 40, 3), np.uint8)))
     path = tmp_path / "ann.png"
-    message = r"ann.png has 40x50 pixels, .* aligned faces of 32x32: .*manyface data align.*resize"
+    message = (
+        r"ann.png: it has 40x50 pixels, .* aligned faces of 32x32: .*manyface data align.*resize"
+    )
     with pytest.raises(DataError, match=message):
         model.embed([path])
 
@@ -91,6 +94,8 @@ def test_resizing_is_that_of_training(model, tmp_path):
         (b"nothing", "image 1: no image"),
         (b"", "image 1: the file is empty"),
         ("/absent/ann.jpg", "/absent/ann.jpg: No such file"),
+        ("/dev/zero", "/dev/zero: it is no plain file"),
+        ("/", "/: it is no plain file"),
     ],
 )
 def test_images_that_are_none(model, faces, image, reason):
@@ -225,3 +230,27 @@ def test_a_device_that_is_not_there(trained_run):
         ConfigError, match="sees no CUDA GPU" if not torch.cuda.is_available() else "GPUs"
     ):
         mf.load(trained_run, device="cuda:7")
+
+
+def test_images_that_cannot_be_counted(model, faces):
+    with pytest.raises(DataError, match=r"got generator: embed\(list"):
+        model.embed(face for face in faces)
+
+
+def test_a_photo_may_be_larger_than_an_aligned_face():
+    """24 million pixels, as telephones take them; the limit of aligned faces stays."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (6000, 4000)).save(buffer, "JPEG")
+    points = template(112) * 9 + 100
+    found = make_model().embed(
+        [buffer.getvalue()], align=True, detector=lambda image: (points[None], np.array([0.9]))
+    )
+    assert found.shape == (1, DIM)
+    with pytest.raises(DataError, match="6000x4000 pixels; expected 1 to 16777216"):
+        make_model().embed([buffer.getvalue()], resize=True)
+
+
+def test_a_pipe_is_no_model(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="neither a file nor a folder"):
+        mf.load(tmp_path / "pipe")

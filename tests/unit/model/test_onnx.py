@@ -187,8 +187,9 @@ def test_exports_that_cannot_be(model, faces, tmp_path, exported):
         export(mf.load(exported), tmp_path / "x", "safetensors", faces)
     with pytest.raises(ConfigError, match="into ONNX only"):
         export(model, tmp_path / "x", "safetensors", faces, normalise=True)
-    with pytest.raises(ConfigError, match="is a folder"):
-        export(model, tmp_path, "onnx", faces)
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigError, match="is a folder or a device"):
+            export(model, place, "onnx", faces)
 
 
 # Files of others ----------------------------------------------------------------------------------
@@ -299,6 +300,11 @@ def test_a_batch_that_is_fixed_inside_is_found_out(faces, tmp_path, reshape):
         ({"kind": TensorProto.UINT8}, r"takes 'input.1', tensor\(uint8\)"),
         ({"extra_input": True}, r"has 2 inputs \(input.1, mask\); expected one"),
         ({"extra_output": True}, r"has 2 outputs \(fc1, norm\); expected one"),
+        ({"shape": ("N", 3, 30_000, 30_000), "reshape": [-1, 3072]}, "at once, more than 2 GiB"),
+        (
+            {"shape": (1 << 20, 3, SIZE, SIZE), "outputs": (1 << 20, DIM)},
+            "at once, more than 2 GiB",
+        ),
         ({"value": float("nan")}, "gives NaN or infinity for a grey image"),
         ({"reshape": [-1, 3 * SIZE * SIZE, 1]}, "cannot be run|ONNX Runtime refuses"),
         ({"reshape": [1, -1, 3 * SIZE * SIZE], "outputs": (1, "N", DIM)}, r"expected one embedd"),
@@ -319,6 +325,21 @@ def test_weights_in_other_files_are_refused(tmp_path):
     (tmp_path / "x.onnx").write_bytes(proto.SerializeToString())
     with pytest.raises(CheckpointError, match="keeps its weights in other files"):
         mf.load(tmp_path / "x.onnx")
+
+
+def test_weights_in_other_files_are_found_inside_of_nodes_too(tmp_path):
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[2])
+    place = tensor.external_data.add()
+    place.key, place.value = "location", "secret.bin"
+    tensor.data_location = TensorProto.EXTERNAL
+    constant = helper.make_node("Constant", [], ["inner"], value=tensor)
+    branch = helper.make_graph([constant], "branch", [], [])
+    for node in (constant, helper.make_node("If", ["c"], ["o"], then_branch=branch)):
+        proto = onnx.load(foreign(tmp_path / "x.onnx"))
+        proto.graph.node.append(node)
+        (tmp_path / "x.onnx").write_bytes(proto.SerializeToString())
+        with pytest.raises(CheckpointError, match="keeps its weights in other files"):
+            mf.load(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x08", b"\x08\x07", b"\x08\x08garbage", b"hello" * 9])

@@ -49,9 +49,10 @@ def convert(
       manyface data convert train.rec clean.rec --keep keep.txt
     """
     from manyface.data.records.kept import select_kept
-    from manyface.data.tools.convert import ConvertOptions, total_bytes
+    from manyface.data.tools.convert import ConvertOptions
     from manyface.data.tools.convert import convert as write
     from manyface.data.tools.formats import checked_target, format_for, path_for
+    from manyface.data.tools.measures import total_bytes
 
     form = format_for(destination, to)
     path = checked_target(path_for(destination, form), [source])

@@ -66,9 +66,10 @@ def merge(
       manyface data merge faces/ --joins joins.tsv --out joined/
     """
     from manyface.data.records.merged import MergedRecords, same_names
-    from manyface.data.tools.convert import ConvertOptions, total_bytes
+    from manyface.data.tools.convert import ConvertOptions
     from manyface.data.tools.convert import convert as write
     from manyface.data.tools.formats import check_outputs, checked_target, format_for, path_for
+    from manyface.data.tools.measures import total_bytes
 
     if len(sources) < 2 and joins is None:
         raise ConfigError("one set alone is merged with nothing; give two, or --joins")

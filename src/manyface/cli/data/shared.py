@@ -11,10 +11,10 @@ import typer
 from manyface.cli.console import warn, write_text
 
 if TYPE_CHECKING:
+    from manyface.base.progress import Progress
     from manyface.curate import EmbeddedSet
     from manyface.data import DecodedImages
     from manyface.data.records import Records
-    from manyface.data.records.store import ScanProgress
 
 FOUND = 3  # exit code: something is wrong with the data; errors of the program have 1 and 2
 
@@ -116,7 +116,7 @@ class Displays:
     def __exit__(self, *error: object) -> None:
         self._current.close()
 
-    def __call__(self, name: str) -> "ScanProgress":
+    def __call__(self, name: str) -> "Progress":
         from manyface.observe.counting import Counting
 
         self._current.close()

@@ -35,6 +35,7 @@ import xxhash
 
 from manyface.base.errors import DataError
 from manyface.base.files import new_file, open_lock
+from manyface.base.progress import Progress, no_progress
 from manyface.data.records.index_file import (
     Arrays,
     check_arrays,
@@ -48,9 +49,7 @@ from manyface.data.records.store import (
     Faults,
     Int64Array,
     RecordStore,
-    ScanProgress,
     UInt32Array,
-    no_progress,
 )
 from manyface.data.records.table import NumberNames, StringTable
 
@@ -170,7 +169,7 @@ def checksum_of(data: bytes) -> int:
     return xxhash.xxh3_64_intdigest(data) & 0xFFFFFFFF
 
 
-def open_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
+def open_index(store: RecordStore, *, progress: Progress = no_progress) -> RecordIndex:
     """The kept index of `store`; built, and kept where possible, if there is none that fits."""
     for path in index_paths(store.path):
         if (index := _load_fitting(path, store)) is not None:
@@ -210,7 +209,7 @@ def index_paths(location: Location) -> list[Path]:
     return [*beside, cache / f"{location.name[:100]}-{digest}{SUFFIX}"]
 
 
-def build_index(store: RecordStore, *, progress: ScanProgress = no_progress) -> RecordIndex:
+def build_index(store: RecordStore, *, progress: Progress = no_progress) -> RecordIndex:
     """Scan the store; DataError if there is no record in it, it cannot be read, or it changes."""
     faults = Faults()
     draft = _Draft()

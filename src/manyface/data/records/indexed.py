@@ -4,10 +4,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from manyface.base.progress import Progress, no_progress
 from manyface.data.records.base import GroupedRecords, Int64Array, Records, Warn
 from manyface.data.records.index import RecordIndex, checksum_of, open_index
 from manyface.data.records.remote import Location
-from manyface.data.records.store import ABOUT_FILES, RecordStore, ScanProgress, no_progress
+from manyface.data.records.store import ABOUT_FILES, RecordStore
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class IndexedRecords(GroupedRecords):
         *,
         index: RecordIndex | None = None,
         warn: Warn = log.warning,
-        progress: ScanProgress = no_progress,
+        progress: Progress = no_progress,
     ) -> None:
         self.store = store
         self.index = index or open_index(store, progress=progress)

@@ -28,6 +28,7 @@ import numpy as np
 import xxhash
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.data.records.btree import Entry, Tree, is_lmdb
 from manyface.data.records.datum import parse_datum, write_datum
 from manyface.data.records.files import PlainFile, only_file
@@ -40,7 +41,6 @@ from manyface.data.records.store import (
     Found,
     Int64Array,
     RecordStore,
-    ScanProgress,
     as_label,
     fingerprint_of,
 )
@@ -88,7 +88,7 @@ class LmdbStore(RecordStore):
         extra = [file for file in (self.key_file, self.list_file) if file is not None]
         return fingerprint_of([self.data_file, *extra])
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         self._list = None if self.list_file is None else PackingList.read(self.list_file)
         parts = self._parts(faults, progress)
         if self._list is None or self.list_file is None:
@@ -100,7 +100,7 @@ class LmdbStore(RecordStore):
             self._list = None
         yield from named
 
-    def _parts(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def _parts(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         """The records as they lie, named by their keys."""
         if self._tree.get(_NUM_SAMPLES) is not None:
             records = self._numbered(faults)

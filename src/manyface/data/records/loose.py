@@ -9,12 +9,13 @@ from itertools import groupby
 from pathlib import Path
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress, no_progress
 from manyface.data.records.base import GroupedRecords, Records, Warn, read_text_file
 from manyface.data.records.files import read_whole
 from manyface.data.records.folder import sorted_image_folders
 from manyface.data.records.naming import is_image_name
 from manyface.data.records.opening import open_records
-from manyface.data.records.store import LARGEST_IMAGE, ScanProgress, no_progress
+from manyface.data.records.store import LARGEST_IMAGE
 
 NOBODY = ""
 
@@ -54,9 +55,7 @@ class LooseRecords(GroupedRecords):
         return sum(len(str(path)) for path in self._paths)
 
 
-def open_images(
-    paths: Sequence[Path], *, warn: Warn, progress: ScanProgress = no_progress
-) -> Records:
+def open_images(paths: Sequence[Path], *, warn: Warn, progress: Progress = no_progress) -> Records:
     """A set of people, as `open_records` opens it, a folder of loose images, or image files.
 
     Raises:

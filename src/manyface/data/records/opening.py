@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress, no_progress
 from manyface.data.records.base import Records, Warn
 from manyface.data.records.by_list import by_list_inside
 from manyface.data.records.folder import FolderRecords
@@ -15,7 +16,7 @@ from manyface.data.records.parquet import ParquetStore
 from manyface.data.records.recordio import RecordIOStore
 from manyface.data.records.remote import Address, as_location, is_pattern
 from manyface.data.records.shards import ShardStore
-from manyface.data.records.store import RecordStore, ScanProgress, no_progress
+from manyface.data.records.store import RecordStore
 from manyface.data.records.tar import TarRecords
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ _COMPRESSED = {
 
 
 def open_records(
-    path: str | Path, *, warn: Warn = log.warning, progress: ScanProgress = no_progress
+    path: str | Path, *, warn: Warn = log.warning, progress: Progress = no_progress
 ) -> Records:
     """The reader for `path`.
 

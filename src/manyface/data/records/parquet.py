@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.data.records.naming import people_of_folders, person_name
 from manyface.data.records.parquet_columns import Columns, class_names, library
 from manyface.data.records.store import (
@@ -35,7 +36,6 @@ from manyface.data.records.store import (
     Int64Array,
     NamesOfNumbers,
     RecordStore,
-    ScanProgress,
     UInt64Array,
     fingerprint_of,
 )
@@ -83,7 +83,7 @@ class ParquetStore(RecordStore):
     def fingerprint(self) -> str:
         return fingerprint_of(self.files)
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         self._folders = NamesOfNumbers()
         self._largest_group = 0
         done = 0

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from manyface.base.progress import Progress
 from manyface.data.records.files import PlainFile, only_file
 from manyface.data.records.packing_list import CONTRADICTS, PackingList, named_by
 from manyface.data.records.readahead import will_need
@@ -41,7 +42,6 @@ from manyface.data.records.store import (
     Found,
     Int64Array,
     RecordStore,
-    ScanProgress,
     UInt32Array,
     UInt64Array,
     fingerprint_of,
@@ -78,7 +78,7 @@ class RecordIOStore(RecordStore):
         extra = [path for path in (self.index_file, self.list_file) if path.is_file()]
         return fingerprint_of([self._file.path, *extra])
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         frames, keys = self._frames(faults)
         self._list = None if keys is None else PackingList.read(self.list_file)
         parts = self._parts(frames, keys, faults, progress)
@@ -92,7 +92,7 @@ class RecordIOStore(RecordStore):
         yield from named
 
     def _parts(
-        self, frames: UInt64Array, keys: Int64Array | None, faults: Faults, progress: ScanProgress
+        self, frames: UInt64Array, keys: Int64Array | None, faults: Faults, progress: Progress
     ) -> Iterator[tuple[Found, Int64Array | None]]:
         """The records and their keys."""
         self._headers = HeaderRecords()
@@ -121,7 +121,7 @@ class RecordIOStore(RecordStore):
     def person_names(self, numbers: Int64Array) -> Sequence[str] | None:
         return None if self._list is None else self._list.person_names(numbers)
 
-    def unlisted(self, progress: ScanProgress) -> int:
+    def unlisted(self, progress: Progress) -> int:
         """Records between others that the index does not name; 0 without one, or if it is not used
         (which the scan has said)."""
         entries = read_index(self.index_file) if self.index_file.is_file() else None

@@ -27,6 +27,7 @@ from typing import Protocol
 import numpy as np
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.data.records.files import PlainFile
 from manyface.data.records.headers import BLOCK, Member, is_tar_header, iterate_members
 from manyface.data.records.naming import (
@@ -51,7 +52,6 @@ from manyface.data.records.store import (
     Int64Array,
     NamesOfNumbers,
     RecordStore,
-    ScanProgress,
     UInt32Array,
     UInt64Array,
     as_label,
@@ -112,7 +112,7 @@ class ShardStore(RecordStore):
         files = "; ".join(each.version for each in self._remote) or fingerprint_of(self.files)
         return f"{_RULES}; {files}"
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         self._names, self._by_folder = NamesOfNumbers(), False
         found, done = Collector(), 0
         for number in range(self._num_shards):

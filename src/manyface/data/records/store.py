@@ -7,7 +7,7 @@ person, dense labels, checksums and caching are the index's (index.py) and the s
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from manyface.base.errors import DataError
+from manyface.base.progress import Progress
 from manyface.data.records.base import read_text_file
 from manyface.data.records.naming import person_name
 from manyface.data.records.remote import Location
@@ -27,13 +28,6 @@ UInt64Array = npt.NDArray[np.uint64]
 LARGEST_IMAGE = 1 << 28  # bytes of one encoded image; whatever claims to be larger is damaged
 _NUM_KEPT = 1000
 ABOUT_FILES = "index-file"  # the kind of fault that costs no record
-
-# Called now and then with the records done so far and how many there are (None: not known).
-ScanProgress = Callable[[int, int | None], None]
-
-
-def no_progress(done: int, total: int | None) -> None:
-    """Shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +178,7 @@ class RecordStore(ABC):
         """Changes when the data does: names, sizes and times of its files."""
 
     @abstractmethod
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         """Every record once, a few thousand at a time; `faults` gets what cannot be one."""
 
     @abstractmethod

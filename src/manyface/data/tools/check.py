@@ -16,11 +16,12 @@ from typing import Protocol, TextIO
 
 import numpy as np
 
+from manyface.base.progress import Progress
 from manyface.base.threads import usable_cores
 from manyface.data.decode import MAX_PIXELS
 from manyface.data.records import IndexedRecords, Records
 from manyface.data.records.index import keep_index
-from manyface.data.records.store import Int64Array, ScanProgress
+from manyface.data.records.store import Int64Array
 from manyface.data.tools.defects import Cases
 from manyface.data.tools.duplicates import Pictures, find_duplicates
 from manyface.data.tools.labels import check_labels
@@ -33,7 +34,7 @@ _MAJORITY = 0.5
 class Show(Protocol):
     """Makes the display of one part of the work, by its name."""
 
-    def __call__(self, name: str) -> ScanProgress: ...
+    def __call__(self, name: str) -> Progress: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class _Survey:
         self.prints = np.zeros((count, 2), np.uint64)
         self.is_picture = np.zeros(count, bool)
 
-    def run(self, cases: Cases, *, threads: int, max_pixels: int, progress: ScanProgress) -> None:
+    def run(self, cases: Cases, *, threads: int, max_pixels: int, progress: Progress) -> None:
         done, total = 0, len(self.records)
         chunks = chunks_of(total, self._order)
         for numbers, looks in mapped(lambda part: self._look(part, max_pixels), chunks,

@@ -1,51 +1,40 @@
 """`manyface data convert`: a set written in another format, byte for byte.
 
 Images are copied as they are, never encoded again. People keep their names and their order, photos
-theirs where they have any and where they may be names of files (naming.py). Records stream through
-memory; every few seconds what was written is forced to the disk and the journal says so, and a
-conversion that was killed goes on from there and ends in the same files. At the end the new set is
-read in full: the same people with the same images, by their checksums, which go into its index.
+theirs where they have any and where they may be names of files (file_names.py). Records stream
+through memory; every few seconds what was written is forced to the disk and the journal says so,
+and a conversion that was killed goes on from there and ends in the same files. At the end the new
+set is read in full: the same people with the same images, by their checksums, which go into its
+index.
 """
 
 import logging
-import os
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from manyface.base.errors import DataError, WriteError
 from manyface.base.permutation import Permutation
+from manyface.base.progress import Progress
 from manyface.base.threads import usable_cores
-from manyface.data.decode import UnreadableImageError
-from manyface.data.image_header import read_header
 from manyface.data.records import IndexedRecords, Records, labels_of, open_records
-from manyface.data.records.base import GroupedRecords, Warn
+from manyface.data.records.base import Warn
 from manyface.data.records.index import checksum_of, keep_index
-from manyface.data.records.indexed import num_numbered
-from manyface.data.records.naming import (
-    is_image_name,
-    padded_numbers,
-    person_name,
-    suffix_of_content,
-    unique_names,
-)
-from manyface.data.records.store import Int64Array, ScanProgress, UInt32Array, fingerprint_of
+from manyface.data.records.store import Int64Array, UInt32Array
 from manyface.data.records.writer import Position, RecordWriter, draft_of
 from manyface.data.tools.check import Show
+from manyface.data.tools.file_names import FileNames
 from manyface.data.tools.formats import FORMATS
 from manyface.data.tools.journal import DONE, FINISHING, VERIFYING, WRITING, Journal
+from manyface.data.tools.measures import fingerprint, total_bytes, width_of_images
 from manyface.data.tools.reading import chunks_of, in_storage_order, mapped
 
 log = logging.getLogger(__name__)
 
-_SAMPLE = 1000
 _ROOM = 1.1  # of the bytes of the images that have to be free
 
 
@@ -115,7 +104,7 @@ class _Conversion:
         self.records, self.destination, self.options = records, destination, options
         self.job, self.journal = job, journal
         self.threads = options.threads or usable_cores()
-        self.names = _Names(records, sorts_people=not FORMATS[options.form].in_order)
+        self.names = FileNames(records, sorts_people=not FORMATS[options.form].in_order)
         self.shuffled = (
             None if options.shuffle is None else Permutation(len(records), seed=options.shuffle)
         )
@@ -146,7 +135,7 @@ class _Conversion:
         places = np.arange(start, stop, dtype=np.int64)
         return places if self.shuffled is None else self.shuffled(places)
 
-    def _write(self, progress: ScanProgress) -> None:
+    def _write(self, progress: Progress) -> None:
         writer = self._open_writer()
         try:
             if self.journal.position is not None:
@@ -159,7 +148,7 @@ class _Conversion:
         finally:
             writer.close()
 
-    def _write_rest(self, writer: RecordWriter, progress: ScanProgress) -> None:
+    def _write_rest(self, writer: RecordWriter, progress: Progress) -> None:
         done = safe = self.journal.done
         last = time.monotonic()
         chunks = chunks_of(len(self.records), self._order, start=done)
@@ -197,10 +186,13 @@ class _Conversion:
     def _open_writer(self) -> RecordWriter:
         options: dict[str, Any] = {"identity_names": self.names.people}
         if self.options.form == "recordio":
-            options |= {"headers": self.options.headers, "image_size": _side(self.records)}
+            options |= {
+                "headers": self.options.headers,
+                "image_size": width_of_images(self.records),
+            }
         return FORMATS[self.options.form].open(self.destination, **options)
 
-    def _verify(self, written: Records, labels: Int64Array, progress: ScanProgress) -> None:
+    def _verify(self, written: Records, labels: Int64Array, progress: Progress) -> None:
         """The same images of the same people; their checksums go into the index."""
         if len(written) != len(self.records):
             raise DataError(
@@ -257,72 +249,6 @@ class _Conversion:
         keep_index(written.index.with_checksums(checksums), written.store)
 
 
-class _Names:
-    """What people and records are called where they become names of files.
-
-    Args:
-        sorts_people: readers of the new set number people by their names.
-    """
-
-    def __init__(self, records: Records, *, sorts_people: bool) -> None:
-        self._records = records
-        names = [person_name(name) for name in records.identity_names]
-        people = unique_names(names)
-        if sorts_people:
-            people = list(padded_numbers(people))
-        self.people = records.identity_names if people == names else people
-        self._of_person = lru_cache(maxsize=64)(self._names_of)
-        # Names that are numbers sort as they should when they have one length.
-        numbered = num_numbered(records)
-        self._digits = len(str(numbered)) if numbered else 0
-
-    def of(self, record: int, person: int, image: bytes) -> str:
-        """The name of a record, with the suffix of an image."""
-        first = int(self._records.first_images[person])
-        name = self._of_person(person)[record - first]
-        if is_image_name(name):
-            return name
-        return name + (suffix_of_content(image[:16]) or ".jpg")
-
-    def _names_of(self, person: int) -> list[str]:
-        first, end = self._records.first_images[person : person + 2].tolist()
-        names = [self._records.file_name(i).zfill(self._digits) for i in range(first, end)]
-        unique = unique_names(names)
-        stems = {name.rpartition(".")[0] for name in unique if is_image_name(name)}
-        # A name without suffix will get one, and must not become another's.
-        return [
-            name if is_image_name(name) or name not in stems else f"{name}-{i}"
-            for i, name in enumerate(unique)
-        ]
-
-
-def total_bytes(records: Records) -> int:
-    """Of all images; where the index does not know, estimated from a sample."""
-    if isinstance(records, IndexedRecords) and records.index.sizes.min() > 0:
-        return int(records.index.sizes.sum(dtype=np.int64))
-    chosen = Permutation(len(records), seed=0)(np.arange(min(_SAMPLE, len(records))))
-    sizes = [len(image) for image in _readable(records, chosen)]
-    return round(float(np.mean(sizes)) * len(records)) if sizes else 0
-
-
-def _readable(records: Records, numbers: Int64Array) -> Iterator[bytes]:
-    for number in numbers.tolist():
-        try:
-            yield records.read(number)
-        except OSError:
-            continue
-
-
-def _side(records: Records) -> int:
-    """Width of the first image that has one, for what insightface calls `property`."""
-    for image in _readable(records, np.arange(min(_SAMPLE, len(records)))):
-        try:
-            return read_header(image).width
-        except UnreadableImageError:
-            continue
-    return 112
-
-
 def _check_options(options: ConvertOptions) -> None:
     if options.shuffle is not None and not FORMATS[options.form].in_order:
         raise DataError(f"a {options.form} has no order to shuffle; leave out --shuffle")
@@ -356,28 +282,3 @@ def _job(records: Records, options: ConvertOptions) -> dict[str, Any]:
         "order": options.shuffle,
         "headers": options.headers,
     }
-
-
-def fingerprint(records: Records) -> str:
-    """Changes when the records do: their people, names and, where they have one, their file."""
-    text = xxhash.xxh3_128()
-    text.update(np.ascontiguousarray(records.first_images).view(np.uint8).data)
-    for name in records.identity_names:
-        text.update(os.fsencode(name) + b"\0")
-    if not isinstance(records, IndexedRecords):
-        for record in range(len(records)):
-            text.update(os.fsencode(records.file_name(record)) + b"\0")
-    for facts in _files_of(records):
-        text.update(os.fsencode(facts) + b"\0")
-    return text.hexdigest()
-
-
-def _files_of(records: Records) -> Iterator[str]:
-    """What is known of the files of a set, or of all those that it is a view of."""
-    sources = records.sources if isinstance(records, GroupedRecords) else []
-    if isinstance(records, IndexedRecords):
-        yield records.store.fingerprint()
-    elif not sources and isinstance(records.path, Path) and records.path.is_file():
-        yield fingerprint_of([records.path])
-    for source in sources:
-        yield from _files_of(source)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manyface.base.progress import Progress
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import Records, labels_of
-from manyface.data.records.store import Int64Array, ScanProgress, UInt32Array, UInt64Array
+from manyface.data.records.store import Int64Array, UInt32Array, UInt64Array
 from manyface.data.tools.defects import Cases
 from manyface.data.tools.near import MAX_PAIRS, MIN_CORRELATION, near_pairs, thumbnail
 from manyface.data.tools.reading import chunks_of, mapped
@@ -37,7 +38,7 @@ class Pictures:
 
 
 def find_duplicates(
-    records: Records, pictures: Pictures, cases: Cases, *, threads: int, progress: ScanProgress
+    records: Records, pictures: Pictures, cases: Cases, *, threads: int, progress: Progress
 ) -> None:
     """Add all cases among `pictures`."""
     superfluous = np.zeros(len(pictures.numbers), bool)
@@ -88,7 +89,7 @@ def _judge_group(records: Records, group: Int64Array, cases: Cases) -> None:
 
 
 def _judge_pairs(
-    records: Records, pairs: Int64Array, cases: Cases, *, threads: int, progress: ScanProgress
+    records: Records, pairs: Int64Array, cases: Cases, *, threads: int, progress: Progress
 ) -> None:
     """Candidates [n, 2], in each pair the smaller number first."""
     people = labels_of(records.first_images, pairs)

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from manyface.base.permutation import Permutation
+from manyface.base.progress import Progress, no_progress
 from manyface.base.threads import usable_cores
 from manyface.data.decode import MAX_PIXELS, UnreadableImageError, decode_whole
 from manyface.data.image_header import read_header
 from manyface.data.records import IndexedRecords, Records
-from manyface.data.records.store import Int64Array, ScanProgress, no_progress
+from manyface.data.records.store import Int64Array
 from manyface.data.tools.reading import chunks_of, mapped
 
 SAMPLE = 2000
@@ -89,7 +90,7 @@ def inspect_records(
     sample: int = SAMPLE,
     seed: int = 0,
     threads: int = 0,
-    progress: ScanProgress = no_progress,
+    progress: Progress = no_progress,
 ) -> Inspection:
     """Look at `records`: `sample` images (all, if there are fewer), drawn by `seed`, are decoded.
 

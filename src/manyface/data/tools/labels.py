@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 
+from manyface.base.progress import Progress
 from manyface.data.records import FolderRecords, IndexedRecords, ListRecords, Records
 from manyface.data.records.index import RecordIndex
 from manyface.data.records.naming import is_hidden, is_image_name
 from manyface.data.records.recordio import RecordIOStore
 from manyface.data.records.recordio_frames import LARGEST_LABEL
-from manyface.data.records.store import Int64Array, ScanProgress
+from manyface.data.records.store import Int64Array
 from manyface.data.tools.defects import Cases
 
 
-def check_labels(records: Records, cases: Cases, progress: ScanProgress) -> None:
+def check_labels(records: Records, cases: Cases, progress: Progress) -> None:
     """Everything of this file."""
     _check_singles(records, cases)
     if isinstance(records, IndexedRecords):
@@ -60,7 +61,7 @@ def _check_gaps(numbers: Int64Array, cases: Cases) -> None:
 
 
 def _check_recordio(
-    records: IndexedRecords, store: RecordIOStore, cases: Cases, progress: ScanProgress
+    records: IndexedRecords, store: RecordIOStore, cases: Cases, progress: Progress
 ) -> None:
     numbers = records.index.numbers
     if numbers is not None:
