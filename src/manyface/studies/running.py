@@ -1,0 +1,95 @@
+"""Training what a ledger lacks: several runs at once, each in a process of its own.
+
+A run that was stopped goes on from its newest checkpoint. Each computes on one thread, so as many
+run at once as there are cores, and what they learn does not hang on how many that is. Once a run
+has been judged and looked at, its checkpoints are deleted.
+"""
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from manyface.base.errors import ManyfaceError
+from manyface.report.runs import read_run
+from manyface.studies.jobs import Job
+from manyface.studies.ledger import Ledger
+from manyface.studies.looking import LOOKS
+
+Told = Callable[[int, int, Job, float], None]  # done, in all, which, its accuracy
+RECIPE = "recipe.toml"
+
+
+class RunFailed(ManyfaceError):
+    """A run of a study did not end well; its own words are above."""
+
+
+def missing(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
+    """The runs that the ledger lacks, one of each digest, in order."""
+    wanted: dict[str, Job] = {}
+    for job in jobs:
+        known = wanted.get(job.digest)
+        looks = tuple(dict.fromkeys((*(known.looks if known else ()), *job.looks)))
+        first = known or job
+        wanted[job.digest] = Job(first.cell, first.seed, first.recipe, first.data, looks)
+    return [job for job in wanted.values() if not ledger.has(job)]
+
+
+def run_all(
+    jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, told: Told
+) -> None:
+    """Train and judge `jobs`, which the ledger lacks.
+
+    Raises:
+        RunFailed: one of them failed; those under way are finished first.
+    """
+    with ThreadPoolExecutor(at_once, thread_name_prefix="study") as pool:
+        futures = {pool.submit(_run, job, ledger, runs): job for job in jobs}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                job = futures[future]
+                told(done, len(jobs), job, future.result())
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _run(job: Job, ledger: Ledger, runs: Path) -> float:
+    """Train, judge, look; the accuracy."""
+    directory = train(job, runs)
+    run = read_run(directory)
+    ledger.add(job, run, {look: LOOKS[look](directory) for look in job.looks})
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    return float(run.row["verification_accuracy"])
+
+
+def train(job: Job, runs: Path) -> Path:
+    """The folder of the finished run of `job`; it goes on from where it stands."""
+    directory = runs / job.name
+    if (directory / "result.json").exists() and (directory / "checkpoints").exists():
+        return directory
+    recipe = runs / f"{job.name}.toml"
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(job.recipe, encoding="utf-8")
+    command = [sys.executable, "-m", "manyface", "train", str(recipe), "--no-summary", "--quiet"]
+    for override in (*job.overrides(), f"run.directory={runs}", f"run.name={job.name}"):
+        command += ["--set", override]
+    command += ["--resume"] if (directory / "checkpoints").exists() else ["--force"]
+    code = subprocess.run(command).returncode  # noqa: S603  ourselves
+    if code:
+        raise RunFailed(f"the run {directory} ended with exit code {code}; see its events.jsonl")
+    return directory
+
+
+class Clock:
+    """Time left, from how long runs have taken since this was made."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+
+    def left(self, done: int, total: int) -> float:
+        """Seconds until all are done, if the rest take as long."""
+        return (time.monotonic() - self._begun) / done * (total - done)

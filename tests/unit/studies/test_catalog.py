@@ -1,0 +1,67 @@
+"""Every cell of every study is a recipe that can be, and shared cells are one run."""
+
+import pytest
+
+from manyface.base.errors import ConfigError
+from manyface.studies.catalog import studies_of
+from manyface.studies.cells import Cell, Table
+from manyface.studies.jobs import Job, jobs_of
+from manyface.studies.scales import find_scale
+
+SCALES = ("tiny", "small", "paper")
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_every_recipe_can_be(name: str) -> None:
+    scale = find_scale(name)
+    for study in studies_of(scale).values():
+        for table in study.tables:
+            for job in jobs_of(table, scale):
+                config = job.config
+                assert config.run.seed == job.seed
+                for change in job.cell.changes:
+                    key, _, value = change.partition("=")
+                    section, _, rest = key.partition(".")
+                    found = config.model_dump()[section]
+                    for part in rest.split("."):
+                        found = found[part]
+                    assert value == "" or str(found) == value or float(found) == float(value), key
+
+
+@pytest.mark.parametrize("name", ["tiny", "small"])
+def test_cells_that_studies_share_are_one_run(name: str) -> None:
+    scale = find_scale(name)
+    studies = studies_of(scale).values()
+    jobs = [job for study in studies for table in study.tables for job in jobs_of(table, scale)]
+    digests = {job.digest for job in jobs}
+    assert len(digests) < 0.8 * len(jobs)
+    full = [job.digest for job in jobs if not job.cell.changes and job.seed == 0 and not job.data]
+    assert len(set(full)) == len({job.recipe for job in jobs if not job.cell.changes})
+
+
+def job(*changes: str, seed: int = 0, data: tuple[str, ...] = ()) -> Job:
+    return Job(Cell("one", changes), seed, find_scale("tiny").recipes["faces"], data)
+
+
+def test_digest_is_of_what_is_learned() -> None:
+    one = job().digest
+    assert job("train.keep=3", "train.log_every=7").digest == one
+    assert job(data=("data.path=/somewhere",)).digest == one
+    assert Job(Cell("other"), 0, find_scale("tiny").recipes["faces"]).digest == one
+    for other in (job(seed=1), job("head.m=0.21"), job("head.sample_rate=0.1"),
+                  job("head.method=f2c"), job("head.method=f2c", "pool.decay=0.5"),
+                  job("data.noise.flip=0.1")):  # fmt: skip
+        assert other.digest != one
+    assert job("head.method=f2c").digest != job("head.method=f2c", "pool.decay=0.5").digest
+
+
+def test_a_table_has_its_baseline_once() -> None:
+    with pytest.raises(ValueError, match="no baseline"):
+        Table("t", "a", (Cell("b"),))
+    with pytest.raises(ValueError, match="two of one name"):
+        Table("t", "a", (Cell("a"), Cell("a")))
+
+
+def test_unknown_scale() -> None:
+    with pytest.raises(ConfigError, match="tiny, small or paper"):
+        find_scale("large")

@@ -1,0 +1,59 @@
+"""Studies by the command line at the tiny scale: pages, going on, shared runs, what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from manyface.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+def reproduce(folder: Path, *words: str) -> int:
+    return main(["reproduce", *words, "--scale", "tiny", "-d", str(folder)])
+
+
+def results(folder: Path) -> dict[str, dict[str, object]]:
+    found = json.loads((folder / "tiny" / "results.json").read_text("utf-8"))
+    runs: dict[str, dict[str, object]] = found["runs"]
+    return runs
+
+
+def test_all_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(tmp_path, "all") == 0
+    out = capsys.readouterr().out
+    runs = results(tmp_path)
+    assert f"{len(runs)} runs to train" in out or "runs to train" in out
+    for name in ("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones"):
+        folder = tmp_path / "tiny"
+        assert "difference" in (folder / f"{name}.md").read_text("utf-8")
+        assert "<svg" in (folder / f"{name}-1.svg").read_text("utf-8")
+        assert "manyface reproduce" in (folder / f"{name}.html").read_text("utf-8")
+    tail = [run for run in runs.values() if run["looks"].get("updates")]  # type: ignore[attr-defined]
+    assert tail
+    assert not list(tmp_path.glob("tiny/runs/*/checkpoints"))
+    before = (tmp_path / "tiny" / "results.json").read_text("utf-8")
+    assert reproduce(tmp_path, "all") == 0
+    assert "to train" not in capsys.readouterr().out
+    assert (tmp_path / "tiny" / "results.json").read_text("utf-8") == before
+
+
+def test_a_broken_ledger_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tiny" / "results.json"
+    path.parent.mkdir()
+    path.write_text("{", "utf-8")
+    assert reproduce(tmp_path, "rate") == 1
+    assert "no results of studies" in capsys.readouterr().err
+    assert path.read_text("utf-8") == "{"
+
+
+def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(tmp_path, "rates") == 1
+    assert "there are: all, rate" in capsys.readouterr().err
+    assert main(["reproduce", "rate", "--scale", "huge", "-d", str(tmp_path)]) == 1
+    assert "tiny, small or paper" in capsys.readouterr().err
+    assert reproduce(tmp_path, "rate", "--data", str(tmp_path / "none")) == 1
+    assert "no such file" in capsys.readouterr().err
