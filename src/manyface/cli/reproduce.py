@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from manyface.studies.cells import Scale, Study
     from manyface.studies.ledger import Ledger
 
-NAMES = ("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones")
+COST = "cost"
+NAMES = ("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones", COST)
 
 
 def reproduce(
@@ -35,6 +36,9 @@ def reproduce(
     jobs: Annotated[
         int, typer.Option(min=0, help="Runs at a time; 0: as many as there are cores.")
     ] = 0,
+    checkout: Annotated[
+        Path | None, typer.Option(help="insightface's code, for the cost of its head.")
+    ] = None,
     only_pages: Annotated[
         bool, typer.Option("--only-pages", help="Train nothing; write what there is.")
     ] = False,
@@ -62,6 +66,8 @@ def reproduce(
     folder = directory / chosen.name
     ledger = Ledger(folder / "results.json")
     studies = _studies(names, chosen)
+    if COST in names or "all" in names:
+        _cost(chosen, folder, checkout, measures=not only_pages)
     if not only_pages:
         for turn in (False, True):  # further seeds of the best are known once the first are
             _train(studies, chosen, ledger, data, folder / "runs", jobs=jobs, again=turn)
@@ -74,11 +80,30 @@ def _studies(names: Sequence[str], scale: "Scale") -> "list[Study]":
     from manyface.studies.catalog import studies_of
 
     found = studies_of(scale)
-    if unknown := [name for name in names if name not in ("all", *found)]:
+    if unknown := [name for name in names if name not in ("all", COST, *found)]:
         raise ConfigError(
-            f"no study {unknown[0]!r} at the scale {scale.name}; there are: all, {', '.join(found)}"
+            f"no study {unknown[0]!r} at the scale {scale.name}; there are: all, "
+            f"{', '.join((*found, COST))}"
         )
-    return [found[name] for name in (found if "all" in names else dict.fromkeys(names))]
+    chosen = found if "all" in names else dict.fromkeys(names)
+    return [found[name] for name in chosen if name != COST]
+
+
+def _cost(scale: "Scale", folder: Path, checkout: Path | None, *, measures: bool) -> None:
+    from manyface.base.threads import usable_cores
+    from manyface.studies.cost import Costs, measure
+    from manyface.studies.cost_page import write_costs
+
+    costs = Costs.read(folder / "costs.json")
+    if measures:
+        threads = usable_cores()
+        measure(costs, scale.classes, threads=threads, checkout=checkout, report=typer.echo)
+    if not costs.figures:
+        typer.echo(f"{COST}: nothing is measured yet")
+        return
+    command = f"manyface reproduce {COST} --scale {scale.name}"
+    page = write_costs(costs, scale.classes, folder, command=command)
+    typer.echo(f"{COST}: {page}")
 
 
 def _train(

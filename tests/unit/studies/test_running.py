@@ -25,9 +25,9 @@ def test_all_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     out = capsys.readouterr().out
     runs = results(tmp_path)
     assert f"{len(runs)} runs to train" in out or "runs to train" in out
-    for name in ("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones"):
+    for name in ("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones", "cost"):
         folder = tmp_path / "tiny"
-        assert "difference" in (folder / f"{name}.md").read_text("utf-8")
+        assert "| --- |" in (folder / f"{name}.md").read_text("utf-8")
         assert "<svg" in (folder / f"{name}-1.svg").read_text("utf-8")
         assert "manyface reproduce" in (folder / f"{name}.html").read_text("utf-8")
     tail = [run for run in runs.values() if run["looks"].get("updates")]  # type: ignore[attr-defined]
