@@ -34,7 +34,7 @@ def reproduce(
         Path, typer.Option("--directory", "-d", help="Where runs, results and pages go.")
     ] = Path("runs/reproduce"),
     jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at a time; 0: as many as there are cores.")
+        int, typer.Option(min=0, help="Runs at a time; 0: one for each core, or one on all GPUs.")
     ] = 0,
     checkout: Annotated[
         Path | None, typer.Option(help="insightface's code, for the cost of its head.")
@@ -116,10 +116,9 @@ def _train(
     jobs: int,
     again: bool,
 ) -> None:
-    from manyface.base.threads import usable_cores
     from manyface.studies import judging
     from manyface.studies.jobs import Job, jobs_of_study, tables_here
-    from manyface.studies.running import Clock, missing, run_all
+    from manyface.studies.running import Clock, missing, run_all, runs_at_once
 
     wanted: list[Job] = []
     for study in studies:
@@ -137,7 +136,7 @@ def _train(
         what = f"{job.cell.name}, seed {job.seed}: {accuracy:.3f}"
         typer.echo(f"[{done} of {total}] {what}" + (f"; about {left} left" if done < total else ""))
 
-    run_all(todo, ledger, runs=runs.resolve(), at_once=jobs or usable_cores(), told=told)
+    run_all(todo, ledger, runs=runs.resolve(), at_once=jobs or runs_at_once(), told=told)
 
 
 def _write(

@@ -107,8 +107,9 @@ class NoisyLabels:
 
     def _checked(self, indices: Int64Array) -> Int64Array:
         if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(f"records are 0 to {len(self) - 1}, got {indices.min()} to "
-                             f"{indices.max()}")
+            raise IndexError(
+                f"records are 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}"
+            )
         return indices
 
 

@@ -14,9 +14,9 @@ draws, and rows that lie together are read and written at the speed of streaming
 neighbours is decided by a permutation of the table's rows (`RowOrder`), not by the order of labels,
 in which relatives, or photos of one source, may stand side by side.
 
-A `RowSampler` is one way to draw: `Uniform`, `Strata` and `FullyRandom` here, `ClassBalanced` in `balanced`,
-`HardNegatives` in `hard`. Ids are places of classes in the table; with one center per class these
-are its rows.
+A `RowSampler` is one way to draw: `Uniform`, `Strata` and `FullyRandom` here, `ClassBalanced` in
+`balanced`, `HardNegatives` in `hard`. Ids are places of classes in the table; with one center per
+class these are its rows.
 """
 
 from dataclasses import dataclass

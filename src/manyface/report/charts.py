@@ -94,9 +94,11 @@ def growth_chart(lines: Sequence[Growth], *, name: str, x_label: str) -> str:
     for line in lines:
         style = f"s{line.style % svg.NUM_STYLES}"
         at = [(x(size), y(value)) for size, value in line.points]
-        parts.append(svg.path(at, f"line {style}" if line.marked else f"line pale {style}", line.name))
+        pale = "" if line.marked else " pale"
+        parts.append(svg.path(at, f"line{pale} {style}", line.name))
         for place, (size, value) in zip(at if line.marked else [], line.points, strict=False):
-            parts.append(svg.dot(*place, f"dot {style}", f"{line.name} at {size:,.0f}: {value:.4g}"))
+            hover = f"{line.name} at {size:,.0f}: {value:.4g}"
+            parts.append(svg.dot(*place, f"dot {style}", hover))
     ends = "; ".join(f"{line.name} {line.points[-1][1]:.3g}" for line in lines)
     return svg.drawing("".join(parts), f"{name} over {x_label}: at the end {ends}")
 

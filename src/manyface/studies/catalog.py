@@ -9,6 +9,7 @@ from manyface.studies.cells import Cell, Changes, Scale, Study, Table
 from manyface.studies.paper import paper_studies
 
 FULL = Cell("full FC")
+LONG_TAIL = "data.synthetic.long_tail=100"
 F2C = ("head.method=f2c",)
 NO_OUTSIDE = ("pool.identity_share=1.0", "pool.passes=1")  # a queue of features, one direction
 
@@ -40,11 +41,17 @@ def rate(scale: Scale) -> Study:
         partial(0.1, "head.sampler=random", name="0.1 fully random"),
         partial(0.5, "head.sampler=random", name="0.5 fully random"),
         partial(0.1, "head.sampler=balanced", name="0.1 balanced by images"),
-        partial(0.1, "head.sampler=hard", name="0.1, half of it hard negatives"),
+        partial(
+            0.1,
+            "head.sampler=hard",
+            "head.hard_refresh_steps=200",
+            name="0.1, half of it hard negatives",
+        ),
     )
     tables = (
         Table("Sample rate", FULL.name, (FULL, *rates, positives)),
-        Table("Which negatives", tenth.name, with_changes(samplers, "data.synthetic.long_tail=100")),
+        Table("Which negatives, long tail", tenth.name, with_changes(samplers, LONG_TAIL)),
+        *_on_lfw(scale, "Sample rate, LFW", (FULL, tenth, partial(0.01))),
     )
     question = (
         "How many of the negative class centers does a step need? The papers: a tenth, drawn at "
@@ -52,7 +59,6 @@ def rate(scale: Scale) -> Study:
         "WebFace12M), while a sample that is random throughout, positive classes not forced in, is "
         "worse. Which negatives are drawn is asked on long-tailed people."
     )
-    tables += tuple(_on_lfw(scale, "Sample rate, LFW", (FULL, tenth, partial(0.01))))
     return Study("rate", "Sample rate", question, tables, looks=("cosines",))
 
 
@@ -183,7 +189,7 @@ def tail(scale: Scale) -> Study:
         "Accuracy is also that of new photos of the people trained on, by how many photos they had."
     )
     title = "Images per identity by a power law"
-    tables = (Table(title, FULL.name, with_changes(cells, "data.synthetic.long_tail=100")),)
+    tables = (Table(title, FULL.name, with_changes(cells, LONG_TAIL)),)
     return Study("tail", "Long tail", question, tables, looks=("groups", "updates"))
 
 

@@ -78,6 +78,7 @@ class Scale:
         seeds: of a cell that does not say.
         identities: numbers of people that are compared, each with its seeds.
         classes: numbers of identities whose cost is compared.
+        cells: most cells of a table that are trained, the first ones.
         photos: name of a recipe -> where its photos lie below the folder or file of --data; a
             recipe that is not in it needs none.
     """
@@ -90,4 +91,5 @@ class Scale:
     seeds: int
     identities: Mapping[int, int]
     classes: Sequence[int]
+    cells: int = 1000
     photos: Mapping[str, str] = field(default_factory=dict)

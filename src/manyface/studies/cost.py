@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from manyface.base.errors import DataError
-from manyface.bench import Job, Shape, compare, methods_here
+from manyface.bench import Job, Shape, compare
 from manyface.config import parse_config
 from manyface.plan.head import head_costs
 from manyface.report.document import write_page
@@ -23,18 +23,18 @@ from manyface.report.document import write_page
 Figures = dict[str, Any]
 Report = Callable[[str], None]
 BATCH, DIM, STEPS = 128, 512, 5
-# Name in tables -> method of bench/methods.py, what it changes in the shape, recipe of the planner.
-METHODS: dict[str, tuple[str, dict[str, float], tuple[str, ...] | None]] = {
-    "full FC": ("full", {}, ()),
-    "Partial FC 0.1": ("partial", {}, ("head.sample_rate=0.1",)),
+# Name in tables -> method of bench/methods.py, slots of a pool per identity, recipe of the planner.
+METHODS: dict[str, tuple[str, float, tuple[str, ...] | None]] = {
+    "full FC": ("full", 0.1, ()),
+    "Partial FC 0.1": ("partial", 0.1, ("head.sample_rate=0.1",)),
     "Partial FC 0.1, bfloat16": (
-        "partial_bf16", {}, ("head.sample_rate=0.1", "head.dtype=bfloat16"),
+        "partial_bf16", 0.1, ("head.sample_rate=0.1", "head.dtype=bfloat16"),
     ),
-    "F2C 10 %": ("f2c", {"pool_ratio": 0.1}, ("head.method=f2c", "pool.ratio=0.1")),
-    "F2C 1 %": ("f2c", {"pool_ratio": 0.01}, ("head.method=f2c", "pool.ratio=0.01")),
-    "PartialFC_V2 (insightface)": ("arcface_torch", {}, None),
-    "Partial FC of 2020": ("partial_fc_2020", {}, None),
-    "data-parallel FC (eager)": ("eager", {}, None),
+    "F2C 10 %": ("f2c", 0.1, ("head.method=f2c", "pool.ratio=0.1")),
+    "F2C 1 %": ("f2c", 0.01, ("head.method=f2c", "pool.ratio=0.01")),
+    "PartialFC_V2 (insightface)": ("arcface_torch", 0.1, None),
+    "Partial FC of 2020": ("partial_fc_2020", 0.1, None),
+    "data-parallel FC (eager)": ("eager", 0.1, None),
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def _shape(name: str, size: int, threads: int, checkout: Path | None) -> Shape:
         classes=size, batch=BATCH, dim=DIM, steps=STEPS, threads=threads,
         checkout=None if checkout is None else str(checkout),
     )  # fmt: skip
-    return replace(found, **METHODS[name][1])
+    return replace(found, pool_ratio=METHODS[name][1])
 
 
 def _measured(name: str, shape: Shape) -> Figures:

@@ -12,9 +12,9 @@ from manyface.studies.page import markdown
 
 QUESTION = (
     f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "
-    f"{DIM} numbers? Each in a process of its own; memory is that of rows, optimizer and step. What "
-    "does not fit is given with the bytes that it would take. Pale lines are what `manyface plan` "
-    "says before anything of that size is made."
+    f"{DIM} numbers? Each in a process of its own; memory is that of rows, optimizer and step. "
+    "What does not fit is given with the bytes that it would take. Pale lines are what "
+    "`manyface plan` says before anything of that size is made."
 )
 # Partial FC's own figures, 8 x V100 32 GB, ResNet-50, whole trainings (arcface_torch
 # docs/speed_benchmark.md): identities -> images/s and MB of a GPU, model parallel and Partial FC.

@@ -72,11 +72,12 @@ def jobs_of(
     """The runs of a table, seed by seed; `data` is where photos on disk are."""
     recipe, below = scale.recipes[table.recipe], scale.photos.get(table.recipe)
     photos = () if below is None or data is None else (f"data.path={(data / below).resolve()}",)
-    most = max(cell.seeds or scale.seeds for cell in table.cells)
+    cells = table.cells[: scale.cells]
+    most = max(cell.seeds or scale.seeds for cell in cells)
     return [
         Job(cell, seed, recipe, photos, looks)
         for seed in range(most)
-        for cell in table.cells
+        for cell in cells
         if seed < (cell.seeds or scale.seeds)
     ]
 

@@ -30,16 +30,19 @@ class Line:
 
     Attributes:
         cell: which.
-        accuracies: of each seed.
         less: its mean accuracy less that of the baseline, over the seeds that both have; None for
             the baseline itself.
         runs: what they have shown.
     """
 
     cell: Cell
-    accuracies: list[float]
     less: Difference | None
     runs: list[Entry]
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Of each seed."""
+        return [run["verification_accuracy"] for run in self.runs]
 
     @property
     def mean(self) -> float:
@@ -50,22 +53,18 @@ class Line:
         """Standard deviation over seeds; None of one."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
-    def average(self, key: str) -> float:
-        """Of a figure of the runs."""
-        return float(np.mean([run[key] for run in self.runs]))
-
 
 def judge(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Line]:
     """The cells that are finished in a seed or more, in order."""
-    jobs = [job for job in jobs_of(table, scale, data=data) if ledger.has(job)]
-    jobs += [job for job in again(table, scale, ledger, data=data) if ledger.has(job)]
-    of_cell = {cell.name: [j for j in jobs if j.cell.name == cell.name] for cell in table.cells}
-    against = of_cell[table.baseline]
+    jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
+    done = [job for job in jobs if ledger.has(job)]
+    of_cell = {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
+    against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
     pairs = _pairs(against[0]) if against else None
     return [
-        _line(cell, of_cell[cell.name], against, ledger, pairs, is_baseline=cell.name == table.baseline)
-        for cell in table.cells
-        if of_cell[cell.name]
+        Line(cell, _less(found, against, ledger, pairs), ledger.of(found))
+        for cell, found in of_cell.items()
+        if found
     ]
 
 
@@ -77,9 +76,7 @@ def again(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = Non
     ranked = sorted(first, key=lambda job: -ledger.runs[job.digest]["verification_accuracy"])
     chosen = dict.fromkeys(job.cell.name for job in ranked[: table.best_again])
     chosen[table.baseline] = None
-    cells = tuple(
-        Cell(cell.name, cell.changes) for cell in table.cells if cell.name in chosen
-    )
+    cells = tuple(Cell(cell.name, cell.changes) for cell in table.cells if cell.name in chosen)
     more = Table(table.title, table.baseline, cells, table.recipe)
     return [job for job in jobs_of(more, scale, data=data) if job.seed > 0]
 
@@ -91,24 +88,17 @@ def _pairs(job: Job) -> PairSet:
     return pairs
 
 
-def _line(
-    cell: Cell,
-    jobs: Sequence[Job],
-    against: Sequence[Job],
-    ledger: Ledger,
-    pairs: PairSet | None,
-    *,
-    is_baseline: bool,
-) -> Line:
-    runs = ledger.of(jobs)
-    less = None
-    if pairs is not None and not is_baseline:
-        both = {job.seed for job in jobs} & {job.seed for job in against}
-        ours, theirs = (
-            [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
-        )
-        less = difference(ours, theirs, pairs) if both else None
-    return Line(cell, [run["verification_accuracy"] for run in runs], less, runs)
+def _less(
+    jobs: Sequence[Job], against: Sequence[Job], ledger: Ledger, pairs: PairSet | None
+) -> Difference | None:
+    """The difference over the seeds that both have; None of the baseline, or without one."""
+    both = {job.seed for job in jobs} & {job.seed for job in against}
+    if pairs is None or not both or jobs is against:
+        return None
+    ours, theirs = (
+        [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
+    )
+    return difference(ours, theirs, pairs)
 
 
 def difference(first: Sequence[Correct], second: Sequence[Correct], pairs: PairSet) -> Difference:

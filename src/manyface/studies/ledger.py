@@ -1,8 +1,8 @@
 """results.json of a folder of studies: digest of a recipe -> what its run has shown.
 
 Written whole after each run, so that studies stop and go on, and a cell that two studies share is
-trained once. Which pairs a run has decided rightly is kept as bits: differences between methods are
-judged on equal pairs.
+trained once. Times are not kept: several runs share the machine, and `cost` has them. Which pairs a
+run has decided rightly is kept as bits: differences between methods are judged on equal pairs.
 """
 
 import json
@@ -22,9 +22,8 @@ Entry = dict[str, Any]
 Correct = npt.NDArray[np.bool_]  # [P], which pairs a run has decided rightly
 VERSION = 1
 _KEPT = (
-    *("verification_accuracy", "auc", "tar_at_far", "images_per_second", "train_seconds"),
-    *("total_seconds", "peak_memory_bytes", "steps", "batch_size", "precision", "device"),
-    *("commit", "num_identities"),
+    *("verification_accuracy", "auc", "tar_at_far", "steps", "batch_size", "num_identities"),
+    *("precision", "device", "commit"),
 )
 
 

@@ -1,8 +1,8 @@
 """What is measured of a finished run besides its scores, from its folder alone.
 
-    cosines   over training: images to their own class center, and to the nearest other one
-    groups    accuracy on new photos of the people trained on, by how many photos they had
-    updates   how often a class center is moved without an image of its class, by the same groups
+cosines   over training: images to their own class center, and to the nearest other one
+groups    accuracy on new photos of the people trained on, by how many photos they had
+updates   how often a class center is moved without an image of its class, by the same groups
 """
 
 from collections.abc import Callable, Mapping
@@ -184,11 +184,12 @@ def updates(directory: Path) -> list[dict[str, Any]]:
         ids = head.select(places).ids
         own[np.unique(places.numpy())] += 1
         moved[slice(None) if ids is None else ids.numpy()] += 1
-    return [
-        {"group": name, "own": float(own[here].mean()), "passive": float((moved - own)[here].mean())}
-        for name, people in _people_of(_counts(built.source)).items()
-        for here in [head.row_order(torch.from_numpy(people)).numpy()]
-    ]
+    found = []
+    for name, people in _people_of(_counts(built.source)).items():
+        here = head.row_order(torch.from_numpy(people)).numpy()
+        passive = float((moved - own)[here].mean())
+        found.append({"group": name, "own": float(own[here].mean()), "passive": passive})
+    return found
 
 
 LOOKS: Mapping[str, Callable[[Path], Any]] = {

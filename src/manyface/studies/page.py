@@ -11,7 +11,7 @@ from manyface.report.document import alone, document, header, write_page
 from manyface.studies.cells import Study, Table
 from manyface.studies.judging import Difference, Line
 
-HEADINGS = ("", "accuracy of each seed", "mean", "spread", "difference", "images/s", "minutes")
+HEADINGS = ("", "accuracy of each seed", "mean", "spread", "difference")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,6 @@ def _row(line: Line) -> list[str]:
         f"{line.mean:.3f}",
         "" if line.spread is None else f"{line.spread:.3f}",
         _points(line.less),
-        f"{line.average('images_per_second'):,.0f}",
-        f"{line.average('total_seconds') / 60:.1f}",
     ]
 
 
@@ -191,9 +189,7 @@ def _cosine_charts(judged: Judged) -> list[str]:
     ]
 
 
-def _curves_of(
-    found: Sequence[tuple[str, list[dict[str, float]]]], key: str
-) -> list[charts.Curve]:
+def _curves_of(found: Sequence[tuple[str, list[dict[str, float]]]], key: str) -> list[charts.Curve]:
     return [
         charts.Curve(name, style, [each["step"] for each in steps], [each[key] for each in steps])
         for style, (name, steps) in enumerate(found)

@@ -1,8 +1,9 @@
 """Training what a ledger lacks: several runs at once, each in a process of its own.
 
-A run that was stopped goes on from its newest checkpoint. Each computes on one thread, so as many
-run at once as there are cores, and what they learn does not hang on how many that is. Once a run
-has been judged and looked at, its checkpoints are deleted.
+A run that was stopped goes on from its newest checkpoint. On CPUs each computes on one thread, so
+as many run at once as there are cores, and what they learn does not hang on how many that is; with
+GPUs one runs at a time, on all of them. Once a run has been judged and looked at, its checkpoints
+are deleted.
 """
 
 import shutil
@@ -13,7 +14,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+import torch
+
 from manyface.base.errors import ManyfaceError
+from manyface.base.threads import usable_cores
 from manyface.report.runs import read_run
 from manyface.studies.jobs import Job
 from manyface.studies.ledger import Ledger
@@ -38,9 +42,7 @@ def missing(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
     return [job for job in wanted.values() if not ledger.has(job)]
 
 
-def run_all(
-    jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, told: Told
-) -> None:
+def run_all(jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, told: Told) -> None:
     """Train and judge `jobs`, which the ledger lacks.
 
     Raises:
@@ -74,7 +76,7 @@ def train(job: Job, runs: Path) -> Path:
     recipe = runs / f"{job.name}.toml"
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(job.recipe, encoding="utf-8")
-    command = [sys.executable, "-m", "manyface", "train", str(recipe), "--no-summary", "--quiet"]
+    command = [*_program(), "train", str(recipe), "--no-summary", "--quiet"]
     for override in (*job.overrides(), f"run.directory={runs}", f"run.name={job.name}"):
         command += ["--set", override]
     command += ["--resume"] if (directory / "checkpoints").exists() else ["--force"]
@@ -82,6 +84,18 @@ def train(job: Job, runs: Path) -> Path:
     if code:
         raise RunFailed(f"the run {directory} ended with exit code {code}; see its events.jsonl")
     return directory
+
+
+def _program() -> list[str]:
+    """manyface on this machine: on several GPUs a process for each."""
+    gpus, launcher = torch.cuda.device_count(), ["-m", "torch.distributed.run", "--standalone"]
+    several = [*launcher, f"--nproc-per-node={gpus}"] if gpus > 1 else []
+    return [sys.executable, *several, "-m", "manyface"]
+
+
+def runs_at_once() -> int:
+    """As many as there are cores; one where there are GPUs, which it shares out."""
+    return 1 if torch.cuda.is_available() else usable_cores()
 
 
 class Clock:

@@ -24,6 +24,7 @@ def find_scale(name: str) -> Scale:
             seeds=1,
             identities={100: 1, 200: 1},
             classes=(1_000, 10_000),
+            cells=4,
         )
     if name == "small":
         return Scale(

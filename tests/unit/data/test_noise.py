@@ -25,7 +25,8 @@ def check_grouped(source: NoisyLabels) -> None:
     assert (np.diff(labels) >= 0).all()
     first, count = source.images_of(np.arange(source.num_identities))
     assert np.array_equal(count, np.bincount(labels, minlength=source.num_identities))
-    assert (count > 0).all() and first[0] == 0
+    assert first[0] == 0
+    assert (count > 0).all()
     assert np.array_equal(first[1:], np.cumsum(count)[:-1])
     assert len(source.identity_names) == source.num_identities
 
@@ -55,7 +56,9 @@ def test_photos_go_to_other_labels_each_as_likely() -> None:
     wrong = labels != people
     assert 0.29 < wrong.mean() < 0.31
     counts = np.bincount((labels - people)[wrong] % 50, minlength=50)
-    assert counts[0] == 0 and counts[1:].min() > 70 and counts[1:].max() < 180
+    assert counts[0] == 0
+    assert counts[1:].min() > 70
+    assert counts[1:].max() < 180
 
 
 def test_a_label_that_has_lost_its_photos_is_gone() -> None:
@@ -70,9 +73,7 @@ def test_images_and_names_are_of_the_people() -> None:
     some = np.array([0, 17, 400, 1199])
     people = source.people(some)
     shown = source.load(some)
-    candidates = [
-        right.load(np.arange(6) + 6 * person) for person in people
-    ]
+    candidates = [right.load(np.arange(6) + 6 * person) for person in people]
     for image, theirs in zip(shown, candidates, strict=True):
         assert (theirs == image).flatten(1).all(1).any()
     names = source.identity_names

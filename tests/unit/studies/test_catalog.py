@@ -1,5 +1,7 @@
 """Every cell of every study is a recipe that can be, and shared cells are one run."""
 
+from dataclasses import replace
+
 import pytest
 
 from manyface.base.errors import ConfigError
@@ -7,6 +9,7 @@ from manyface.studies.catalog import studies_of
 from manyface.studies.cells import Cell, Table
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.scales import find_scale
+from manyface.train.build import build_training
 
 SCALES = ("tiny", "small", "paper")
 
@@ -25,7 +28,7 @@ def test_every_recipe_can_be(name: str) -> None:
                     found = config.model_dump()[section]
                     for part in rest.split("."):
                         found = found[part]
-                    assert value == "" or str(found) == value or float(found) == float(value), key
+                    assert value == "" or str(found).lower() == value or found == float(value), key
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])
@@ -34,9 +37,25 @@ def test_cells_that_studies_share_are_one_run(name: str) -> None:
     studies = studies_of(scale).values()
     jobs = [job for study in studies for table in study.tables for job in jobs_of(table, scale)]
     digests = {job.digest for job in jobs}
-    assert len(digests) < 0.8 * len(jobs)
+    assert len(digests) < 0.9 * len(jobs)
     full = [job.digest for job in jobs if not job.cell.changes and job.seed == 0 and not job.data]
     assert len(set(full)) == len({job.recipe for job in jobs if not job.cell.changes})
+
+
+def test_every_cell_can_be_built() -> None:
+    """Cells that `tiny` leaves out fail here, not after hours of `small`."""
+    scale = replace(find_scale("tiny"), cells=1000)
+    jobs = [
+        job
+        for study in studies_of(scale).values()
+        for table in study.tables
+        for job in jobs_of(table, scale)
+    ]
+    for job in {job.digest: job for job in jobs}.values():
+        training = build_training(job.config, warn=lambda text: None)
+        (batch,) = training.loader.batches(0, 1)
+        training.method.begin_step()
+        training.method.loss(batch).backward()
 
 
 def job(*changes: str, seed: int = 0, data: tuple[str, ...] = ()) -> Job:
