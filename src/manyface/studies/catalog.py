@@ -239,15 +239,14 @@ def backbones(scale: Scale) -> Study:
         "optimizer.name=adamw", "optimizer.learning_rate=0.001", "optimizer.weight_decay=0.05",
     )  # fmt: skip
     heads = (FULL, partial(0.1))
-    cells = (
-        *with_changes(heads, suffix=", CNN"),
-        *with_changes(heads, *vit, suffix=", ViT"),
+    tables = tuple(
+        Table(net, f"{FULL.name}, {net}", with_changes(heads, *changes, suffix=f", {net}"))
+        for net, changes in {"CNN": (), "ViT": vit}.items()
     )
     question = (
         "Does sampling hold for transformers as for convolutional nets? The paper trains ViT-T to "
         "ViT-L with Partial FC at 0.3 (IJB-C at 1e-4 97.31 to 98.00)."
     )
-    tables = (Table("CNN and ViT", cells[0].name, cells),)
     return Study("backbones", "Backbones", question, tables)
 
 

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 
 from manyface.base.errors import ConfigError
+from manyface.cli.reproduce import NAMES
 from manyface.studies.catalog import studies_of
 from manyface.studies.cells import Cell, Table
+from manyface.studies.claims import CLAIMS, OF_COST
+from manyface.studies.cost import METHODS
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.scales import find_scale
 from manyface.train.build import build_training
@@ -40,6 +43,17 @@ def test_cells_that_studies_share_are_one_run(name: str) -> None:
     assert len(digests) < 0.9 * len(jobs)
     full = [job.digest for job in jobs if not job.cell.changes and job.seed == 0 and not job.data]
     assert len(set(full)) == len({job.recipe for job in jobs if not job.cell.changes})
+
+
+def test_claims_are_of_cells_that_there_are() -> None:
+    tables = [t for study in studies_of(find_scale("small")).values() for t in study.tables]
+    cells = {(table.title, cell.name) for table in tables for cell in table.cells}
+    assert {(claim.table, claim.cell) for claim in CLAIMS} <= cells
+    assert {name for line in OF_COST for name in line[3:]} <= set(METHODS)
+
+
+def test_the_command_line_knows_all_studies() -> None:
+    assert (*studies_of(find_scale("small")), "cost") == NAMES
 
 
 def test_every_cell_can_be_built() -> None:
