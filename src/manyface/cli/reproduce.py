@@ -1,5 +1,6 @@
 """`manyface reproduce`: the papers' claims held to the test, one study or all."""
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +77,7 @@ def reproduce(
     if with_cost and not only_pages:
         measure_missing(folder, checkout=checkout, report=typer.echo)
     if not only_pages:
+        signal.signal(signal.SIGTERM, _end)
         at_once = jobs or runs_at_once()
         train_missing(studies, folder, at_once=at_once, begins=_begins, told=_Told())
     pages = write_pages(studies, folder, with_cost=with_cost)
@@ -83,6 +85,11 @@ def reproduce(
         typer.echo(str(page))
     if not pages:
         typer.echo("nothing is finished yet, so there is no page")
+
+
+def _end(number: int, frame: object) -> None:
+    """On SIGTERM as on Ctrl-C: the runs under way save, and this ends."""
+    raise SystemExit(128 + number)
 
 
 def _begins(count: int) -> None:

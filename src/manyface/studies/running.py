@@ -7,12 +7,14 @@ are deleted.
 """
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Lock
 
 import torch
 
@@ -42,14 +44,48 @@ def missing(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
     return [job for job in wanted.values() if not ledger.has(job)]
 
 
+class Trainings:
+    """The processes of runs under way; once stopped, none begins.
+
+    A Ctrl-C of the terminal does not reach them: it and others are passed on once, as SIGTERM,
+    for a second signal would end a run without saving.
+    """
+
+    def __init__(self) -> None:
+        self._alive: set[subprocess.Popen[bytes]] = set()
+        self._lock, self._stopped = Lock(), False
+
+    def run(self, command: Sequence[str]) -> int:
+        """Its exit code, when it has ended."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGTERM
+            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603
+            self._alive.add(process)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._alive.discard(process)
+
+    def stop(self) -> None:
+        """Have all of them save and end."""
+        with self._lock:
+            self._stopped = True
+            for process in self._alive:
+                process.terminate()
+
+
 def run_all(jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, told: Told) -> None:
-    """Train and judge `jobs`, which the ledger lacks.
+    """Train and judge `jobs`, which the ledger lacks. When this ends early, by an error or by a
+    signal, the runs under way save a checkpoint first.
 
     Raises:
-        RunFailed: one of them failed; those under way are finished first.
+        RunFailed: one of them failed.
     """
+    trainings = Trainings()
     with ThreadPoolExecutor(at_once, thread_name_prefix="study") as pool:
-        futures = {pool.submit(_run, job, ledger, runs): job for job in jobs}
+        futures = {pool.submit(_run, job, ledger, runs, trainings): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 job = futures[future]
@@ -57,18 +93,19 @@ def run_all(jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, to
         finally:
             for future in futures:
                 future.cancel()
+            trainings.stop()
 
 
-def _run(job: Job, ledger: Ledger, runs: Path) -> float:
+def _run(job: Job, ledger: Ledger, runs: Path, trainings: Trainings) -> float:
     """Train, judge, look; the accuracy."""
-    directory = train(job, runs)
+    directory = train(job, runs, trainings)
     run = read_run(directory)
     ledger.add(job, run, {look: LOOKS[look](directory) for look in job.looks})
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     return float(run.row["verification_accuracy"])
 
 
-def train(job: Job, runs: Path) -> Path:
+def train(job: Job, runs: Path, trainings: Trainings) -> Path:
     """The folder of the finished run of `job`; it goes on from where it stands."""
     directory = runs / job.name
     if (directory / "result.json").exists() and (directory / "checkpoints").exists():
@@ -80,8 +117,7 @@ def train(job: Job, runs: Path) -> Path:
     for override in (*job.overrides(), f"run.directory={runs}", f"run.name={job.name}"):
         command += ["--set", override]
     command += ["--resume"] if (directory / "checkpoints").exists() else ["--force"]
-    code = subprocess.run(command).returncode  # noqa: S603  ourselves
-    if code:
+    if code := trainings.run(command):
         raise RunFailed(f"the run {directory} ended with exit code {code}; see its events.jsonl")
     return directory
 
