@@ -12,7 +12,7 @@ import manyface as mf
 from manyface.centers import RowAdamW, RowSGD
 from manyface.heads import CenterHead
 from manyface.heads.hard import HardNegatives
-from manyface.heads.sampling import Strata
+from manyface.heads.sampling import FullyRandom, Strata
 from manyface.margins import AdaFace, CurricularFace
 from manyface.parallel import ALONE, Ranks
 
@@ -44,6 +44,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "positives": {"sample_rate": 0.0},
     "blocks": {"sample_rate": 0.5, "block": 4},
     "strata": {"sample_rate": 0.5, "sampler": Strata(3)},
+    "random": {"sample_rate": 0.4, "sampler": FullyRandom()},
     "hard": {"sample_rate": 0.5},
 }
 OPTIMIZERS: dict[str, Any] = {

@@ -17,11 +17,12 @@ FLOORS = {
     4: ("evaluate", "checkpoint", "compat"),
     5: ("train", "curate", "gallery"),
     6: ("report", "bench", "plan", "model"),
-    7: ("cli",),
+    7: ("studies",),
+    8: ("cli",),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # The recipe is read where it becomes objects, is measured, and is typed in, nowhere else.
-READS_CONFIG = {"config", "train", "bench", "plan", "cli"}
+READS_CONFIG = {"config", "train", "bench", "plan", "studies", "cli"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

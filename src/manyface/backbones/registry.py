@@ -41,6 +41,9 @@ BACKBONES: Mapping[str, Builder] = MappingProxyType(
         "ir_50": partial(IRNet, depths=(3, 4, 14, 3)),
         "ir_101": partial(IRNet, depths=(3, 13, 30, 3)),
         "ir_se_50": partial(IRNet, depths=(3, 4, 14, 3), squeeze=True),
+        "vit_mini": partial(
+            VisionTransformer, dim=128, depth=4, patch_size=4, num_heads=8, mlp_ratio=4
+        ),
         "vit_t": partial(VisionTransformer, dim=256, depth=12, drop_path=0.1, mask_ratio=0.1),
         "vit_s": partial(VisionTransformer, dim=512, depth=12, drop_path=0.1, mask_ratio=0.1),
         "vit_b": partial(VisionTransformer, dim=512, depth=24, drop_path=0.1, mask_ratio=0.1),

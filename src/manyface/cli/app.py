@@ -25,6 +25,7 @@ from manyface.cli import (
     import_config,
     plan,
     report,
+    reproduce,
     search,
     train,
 )
@@ -102,6 +103,7 @@ for verb, function, summary in (
     ("search", search.search, "Who is on these images?"),
     ("cluster", cluster.cluster, "Which images are of one person?"),
     ("report", report.report, "One HTML page that shows or compares runs."),
+    ("reproduce", reproduce.reproduce, "The papers' claims held to the test, study by study."),
     ("config", config.config, "Print a recipe with the meaning of every key."),
     ("import-config", import_config.import_config, "A configuration of insightface as a recipe."),
     ("doctor", doctor.doctor, "What this machine has, and what is missing."),

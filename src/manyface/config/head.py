@@ -46,6 +46,7 @@ SAMPLER_DEFAULTS: dict[str, dict[str, float | str]] = {
     "uniform": {},
     "strata": {"strata": 8},
     "balanced": {"balance_power": 1.0},
+    "random": {},
     "hard": {"hard_share": 0.5, "hard_neighbours": 10, "hard_refresh_steps": 1000},
 }
 
@@ -108,7 +109,7 @@ class HeadConfig(Section):
         description="Neighbouring rows that the partial head draws together, by sampler uniform "
         "and strata; left out, 1 for small samples and up to 64 for large ones.",
     )
-    sampler: Literal["uniform", "strata", "balanced", "hard"] = Field(
+    sampler: Literal["uniform", "strata", "balanced", "hard", "random"] = Field(
         "uniform",
         description="How the partial head draws negatives. strata: an equal share of each part of "
         "the table; balanced: classes of many images the less; hard: the nearest to the batch's, "

@@ -81,6 +81,25 @@ class SyntheticConfig(Section):
     )
 
 
+class NoiseConfig(Section):
+    """Labels made wrong on purpose, to study what a head makes of them; all 0: none are."""
+
+    split: Fraction = Field(
+        0.0, description="Share of people whose photos are dealt to several labels (conflict)."
+    )
+    parts: Annotated[int, Field(ge=2)] = Field(
+        3, description="Labels of each of them; fewer where there are fewer photos."
+    )
+    flip: Fraction = Field(
+        0.0, description="Share of photos that get the label of somebody else, drawn at random."
+    )
+
+    @property
+    def is_any(self) -> bool:
+        """Whether a label changes."""
+        return self.split > 0 or self.flip > 0
+
+
 class SetConfig(Section):
     """One of several sets, as `[[data.sets]]`, once for each; docs/data.md, "Several sets"."""
 
@@ -157,6 +176,9 @@ class DataConfig(Section):
     synthetic: SyntheticConfig = Field(
         SyntheticConfig(), description='The people of path = "synthetic".'
     )
+    noise: NoiseConfig = Field(
+        NoiseConfig(), description="Labels made wrong on purpose; the seed is the run's."
+    )
 
     @property
     def is_synthetic(self) -> bool:
@@ -170,6 +192,8 @@ class DataConfig(Section):
                 raise ValueError(
                     f"{key} is given beside sets; give it to each of the [[data.sets]] instead"
                 )
+        if self.sets and self.noise.is_any:
+            raise ValueError("noise is of one set, but sets are given; take one of them out")
         given = sum(each.weight is not None for each in self.sets)
         if 0 < given < len(self.sets):
             raise ValueError(

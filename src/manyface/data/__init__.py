@@ -19,6 +19,7 @@ from manyface.data.images import DecodedImages
 from manyface.data.lists import PairList, read_pairs, read_people
 from manyface.data.loader import Batch, Loader
 from manyface.data.mixture import Mixture, MixtureSampler, Shares
+from manyface.data.noise import NoisyLabels
 from manyface.data.records import Records, find_text, open_records, select_kept, select_records
 from manyface.data.samplers import BlockSampler, EpochSampler, MakeSampler
 from manyface.data.source import GroupedSource, ImageSource
@@ -39,6 +40,7 @@ __all__ = [
     "MakeSampler",
     "Mixture",
     "MixtureSampler",
+    "NoisyLabels",
     "PairList",
     "Records",
     "VerificationSet",

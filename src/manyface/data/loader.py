@@ -117,8 +117,7 @@ class Loader:
         """Batch number `step`, made here and now; `begins`: there was none before."""
         first = step * self.batch_size
         ask_for(self.source, self._sampler.ahead(first, self.batch_size, begins=begins))
-        start, stop = first + self._mine.start, first + self._mine.stop
-        positions = np.arange(start, stop, dtype=np.int64)
+        positions = self._positions(step)
         return make_batch(
             self.source,
             self._sampler.indices(positions),
@@ -129,6 +128,14 @@ class Loader:
             on_device=self._on_device,
             buffers=self._buffers,
         )
+
+    def records_of(self, step: int) -> Int64Array:
+        """Records of this rank's part of batch number `step`, int64 [b]; nothing is loaded."""
+        return self._sampler.indices(self._positions(step))
+
+    def _positions(self, step: int) -> Int64Array:
+        first = step * self.batch_size
+        return np.arange(first + self._mine.start, first + self._mine.stop, dtype=np.int64)
 
     def batches(self, start_step: int = 0, stop_step: int | None = None) -> Iterator[Batch]:
         """Batches [start_step, stop_step), or without end."""

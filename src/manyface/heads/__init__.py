@@ -7,7 +7,7 @@ from manyface.heads.full import FullFC
 from manyface.heads.hard import HardNegatives
 from manyface.heads.partial import PartialFC
 from manyface.heads.pool import DynamicClassPool
-from manyface.heads.sampling import RowSampler, Strata, Uniform
+from manyface.heads.sampling import FullyRandom, RowSampler, Strata, Uniform
 from manyface.heads.several import SeveralHeads
 from manyface.heads.virtual import VirtualFC
 
@@ -17,6 +17,7 @@ __all__ = [
     "PartialFC",
     "RowSampler",
     "Uniform",
+    "FullyRandom",
     "Strata",
     "ClassBalanced",
     "balance_weights",

@@ -58,7 +58,8 @@ class Selection:
     """Classes of a step: `ids` int64 [K], distinct (None: all), `targets` int64 [B] into them.
 
     Both are in the order of the table (`RowOrder`): with one center per class they are its rows.
-    On one of several ranks they count from its first; -1 is the target where the class is not here.
+    On one of several ranks they count from its first; -1 is the target where the class is not here,
+    and on all of them where it takes no part.
     """
 
     ids: Tensor | None
@@ -70,7 +71,8 @@ class Selection:
             return self
         here = shard.holds(self.ids)
         places = torch.where(here, here.cumsum(0) - 1, -1)
-        return Selection(self.ids[here] - shard.start, places[self.targets])
+        targets = torch.where(self.targets < 0, -1, places[self.targets])
+        return Selection(self.ids[here] - shard.start, targets)
 
 
 class HeadOptions(TypedDict, total=False):

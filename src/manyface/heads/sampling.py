@@ -14,9 +14,9 @@ draws, and rows that lie together are read and written at the speed of streaming
 neighbours is decided by a permutation of the table's rows (`RowOrder`), not by the order of labels,
 in which relatives, or photos of one source, may stand side by side.
 
-A `RowSampler` is one way to draw: `Uniform` and `Strata` here, `ClassBalanced` in `balanced`,
-`HardNegatives` in `hard`. Ids are places of classes in the table; with one center per class these
-are its rows.
+A `RowSampler` is one way to draw: `Uniform`, `Strata` and `FullyRandom` here, `ClassBalanced` in
+`balanced`, `HardNegatives` in `hard`. Ids are places of classes in the table; with one center per
+class these are its rows.
 """
 
 from dataclasses import dataclass
@@ -61,10 +61,11 @@ class RowSampler(Protocol):
         """Raise ConfigError if it cannot draw from so many classes."""
 
     def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
-        """Ids int64 [K], distinct, and targets int64 [B] with ids[targets] == labels.
+        """Ids int64 [K], distinct, and targets int64 [B] with ids[targets] == labels, or -1 where
+        a label's class takes no part.
 
         Args:
-            labels: int64 [B], B >= 1, places of the batch's classes; all take part.
+            labels: int64 [B], B >= 1, places of the batch's classes.
             of: what is drawn.
         """
 
@@ -196,6 +197,30 @@ class Strata:
             step=of.step,
             order=of.order,
         )
+
+
+@dataclass(frozen=True)
+class FullyRandom:
+    """Any classes, those of the batch not before others: what the 2020 paper compares with.
+
+    A sample whose class is not drawn is pushed from those that are: its loss, ln(1 + sum_j E_ij),
+    is that of a class of its own at cosine 0 which does not learn (softmax/streamed.py, stages 4
+    and 5 with no rank that has the class).
+    """
+
+    def check(self, num_classes: int) -> None:
+        """Any number will do."""
+
+    def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
+        """As `RowSampler` says."""
+        chosen = np.sort(_draw(of.size, of.num_rows, block=1, seed=of.seed, step=of.step))
+        wanted = labels.cpu().numpy()
+        targets = np.where(_contains(chosen, wanted), np.searchsorted(chosen, wanted), -1)
+        return torch.from_numpy(chosen).to(labels.device), torch.from_numpy(targets).to(labels)
+
+    def foreseen(self, of: SampleSpec) -> RowBlocks:
+        """As `RowSampler` says."""
+        return foreseen(num_rows=of.num_rows, size=of.size, block=1, seed=of.seed, step=of.step)
 
 
 def sample_size(num_classes: int, sample_rate: float) -> int:

@@ -73,6 +73,36 @@ def curves_chart(
     return svg.drawing("".join(parts), f"{name} over training steps: {ends}")
 
 
+@dataclass(frozen=True)
+class Growth:
+    """A line over sizes, (size, value) each; `marked`: with a dot at each, else dashed and bare."""
+
+    name: str
+    style: int
+    points: Sequence[tuple[float, float]]
+    marked: bool = True
+
+
+def growth_chart(lines: Sequence[Growth], *, name: str, x_label: str) -> str:
+    """Lines over sizes, both axes logarithmic."""
+    every = [point for line in lines for point in line.points]
+    (low_x, high_x), (low, high) = ((min(v), max(v)) for v in zip(*every, strict=True))
+    x = svg.x_scale(low_x, high_x, log=True)
+    floor, ceiling = (10.0 ** f(math.log10(v)) for f, v in ((math.floor, low), (math.ceil, high)))
+    y = svg.y_scale(floor, ceiling, log=True)
+    parts = [svg.frame(x, y, x_label=x_label)]
+    for line in lines:
+        style = f"s{line.style % svg.NUM_STYLES}"
+        at = [(x(size), y(value)) for size, value in line.points]
+        pale = "" if line.marked else " pale"
+        parts.append(svg.path(at, f"line{pale} {style}", line.name))
+        for place, (size, value) in zip(at if line.marked else [], line.points, strict=False):
+            hover = f"{line.name} at {size:,.0f}: {value:.4g}"
+            parts.append(svg.dot(*place, f"dot {style}", hover))
+    ends = "; ".join(f"{line.name} {line.points[-1][1]:.3g}" for line in lines)
+    return svg.drawing("".join(parts), f"{name} over {x_label}: at the end {ends}")
+
+
 def _curve(curve: Curve, x: svg.Scale, y: svg.Scale, *, smooth: bool, dots: bool) -> list[str]:
     style = f"line s{curve.style % svg.NUM_STYLES}"
     hover = f"{curve.name}: {curve.values[-1]:.4g} at step {curve.steps[-1]:,.0f}"

@@ -36,6 +36,7 @@ from manyface.data import (
     MakeSampler,
     Mixture,
     MixtureSampler,
+    NoisyLabels,
     Records,
     Shares,
     find_bin,
@@ -144,7 +145,15 @@ def identities_of_heads(config: Config, source: GroupedSource) -> list[int] | No
 
 
 def build_source(config: Config, *, warn: Warn) -> GroupedSource:
-    """The images to train on."""
+    """The images to train on, under the labels to train on."""
+    right, noise = _rightly_labelled(config, warn=warn), config.data.noise
+    if not noise.is_any:
+        return right
+    seed = stream_seed(config.run.seed, "label noise")
+    return NoisyLabels(right, split=noise.split, parts=noise.parts, flip=noise.flip, seed=seed)
+
+
+def _rightly_labelled(config: Config, *, warn: Warn) -> GroupedSource:
     data = config.data
     if data.is_synthetic:
         return _synthetic_faces(

@@ -30,7 +30,7 @@ from manyface.heads import (
 )
 from manyface.heads.balanced import ClassBalanced, balance_weights
 from manyface.heads.hard import HardNegatives
-from manyface.heads.sampling import RowSampler, Strata
+from manyface.heads.sampling import FullyRandom, RowSampler, Strata
 from manyface.heads.start import start_from
 from manyface.margins import (
     AdaFace,
@@ -194,6 +194,8 @@ def build_sampler(
     chosen = config.head
     if chosen.sampler == "strata":
         return Strata(chosen.strata or 1, chosen.block)
+    if chosen.sampler == "random":
+        return FullyRandom()
     if chosen.sampler == "balanced":
         if counts is None:
             raise ConfigError("head.sampler 'balanced' needs the number of images of each person")

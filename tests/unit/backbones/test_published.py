@@ -8,7 +8,7 @@ from manyface.backbones import BACKBONES, create_backbone
 from manyface.backbones.recognise import architecture_of
 from manyface.testing.published import PUBLISHED, Weights, random_weights
 
-OURS = {"tiny", "small"}
+OURS = {"tiny", "small", "vit_mini"}
 NAMED = [name for name in PUBLISHED if name in BACKBONES]
 
 

@@ -16,7 +16,7 @@ Outcome = tuple[int, str, str]
 VERBS = (
     *("train", "plan", "demo", "evaluate", "export"),
     *("embed", "compare", "enroll", "search", "cluster"),
-    *("report", "config", "import-config", "doctor"),
+    *("report", "reproduce", "config", "import-config", "doctor"),
     *("checkpoint", "bench", "data"),
 )
 

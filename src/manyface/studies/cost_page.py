@@ -1,0 +1,136 @@
+"""The page of what heads cost: a table, time and memory over identities, the papers' beside."""
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from manyface.report import charts, html, svg
+from manyface.report.document import alone, document, header, write_page
+from manyface.studies.cost import BATCH, DIM, METHODS, Costs
+from manyface.studies.page import markdown
+
+QUESTION = (
+    f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "
+    f"{DIM} numbers? Each in a process of its own; memory is that of rows, optimizer and step. "
+    "What does not fit is given with the bytes that it would take. Pale lines are what "
+    "`manyface plan` says before anything of that size is made."
+)
+# Partial FC's own figures, 8 x V100 32 GB, ResNet-50, whole trainings (arcface_torch
+# docs/speed_benchmark.md): identities -> images/s and MB of a GPU, model parallel and Partial FC.
+PAPER = {
+    1_000_000: ((3449, 9966), (4803, 5620)),
+    2_000_000: ((2593, 13978), (4626, 6472)),
+    4_000_000: ((1748, 23238), (4208, 8284)),
+    5_500_000: ((1389, 32188), (3975, 9854)),
+}
+HEADINGS = ("identities", "head", "seconds a step", "planned", "images/s", "memory, GiB")
+_PAPER_HEADINGS = ("identities", "full FC images/s", "Partial FC 0.1", "ratio", "ratio of memory")
+
+
+def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: str) -> Path:
+    """cost.html, cost.md and two pictures in `folder`; the page's path."""
+    pictures = {
+        "Seconds a step": _chart(costs, classes, _seconds, "Seconds a step", planned=True),
+        "Memory, GiB": _chart(costs, classes, _memory, "Memory, GiB"),
+    }
+    for number, drawing in enumerate(pictures.values(), start=1):
+        write_page(alone(drawing), folder / f"cost-{number}.svg")
+    lines = _rows(costs, classes)
+    text = [
+        "# Cost of a step", QUESTION, f"`{command}`", markdown(HEADINGS, lines),
+        *(f"![{name}](cost-{number}.svg)" for number, name in enumerate(pictures, start=1)),
+        "## The paper's own", _about_paper(), markdown(_PAPER_HEADINGS, _paper_rows()),
+    ]  # fmt: skip
+    write_page("\n\n".join(text) + "\n", folder / "cost.md")
+    keys = svg.legend([(name, f"line s{k % svg.NUM_STYLES}") for k, name in enumerate(METHODS)])
+    body = [
+        header("manyface reproduce", "Cost of a step"),
+        html.section(
+            "Time and memory",
+            html.grid([html.figure(n, drawn, legend=keys) for n, drawn in pictures.items()]),
+            html.table(HEADINGS, _escaped(lines), name="cost of a step"),
+            lead=QUESTION,
+        ),
+        html.section(
+            "The paper's own",
+            html.table(_PAPER_HEADINGS, _escaped(_paper_rows()), name="the paper's own"),
+            lead=_about_paper(),
+        ),
+        html.section("The exact command", html.code(command)),
+    ]
+    return write_page(document("Cost of a step", "".join(body)), folder / "cost.html")
+
+
+def _about_paper() -> str:
+    return (
+        "Whole trainings of a ResNet-50 on 8 GPUs, backbone included, so ratios of heads are "
+        "larger than these. Full FC is sharded over the GPUs."
+    )
+
+
+def _escaped(lines: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[escape(cell) for cell in line] for line in lines]
+
+
+def _rows(costs: Costs, classes: Sequence[int]) -> list[list[str]]:
+    return [
+        [f"{size:,}", name, *_row(found)]
+        for size in classes
+        for name in METHODS
+        if (found := costs.of(name, size)) is not None
+    ]
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    planned = found.get("planned_seconds")
+    said = "" if planned is None else f"{planned:.3g}"
+    if (seconds := _seconds(found)) is None:
+        return [found.get("error") or "does not fit", said, "", _gib(found["needed_bytes"])]
+    return [f"{seconds:.3g}", said, f"{BATCH / seconds:,.0f}", f"{_memory(found):.2f}"]
+
+
+def _seconds(found: dict[str, Any]) -> float | None:
+    return float(found["step_seconds"]["median"]) if "step_seconds" in found else None
+
+
+def _memory(found: dict[str, Any]) -> float | None:
+    if "resident_bytes" not in found:
+        return None
+    return float(found["resident_bytes"] + found["peak_extra_bytes"]) / 2**30
+
+
+def _gib(count: float) -> str:
+    return f"{count / 2**30:.1f} needed"
+
+
+def _paper_rows() -> list[list[str]]:
+    return [
+        [f"{size:,}", f"{full[0]:,}", f"{sampled[0]:,}", f"{sampled[0] / full[0]:.2f}",
+         f"{sampled[1] / full[1]:.2f}"]
+        for size, (full, sampled) in PAPER.items()
+    ]  # fmt: skip
+
+
+def _chart(
+    costs: Costs,
+    classes: Sequence[int],
+    value: Callable[[dict[str, Any]], float | None],
+    name: str,
+    *,
+    planned: bool = False,
+) -> str:
+    lines = []
+    for style, method in enumerate(METHODS):
+        found = [(size, costs.of(method, size)) for size in classes]
+        points = [(size, y) for size, each in found if each and (y := value(each)) is not None]
+        if points:
+            lines.append(charts.Growth(method, style, points))
+        said = [
+            (size, each["planned_seconds"])
+            for size, each in found
+            if each and each.get("planned_seconds")
+        ]
+        if planned and said:
+            lines.append(charts.Growth(f"{method}, planned", style, said, marked=False))
+    return charts.growth_chart(lines, name=name, x_label="identities")

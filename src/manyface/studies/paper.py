@@ -1,0 +1,163 @@
+"""The papers' own runs: their data, nets, rates, batches and schedules, with what they published.
+
+Figures are MFR-All and IJB-C at FAR 1e-4 of arcface_torch's README (Partial FC, arXiv 2203.15565)
+and of the F2C paper's repository; docs/protocols.md says how to get both of a trained run. Batches
+are of all GPUs together, so any number of GPUs trains the same run.
+"""
+
+from importlib.resources import files
+
+from manyface.studies.cells import Cell, Changes, Scale, Study, Table
+
+DATA_SETS = ("ms1mv3", "glint360k", "wf4m", "wf12m", "wf42m", "wf12m_conflict", "wf12m_flip40")
+_VIT: Changes = (
+    "optimizer.name=adamw", "optimizer.learning_rate=0.001", "optimizer.weight_decay=0.1",
+    "head.learning_rate=0.001", "head.optimizer=adamw", "head.weight_decay=0.1",
+    "schedule.epochs=40", "schedule.warmup_epochs=4", f"train.batch_size={384 * 64}",
+)  # fmt: skip
+_F2C: Changes = (
+    "head.method=f2c", "head.scale=32.0", "optimizer.nesterov=true",
+    "optimizer.weight_decay=0.0001", "train.batch_size=1536", "pool.preset=official",
+)  # fmt: skip
+
+
+def paper_scale() -> Scale:
+    """Data sets below the folder given by --data, each under its name."""
+    text = files("manyface.studies").joinpath("paper.toml").read_text(encoding="utf-8")
+    return Scale(
+        name="paper",
+        recipes=dict.fromkeys(DATA_SETS, text),
+        people=617_970,
+        steps=0,
+        batch=1024,
+        seeds=1,
+        identities={},
+        classes=(10_000, 100_000, 1_000_000, 10_000_000, 100_000_000),
+        photos={name: name for name in DATA_SETS},
+    )
+
+
+def _line(
+    name: str, net: str, *more: str, rate: float = 1.0, batch: int = 1024, lr: float = 0.1,
+    warmup: int = 0, published: str = "",
+) -> Cell:  # fmt: skip
+    """A run of theirs: SGD at `lr`, `batch` of all GPUs, `warmup` epochs."""
+    changes = (
+        f"backbone.name={net}", f"head.sample_rate={rate:g}", f"train.batch_size={batch}",
+        f"optimizer.learning_rate={lr:g}", f"schedule.warmup_epochs={warmup}",
+    )  # fmt: skip
+    return Cell(name, (*changes, *more), published=published)
+
+
+def _figures(mfr: float, ijbc: float) -> str:
+    return f"MFR-All {mfr:.2f}, IJB-C {ijbc:.2f}"
+
+
+def _rates() -> Table:
+    found = {1.0: (94.69, 97.59), 0.3: (94.71, 97.64), 0.2: (94.75, 97.60), 0.1: (94.49, 97.56),
+             0.05: (94.05, 97.51)}  # fmt: skip
+    cells = tuple(
+        _line(f"R100, rate {rate:g}", "r100", rate=rate, published=_figures(*figures))
+        for rate, figures in found.items()
+    )
+    return Table("Sample rate, WebFace12M", cells[0].name, cells, recipe="wf12m")
+
+
+def _noisy(data: str, title: str, full: tuple[float, float], rate: float,
+           sampled: tuple[float, float]) -> Table:  # fmt: skip
+    filtered = "head.negatives=interclass_filter"
+    cells = (
+        _line("R50, full FC", "r50", warmup=2, published=_figures(*full)),
+        _line(f"R50, rate {rate:g}, filtered", "r50", filtered, rate=rate, warmup=2,
+              published=_figures(*sampled)),
+    )  # fmt: skip
+    return Table(title, cells[0].name, cells, recipe=data)
+
+
+def _sizes() -> tuple[Table, ...]:
+    full = {
+        "ms1mv3": (("r50", 79.14, 96.37), ("r100", 81.97, 96.85)),
+        "glint360k": (("r50", 86.34, 97.16), ("r100", 89.52, 97.55)),
+        "wf4m": (("r100", 89.87, 97.19),),
+    }
+    tables = []
+    for data, lines in full.items():
+        cells = tuple(
+            _line(f"{net.upper()}, full FC", net, published=_figures(*figures))
+            for net, *figures in lines
+        )
+        tenth = _line(f"{lines[0][0].upper()}, rate 0.1", lines[0][0], rate=0.1)
+        tables.append(Table(f"Full FC, {data}", cells[0].name, (*cells, tenth), recipe=data))
+    many = (
+        _line("R50, rate 0.2", "r50", rate=0.2, batch=4096, lr=0.4, warmup=2,
+              published=_figures(93.83, 97.53)),
+        _line("R100, rate 0.2", "r100", rate=0.2, batch=4096, lr=0.3, warmup=1,
+              published=_figures(96.69, 97.85)),
+        _line("R100, positive classes only", "r100", rate=0.0, batch=16384, lr=0.4, warmup=2,
+              published=_figures(93.08, 97.51)),
+    )  # fmt: skip
+    return (*tables, Table("WebFace42M", many[0].name, many, recipe="wf42m"))
+
+
+def _nets() -> Table:
+    convolutional = {"r18": (79.13, 95.77), "r50": (94.03, 97.48), "r100": (96.69, 97.82),
+                     "r200": (97.70, 97.97)}  # fmt: skip
+    transformers = {"vit_t": (92.24, 97.31), "vit_s": (95.87, 97.73), "vit_b": (97.42, 97.90),
+                    "vit_l": (97.85, 98.00)}  # fmt: skip
+    cells = [
+        _line(f"{net.upper()}, rate 0.3", net, rate=0.3, batch=4096, lr=0.4, warmup=2,
+              published=_figures(*figures))
+        for net, figures in convolutional.items()
+    ]  # fmt: skip
+    cells += [
+        Cell(
+            f"{net.replace('_', '-').upper()}, rate 0.3",
+            (f"backbone.name={net}", "head.sample_rate=0.3", *_VIT),
+            published=_figures(*figures),
+        )
+        for net, figures in transformers.items()
+    ]
+    return Table("Backbones, WebFace42M", "R50, rate 0.3", tuple(cells), recipe="wf42m")
+
+
+def _pools() -> tuple[Table, ...]:
+    def table(data: str) -> Table:
+        cells = (
+            _line("R50, full FC", "r50"),
+            _line("MobileFaceNet, full FC", "mbf", "optimizer.weight_decay=0.0001"),
+            *(Cell(f"R50, F2C {100 * share:g} %", ("backbone.name=r50", *_F2C,
+                                                  f"pool.ratio={share}"))
+              for share in (0.1, 0.01)),
+            Cell("MobileFaceNet, F2C 10 %", ("backbone.name=mbf", *_F2C, "pool.ratio=0.1")),
+        )  # fmt: skip
+        return Table(f"F2C, {data}", cells[0].name, cells, recipe=data)
+
+    return tuple(table(data) for data in ("ms1mv3", "glint360k"))
+
+
+def _margins() -> Table:
+    arcface = ("head.margin=arcface", "head.m=0.5")
+    cells = (
+        _line("CosFace 0.4", "r50"),
+        _line("ArcFace 0.5, exact gradient", "r50", *arcface),
+        _line("ArcFace 0.5, straight-through", "r50", *arcface, "head.gradient=straight_through",
+              published=_figures(79.14, 96.37)),
+        _line("AdaFace 0.4", "r50", "head.margin=adaface"),
+    )  # fmt: skip
+    return Table("Margins, MS1MV3", cells[0].name, cells, recipe="ms1mv3")
+
+
+def paper_studies() -> dict[str, Study]:
+    """Name -> study, of those that the papers have runs of."""
+    conflict = _noisy("wf12m_conflict", "WebFace12M-Conflict", (79.93, 95.30), 0.3, (91.68, 97.28))
+    flip = _noisy("wf12m_flip40", "WebFace12M, 40 % flipped", (43.87, 88.35), 0.1, (80.20, 96.11))
+    listed = (
+        Study("rate", "Sample rate", "As the Partial FC paper's ablation.", (_rates(),)),
+        Study("identities", "Number of identities", "The papers' training sets.", _sizes()),
+        Study("pool", "Dynamic class pool", "F2C's training sets and nets.", _pools()),
+        Study("conflict", "Inter-class conflict", "People split into several labels.", (conflict,)),
+        Study("flip", "Flipped labels", "Photos under wrong labels.", (flip,)),
+        Study("margins", "Margins", "On MS1MV3.", (_margins(),)),
+        Study("backbones", "Backbones", "The Partial FC paper's nets.", (_nets(),)),
+    )
+    return {study.name: study for study in listed}
