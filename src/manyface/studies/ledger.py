@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import DataError, WriteError
+from manyface.base.errors import DataError
+from manyface.base.files import written
 from manyface.report.runs import Run
 from manyface.studies.jobs import Job
 
@@ -61,13 +62,8 @@ class Ledger:
 
     def _write(self) -> None:
         runs = ",\n".join(f"{json.dumps(key)}: {json.dumps(v)}" for key, v in self.runs.items())
-        beside = self.path.with_name(f".{self.path.name}.tmp")
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            beside.write_text(f'{{"version": {VERSION}, "runs": {{\n{runs}\n}}}}\n', "utf-8")
-            beside.replace(self.path)
-        except OSError as error:
-            raise WriteError(self.path, error) from error
+        with written(self.path) as file:
+            file.write(f'{{"version": {VERSION}, "runs": {{\n{runs}\n}}}}\n'.encode())
 
 
 def _read(path: Path) -> dict[str, Entry]:
