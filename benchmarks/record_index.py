@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 from provenance import write_result
 
+from manyface.base.progress import Progress, no_progress
 from manyface.data.records.index import RecordIndex, build_index
 from manyface.data.records.recordio import RecordIOStore
 from manyface.data.records.recordio_frames import HEADER, frame
-from manyface.data.records.store import Faults, Found, RecordStore, ScanProgress, no_progress
+from manyface.data.records.store import Faults, Found, RecordStore
 
 CHUNK = 1 << 20
 
@@ -47,7 +48,7 @@ class LabelStore(RecordStore):
     def fingerprint(self) -> str:
         return "labels"
 
-    def scan(self, faults: Faults, progress: ScanProgress) -> Iterator[Found]:
+    def scan(self, faults: Faults, progress: Progress) -> Iterator[Found]:
         rng = np.random.default_rng(0)
         for start in range(0, self.count, CHUNK):
             places = np.arange(start, min(start + CHUNK, self.count), dtype=np.uint64)
