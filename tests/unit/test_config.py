@@ -437,5 +437,5 @@ def test_virtual_refuses_what_only_f2c_reads():
 def test_numbers_and_brackets_without_end_are_mistakes_like_others(value: str) -> None:
     with pytest.raises(ConfigError, match="not valid TOML"):
         parse_config(f"[run]\nseed = {value}")
-    with pytest.raises(ConfigError, match="run.seed"):
+    with pytest.raises(ConfigError, match=r"run\.seed"):
         parse_config("", [f"run.seed={value}"])
