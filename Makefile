@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not soak"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "slow and not soak"
+	$(BIN)/python -m pytest -m "slow and not soak" --durations=25 --durations-min=5
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m soak -rP

@@ -83,6 +83,7 @@ def test_cuda_is_only_left_out_while_their_code_runs(checkout: Path) -> None:
     assert len(said["sha256"]) == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIVALS)
 def test_what_it_takes_is_never_more_than_computed(name: str, checkout: Path) -> None:
     shape = small(checkout, classes=20_000, dim=64, batch=64, sample_rate=0.5)
