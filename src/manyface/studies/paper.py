@@ -42,8 +42,9 @@ def _line(
     warmup: int = 0, published: str = "",
 ) -> Cell:  # fmt: skip
     """A run of theirs: SGD at `lr`, `batch` of all GPUs, `warmup` epochs."""
+    head = "head.method=full" if rate == 1 else f"head.sample_rate={rate:g}"
     changes = (
-        f"backbone.name={net}", f"head.sample_rate={rate:g}", f"train.batch_size={batch}",
+        f"backbone.name={net}", head, f"train.batch_size={batch}",
         f"optimizer.learning_rate={lr:g}", f"schedule.warmup_epochs={warmup}",
     )  # fmt: skip
     return Cell(name, (*changes, *more), published=published)

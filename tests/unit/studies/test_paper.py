@@ -1,0 +1,86 @@
+"""The papers' own recipes: they fit on GPUs like theirs by the planner, and their parts start."""
+
+import pytest
+
+from manyface.config import Config, parse_config
+from manyface.plan import Cluster, plan_for_gpus
+from manyface.studies.catalog import studies_of
+from manyface.studies.cells import Cell, Table
+from manyface.studies.jobs import Job, jobs_of
+from manyface.studies.paper import DATA_SETS
+from manyface.studies.scales import find_scale
+from manyface.train.build import build_training
+
+pytestmark = pytest.mark.slow
+
+PEOPLE = {
+    "ms1mv3": 93_431,
+    "glint360k": 360_232,
+    "wf4m": 205_990,
+    "wf12m": 617_970,
+    "wf42m": 2_059_906,
+    "wf12m_conflict": 1_017_970,
+    "wf12m_flip40": 617_970,
+}
+SCALE = find_scale("paper")
+TABLES = [table for study in studies_of(SCALE).values() for table in study.tables]
+
+
+def job(table: Table, cell: Cell) -> Job:
+    (found,) = [each for each in jobs_of(table, SCALE) if each.cell == cell]
+    return found
+
+
+def test_every_set_is_used() -> None:
+    assert set(DATA_SETS) == set(PEOPLE) == {table.recipe for table in TABLES}
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
+def test_what_a_table_trains_fits_on_64_gpus(table: Table) -> None:
+    for cell in table.cells:
+        plan = plan_for_gpus(
+            job(table, cell).config, identities=PEOPLE[table.recipe], cluster=Cluster("v100", 64)
+        )
+        assert plan.bytes.peak < plan.available, cell.name
+        assert plan.seconds.step > 0
+
+
+def with_few_faces(config: Config) -> Config:
+    """The same training of a few synthetic people, four photos at a time."""
+    table = config.model_dump(mode="json", exclude_defaults=True)
+    kept = {
+        key: table[key] for key in ("augmentation", "backbone", "head", "optimizer", "schedule")
+    }
+    text = "[data]\npath = 'synthetic'\n[data.synthetic]\nnum_identities = 40\n"
+    words = [
+        f"{section}.{key}={value!r}" if isinstance(value, str) else f"{section}.{key}={value}"
+        for section, keys in kept.items()
+        for key, value in keys.items()
+    ]
+    if config.head.method == "f2c":
+        words += ["pool.preset=official", "pool.ratio=0.5"]
+    few = ["train.batch_size=4", "evaluation.num_pairs=20", "evaluation.num_identities=20"]
+    return parse_config(text, [*words, *few])
+
+
+def of_each_kind() -> dict[str, Job]:
+    """A job of each net, method, margin, rule and optimizer."""
+    found = {}
+    for table in TABLES:
+        for cell in table.cells:
+            config = job(table, cell).config
+            head, net = config.head, config.backbone.name
+            kind = f"{net} {head.method} {head.margin} {head.negatives} {config.optimizer.name}"
+            if net not in ("r100", "r200", "vit_b", "vit_l"):  # as r50 and vit_t, and minutes
+                found[kind] = job(table, cell)
+    return found
+
+
+@pytest.mark.parametrize("kind", of_each_kind())
+def test_it_starts(kind: str) -> None:
+    training = build_training(with_few_faces(of_each_kind()[kind].config), warn=lambda text: None)
+    (batch,) = training.loader.batches(0, 1)
+    training.method.begin_step()
+    training.method.loss(batch).backward()
+    training.method.clip_gradients()
+    training.method.update(1.0)
