@@ -110,10 +110,16 @@ def _nets() -> Table:
               published=_figures(*figures))
         for net, figures in convolutional.items()
     ]  # fmt: skip
+    large = ("backbone.activation_checkpointing=true",)
     cells += [
         Cell(
             f"{net.replace('_', '-').upper()}, rate 0.3",
-            (f"backbone.name={net}", "head.sample_rate=0.3", *_VIT),
+            (
+                f"backbone.name={net}",
+                "head.sample_rate=0.3",
+                *_VIT,
+                *(large if net in ("vit_b", "vit_l") else ()),
+            ),
             published=_figures(*figures),
         )
         for net, figures in transformers.items()

@@ -23,7 +23,7 @@ def find_scale(name: str) -> Scale:
             batch=16,
             seeds=1,
             identities={100: 1, 200: 1},
-            classes=(1_000, 10_000),
+            classes=(10_000, 20_000),
             cells=4,
         )
     if name == "small":
