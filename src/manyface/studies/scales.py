@@ -24,7 +24,7 @@ def find_scale(name: str) -> Scale:
             seeds=1,
             identities={100: 1, 200: 1},
             classes=(10_000, 20_000),
-            cells=4,
+            cells=2,
         )
     if name == "small":
         return Scale(

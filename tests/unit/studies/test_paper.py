@@ -13,8 +13,6 @@ from manyface.studies.paper import DATA_SETS
 from manyface.studies.scales import find_scale
 from manyface.train.build import build_training
 
-pytestmark = pytest.mark.slow
-
 PEOPLE = {
     "ms1mv3": 93_431,
     "glint360k": 360_232,
@@ -38,18 +36,6 @@ def test_every_set_is_used() -> None:
     assert set(DATA_SETS) == set(PEOPLE) == {table.recipe for table in TABLES}
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.title)
-def test_what_a_table_trains_fits_on_64_gpus(table: Table) -> None:
-    for cell in table.cells:
-        config = job(table, cell).config
-        if config.backbone.name in LARGE:
-            continue
-        people, gpus = PEOPLE[table.recipe], Cluster("h100", 64)
-        plan = plan_for_gpus(config, identities=people, cluster=gpus)
-        assert plan.bytes.peak < plan.available, cell.name
-        assert plan.seconds.step > 0
-
-
 def with_few_faces(config: Config) -> Config:
     """The same training of a few synthetic people, four photos at a time."""
     table = config.model_dump(mode="json", exclude_defaults=True)
@@ -67,8 +53,8 @@ def with_few_faces(config: Config) -> Config:
     return parse_config(text, [*words, *few])
 
 
-def of_each_kind() -> dict[str, Job]:
-    """A job of each net, method, margin, rule and optimizer."""
+def of_each_kind() -> dict[str, tuple[Table, Job]]:
+    """A table and a job of each net, method, margin, rule and optimizer."""
     found = {}
     for table in TABLES:
         for cell in table.cells:
@@ -76,13 +62,24 @@ def of_each_kind() -> dict[str, Job]:
             head, net = config.head, config.backbone.name
             kind = f"{net} {head.method} {head.margin} {head.negatives} {config.optimizer.name}"
             if net not in LARGE:
-                found[kind] = job(table, cell)
+                found[kind] = table, job(table, cell)
     return found
 
 
+@pytest.mark.soak  # minutes for each, of the nets' own costs
+@pytest.mark.parametrize("kind", of_each_kind())
+def test_it_fits(kind: str) -> None:
+    table, one = of_each_kind()[kind]
+    people, gpus = PEOPLE[table.recipe], Cluster("h100", 64)
+    plan = plan_for_gpus(one.config, identities=people, cluster=gpus)
+    assert plan.bytes.peak < plan.available
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", of_each_kind())
 def test_it_starts(kind: str) -> None:
-    training = build_training(with_few_faces(of_each_kind()[kind].config), warn=lambda text: None)
+    _, one = of_each_kind()[kind]
+    training = build_training(with_few_faces(one.config), warn=lambda text: None)
     (batch,) = training.loader.batches(0, 1)
     training.method.begin_step()
     training.method.loss(batch).backward()

@@ -24,6 +24,7 @@ def results(folder: Path) -> dict[str, dict[str, object]]:
     return runs
 
 
+@pytest.mark.timeout(900)
 def test_all_studies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(tmp_path, "all") == 0
     assert "runs to train" in capsys.readouterr().out
