@@ -22,7 +22,7 @@ TABLE = Table("Rates", "full FC", (FULL, TENTH))
 
 def scale(seeds: int = 2) -> Scale:
     tiny = find_scale("tiny")
-    return Scale(**{**vars(tiny), "seeds": seeds})
+    return Scale(**{**vars(tiny), "seeds": seeds, "cells": 1000})
 
 
 def ledger(folder: Path, shown: dict[Job, float], **looks: object) -> Ledger:
