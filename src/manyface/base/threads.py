@@ -24,14 +24,14 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def all_cores() -> Iterator[None]:
-    """Inside, torch uses every core on the CPU: for one process of several that works alone."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(usable_cores())
+def cpu_threads(count: int) -> Iterator[None]:
+    """Torch uses `count` CPU threads inside (0: as many as before)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(before)
 
 
 def use_one_core() -> None:

@@ -37,7 +37,7 @@ from unittest.mock import patch
 import torch
 
 from manyface.base.errors import ConfigError
-from manyface.base.threads import use_one_core
+from manyface.base.threads import cpu_threads, use_one_core
 from manyface.bench.measure import spread
 from manyface.bench.parts import PARTS, Stopwatch, watched
 from manyface.bench.pictures import JpegRecords
@@ -57,7 +57,7 @@ from manyface.observe.memory import (
 from manyface.train.build import build_loader, build_method_for, build_plan, build_source
 from manyface.train.build_model import build_precision
 from manyface.train.checks import check_batch_size
-from manyface.train.devices import choose_device, cpu_threads
+from manyface.train.devices import choose_device
 from manyface.train.loop import BatchSource, batches_of_steps
 from manyface.train.method import PoolTraining
 from manyface.train.step import FiniteGuard, train_step

@@ -57,11 +57,12 @@ def embed(
     from contextlib import nullcontext
 
     from manyface.base.files import held
+    from manyface.base.threads import cpu_threads
     from manyface.cli.using import A_DAY, open_model
     from manyface.data.tools.formats import checked_target
     from manyface.evaluate.embedding_files import checked_format
     from manyface.parallel import joined
-    from manyface.train.devices import choose_device, cpu_threads, threads_here
+    from manyface.train.devices import choose_device, threads_here
 
     target = checked_target(output.expanduser(), [model, *images])
     form = checked_format(target, form or target.suffix[1:])

@@ -12,7 +12,7 @@ import typer
 from manyface.base.errors import ConfigError
 from manyface.cli.console import warn
 from manyface.cli.options import Overrides
-from manyface.cli.using import A_DAY, BatchSize, Device, open_model
+from manyface.cli.using import A_DAY, BatchSize, Device, embed_function, open_model
 
 if TYPE_CHECKING:
     from manyface.evaluate.embed import EmbedFunction
@@ -148,15 +148,17 @@ def _judge(
     half: bool,
 ) -> None:
     """On sets that the command line names; all ranks embed, the first judges, writes and prints."""
+    from manyface.base.threads import cpu_threads
     from manyface.evaluate.kept_features import Kept
     from manyface.evaluate.sets.opening import check_used, open_set
     from manyface.parallel.start import joined
-    from manyface.train.devices import cpu_threads, threads_here
+    from manyface.train.devices import threads_here
 
     options = _options(model, how)
     check_used(names, options)
     sets = [open_set(name, options) for name in names]
-    embed, job = _features(model, half), {"model": model.fingerprint, "half": str(half)}
+    embed = embed_function(model, half=half, unit=False)
+    job = {"model": model.fingerprint, "half": str(half)}
     found = []
     with joined(model.device, seconds=A_DAY) as ranks, cpu_threads(threads_here()):
         for name, judged in zip(names, sets, strict=True):
@@ -203,26 +205,6 @@ def _warn_once(text: str) -> None:
 
     if is_first_rank():
         warn(text)
-
-
-def _features(model: "FaceModel", half: bool) -> "EmbedFunction":
-    """Embeddings of any length, in half precision where the device is quicker in it."""
-    if not half:
-        return model.features
-    import torch
-
-    from manyface.evaluate import make_embed_function
-    from manyface.train.devices import autocast_dtype
-
-    on_gpu = model.device.type == "cuda"
-    return make_embed_function(
-        model.net,
-        model.device,
-        flip=model.preprocessing.flip,
-        autocast=torch.float16 if on_gpu else autocast_dtype("auto", model.device),
-        unit=False,
-        prepare=model.preprocessing.apply,
-    )
 
 
 def _rates(text: str) -> list[float]:

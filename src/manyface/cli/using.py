@@ -193,7 +193,7 @@ def embedded(
     of_rank = "" if ranks.is_alone else f" (rank {ranks.rank} of {ranks.size})"
     with Counting(f"embedding {records.path.name}{of_rank}", unit="images") as progress:
         return embed_records(
-            _embed_function(model, looking),
+            embed_function(model, half=looking.half),
             lambda data, record: reading.face(data),
             records,
             folder,
@@ -222,9 +222,10 @@ def name_left_out(found: "EmbeddedImages", records: "Records") -> None:
         warn(f"{len(found.left_out)} of {len(records)} images are left out in all")
 
 
-def _embed_function(model: "FaceModel", looking: Looking) -> "EmbedFunction":
-    if not looking.half:
-        return model.embed_batch
+def embed_function(model: "FaceModel", *, half: bool, unit: bool = True) -> "EmbedFunction":
+    """Embeddings of unit length or of any, in half precision where the device is quicker in it."""
+    if not half:
+        return model.embed_batch if unit else model.features
     import torch
 
     from manyface.evaluate import make_embed_function
@@ -236,6 +237,7 @@ def _embed_function(model: "FaceModel", looking: Looking) -> "EmbedFunction":
         model.device,
         flip=model.preprocessing.flip,
         autocast=torch.float16 if on_gpu else autocast_dtype("auto", model.device),
+        unit=unit,
         prepare=model.preprocessing.apply,
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from manyface.base.errors import DataError
+from manyface.base.threads import cpu_threads
 from manyface.centers.place import disk_bytes
 from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
@@ -18,7 +19,7 @@ from manyface.plan.measuring import changed, placement, seconds_of
 from manyface.plan.net import NetCosts, net_costs
 from manyface.plan.prediction import Bytes, Prediction, Seconds
 from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
-from manyface.train.devices import choose_device, cpu_threads, describe_device
+from manyface.train.devices import choose_device, describe_device
 
 Report = Callable[[str], None]
 # What libraries keep once they have run, and of each byte that is alive the allocator holds more:

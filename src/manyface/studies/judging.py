@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from manyface.base.errors import DataError
 from manyface.evaluate import Resampler, accuracy_difference
@@ -54,15 +56,34 @@ class Line:
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """The folds of a table's pairs, and their people drawn again: the same for all its lines."""
+
+    fold: npt.NDArray[np.int64]
+    resampler: Resampler
+
+    @classmethod
+    def on(cls, pairs: PairSet) -> Self:
+        return cls(pairs.fold, Resampler(pairs.same, *pairs.identities()))
+
+    def difference(self, first: Sequence[Correct], second: Sequence[Correct]) -> Difference:
+        """Accuracy of `first` less `second`, of the means over seeds; a pair counts with the share
+        of the seeds that decide it rightly. The interval does not hold the spread over seeds."""
+        shares = [np.mean(group, axis=0) for group in (first, second)]
+        found = accuracy_difference(shares[0], shares[1], self.fold, self.resampler)
+        return Difference(*(100 * value for value in (found.value, found.low, found.high)))
+
+
 def judge(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Line]:
     """The cells that are finished in a seed or more, in order."""
     jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
     done = [job for job in jobs if ledger.has(job)]
     of_cell = {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
     against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
-    pairs = _pairs(against[0]) if against else None
+    compared = _Compared.on(_pairs(against[0])) if against else None
     return [
-        Line(cell, _less(found, against, ledger, pairs), ledger.of(found))
+        Line(cell, _less(found, against, ledger, compared), ledger.of(found))
         for cell, found in of_cell.items()
         if found
     ]
@@ -89,22 +110,13 @@ def _pairs(job: Job) -> PairSet:
 
 
 def _less(
-    jobs: Sequence[Job], against: Sequence[Job], ledger: Ledger, pairs: PairSet | None
+    jobs: Sequence[Job], against: Sequence[Job], ledger: Ledger, compared: _Compared | None
 ) -> Difference | None:
     """The difference over the seeds that both have; None of the baseline, or without one."""
     both = {job.seed for job in jobs} & {job.seed for job in against}
-    if pairs is None or not both or jobs is against:
+    if compared is None or not both or jobs is against:
         return None
     ours, theirs = (
         [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
     )
-    return difference(ours, theirs, pairs)
-
-
-def difference(first: Sequence[Correct], second: Sequence[Correct], pairs: PairSet) -> Difference:
-    """Accuracy of `first` less `second`, of the means over seeds; a pair counts with the share of
-    the seeds that decide it rightly. The interval does not hold the spread over seeds."""
-    resampler = Resampler(pairs.same, *pairs.identities())
-    shares = [np.mean(group, axis=0) for group in (first, second)]
-    found = accuracy_difference(shares[0], shares[1], pairs.fold, resampler)
-    return Difference(*(100 * value for value in (found.value, found.low, found.high)))
+    return compared.difference(ours, theirs)

@@ -26,7 +26,7 @@ from manyface.heads import FullFC, PartialFC
 from manyface.train.build import build_loader, build_method_for, build_source
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.scoring import read_run_config
-from manyface.train.state import read_position, take_rows, unpack_groups
+from manyface.train.state import restore
 
 _NUM_IMAGES = 2_000
 _PAIRS_OF_EACH = 1_000  # of a group: so many of one person, and so many of two
@@ -61,13 +61,6 @@ def _build(directory: Path) -> _Built:
     return _Built(config, source, method)
 
 
-def _restore(method: Method, path: Path) -> int:
-    """Put a checkpoint back; its step."""
-    checkpoint = load(path)
-    method.load_state_dict(take_rows(unpack_groups(checkpoint), like=method.state_dict()))
-    return read_position(checkpoint).step
-
-
 # --- cosines --------------------------------------------------------------------------------------
 
 
@@ -83,7 +76,7 @@ def cosines(directory: Path) -> list[dict[str, float]]:
     labels = torch.from_numpy(built.source.labels(images))
     found = []
     for path in committed(directory / "checkpoints"):
-        step = _restore(built.method, path)
+        step = restore(built.method, load(path)).step
         embeddings = torch.from_numpy(embed_source(built.embed(), built.source, images))
         own, nearest = _own_and_nearest(embeddings, labels, head)
         found.append({"step": step, "own": own, "nearest_other": nearest})
@@ -108,7 +101,7 @@ def _own_and_nearest(
 def groups(directory: Path) -> list[dict[str, Any]]:
     """Of each group of synthetic people: name, people, photos trained on, accuracy on new ones."""
     built = _build(directory)
-    _restore(built.method, committed(directory / "checkpoints")[-1])
+    restore(built.method, load(committed(directory / "checkpoints")[-1]))
     embed, counts = built.embed(), _counts(built.source)
     fresh, first = _new_photos(built.config, int(counts.max()))
     found = []
@@ -174,7 +167,7 @@ def updates(directory: Path) -> list[dict[str, Any]]:
     loader = build_loader(built.config, built.source, built.method)
     if not isinstance(head, FullFC | PartialFC) or not isinstance(loader, Loader):
         return []
-    _restore(built.method, committed(directory / "checkpoints")[-1])
+    restore(built.method, load(committed(directory / "checkpoints")[-1]))
     steps = head.num_steps
     own, moved = np.zeros(head.num_classes, np.int64), np.zeros(head.num_classes, np.int64)
     for step in range(steps):

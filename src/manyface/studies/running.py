@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -39,8 +40,7 @@ def missing(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
     for job in jobs:
         known = wanted.get(job.digest)
         looks = tuple(dict.fromkeys((*(known.looks if known else ()), *job.looks)))
-        first = known or job
-        wanted[job.digest] = Job(first.cell, first.seed, first.recipe, first.data, looks)
+        wanted[job.digest] = replace(known or job, looks=looks)
     return [job for job in wanted.values() if not ledger.has(job)]
 
 

@@ -1,7 +1,5 @@
 """Where and in which precision a run computes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -71,17 +69,6 @@ def cpu_has_bf16() -> bool:
 def threads_here() -> int:
     """CPU threads of this process, of several on the machine: its share of the cores; else 0."""
     return max(1, usable_cores() // ranks_here()) if ranks_here() > 1 else 0
-
-
-@contextmanager
-def cpu_threads(count: int) -> Iterator[None]:
-    """Torch uses `count` CPU threads inside (0: as many as before)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def describe_device(device: torch.device) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from manyface.base.errors import ConfigError
+from manyface.base.threads import cpu_threads
 from manyface.checkpoint import bytes_to_stage, run_lock, sweep
 from manyface.config import Config
 from manyface.evaluate import make_embed_function
@@ -18,7 +19,7 @@ from manyface.observe.tensorboard import TensorBoardLog
 from manyface.parallel import Ranks, all_or_none, joined, most_restarts, patience
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
-from manyface.train.devices import choose_device, cpu_threads, describe_device, threads_here
+from manyface.train.devices import choose_device, describe_device, threads_here
 from manyface.train.loop import run_loop
 from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder

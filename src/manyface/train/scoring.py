@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from manyface.base.errors import CheckpointError, ConfigError
+from manyface.base.threads import cpu_threads
 from manyface.checkpoint import Checkpoint, committed, load, newest, read_pointer
 from manyface.config import Config, load_config
 from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
@@ -15,7 +16,7 @@ from manyface.parallel import ALONE, Ranks, all_or_none
 from manyface.train import directory as places
 from manyface.train.build import build_evaluators, build_source
 from manyface.train.build_model import Warn, build_backbone, build_precision
-from manyface.train.devices import choose_device, cpu_threads
+from manyface.train.devices import choose_device
 from manyface.train.state import unpack_groups
 
 # What an evaluation may change: what is verified, and how it is computed. Sections or single keys.

@@ -121,8 +121,13 @@ def resume_state(
     if checkpoint is None:
         return Position(), None
     _check_data(checkpoint, data)
+    return restore(method, checkpoint), checkpoint.path
+
+
+def restore(method: Method, checkpoint: Checkpoint) -> Position:
+    """Put the trees of a checkpoint back into the method; where it stood."""
     method.load_state_dict(take_rows(unpack_groups(checkpoint), like=method.state_dict()))
-    return read_position(checkpoint), checkpoint.path
+    return read_position(checkpoint)
 
 
 def _check_data(checkpoint: Checkpoint, data: Facts) -> None:

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from manyface.base.errors import ConfigError, DataError
+from manyface.base.threads import cpu_threads
 from manyface.centers import RowAdamW
 from manyface.config import parse_config
 from manyface.data import VerificationSet, write_bin
@@ -38,7 +39,7 @@ from manyface.train.build_model import (
     build_optimizer,
     build_precision,
 )
-from manyface.train.devices import autocast_dtype, choose_device, cpu_threads
+from manyface.train.devices import autocast_dtype, choose_device
 from manyface.train.step import FiniteGuard, train_step
 
 TINY = [

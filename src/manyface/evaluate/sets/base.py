@@ -6,14 +6,13 @@ length have it; those that compare by cosine scale them first.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from manyface.base.progress import Progress, no_progress
-from manyface.base.threads import all_cores
+from manyface.base.threads import cpu_threads, usable_cores
 from manyface.data.source import ImageSource, Int64Array
 from manyface.evaluate.blocks import Float32Array
 from manyface.evaluate.embed import EmbedFunction, embed_source
@@ -102,7 +101,9 @@ def evaluate_set(
             )
         features.append(found)
     judgement = Judgement([])
-    with all_or_none(ranks, JUDGED), nullcontext() if ranks.is_alone else all_cores():
+    # The first of several ranks works alone here, on every core.
+    threads = 0 if ranks.is_alone else usable_cores()
+    with all_or_none(ranks, JUDGED), cpu_threads(threads):
         if ranks.rank == 0:
             judgement = judged.judge(features, show)
     return judgement
