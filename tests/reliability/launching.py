@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import synchronize
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -216,4 +217,16 @@ def agent(words: list[str], log: Path, variables: dict[str, str], settings: dict
         signals_to_handle=SIGNALS,
         **settings,
     )
-    elastic_launch(config, main)(words)
+    elastic_launch(config, forked_rank)(words)
+
+
+def forked_rank(words: list[str]) -> None:
+    """A rank that does not wait until the launcher has read that it is done.
+
+    Of one killed in that wait, `Event.set` of torch's launcher waits without end to hear that it
+    woke up. The program torchrun has no such wait: its ranks are programs.
+    """
+    try:
+        main(words)
+    finally:
+        synchronize.Event.wait = lambda self, timeout=None: True  # type: ignore[method-assign]
