@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 # Tests run side by side, each on one core.
 WORKERS ?= auto
+# These begin several processes each and say how long things may take, so they run one by one.
+ALONE := tests/distributed tests/reliability
+SLOW := -m "slow and not soak" --durations=25 --durations-min=5
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
@@ -28,7 +31,8 @@ test: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not soak"
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "slow and not soak" --durations=25 --durations-min=5
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(SLOW) $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(SLOW) $(ALONE)
 
 soak: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m soak -rP

@@ -11,7 +11,7 @@ from typing import Any
 
 from manyface.report.document import write_page
 from manyface.studies.cost import Costs
-from manyface.studies.judging import Difference
+from manyface.studies.differences import Difference
 from manyface.studies.page import Judged, markdown
 
 _NO_LOSS = 0.5  # points

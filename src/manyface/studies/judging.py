@@ -3,27 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from manyface.base.errors import DataError
-from manyface.evaluate import Resampler, accuracy_difference
 from manyface.evaluate.pairs import PairSet
 from manyface.studies.cells import Cell, Scale, Table
+from manyface.studies.differences import Difference, OnPairs, SeedNoise
 from manyface.studies.jobs import Job, jobs_of
-from manyface.studies.ledger import Correct, Entry, Ledger
+from manyface.studies.ledger import Entry, Ledger
 from manyface.train.build import build_pairs
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Points of accuracy, with the 95 % interval of the mean over seeds, people resampled."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -44,7 +33,7 @@ class Line:
     @property
     def accuracies(self) -> list[float]:
         """Of each seed."""
-        return [run["verification_accuracy"] for run in self.runs]
+        return _accuracies(self.runs)
 
     @property
     def mean(self) -> float:
@@ -56,37 +45,23 @@ class Line:
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """The folds of a table's pairs, and their people drawn again: the same for all its lines."""
-
-    fold: npt.NDArray[np.int64]
-    resampler: Resampler
-
-    @classmethod
-    def on(cls, pairs: PairSet) -> Self:
-        return cls(pairs.fold, Resampler(pairs.same, *pairs.identities()))
-
-    def difference(self, first: Sequence[Correct], second: Sequence[Correct]) -> Difference:
-        """Accuracy of `first` less `second`, of the means over seeds; a pair counts with the share
-        of the seeds that decide it rightly. The interval does not hold the spread over seeds."""
-        shares = [np.mean(group, axis=0) for group in (first, second)]
-        found = accuracy_difference(shares[0], shares[1], self.fold, self.resampler)
-        return Difference(*(100 * value for value in (found.value, found.low, found.high)))
-
-
 def judge(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Line]:
     """The cells that are finished in a seed or more, in order."""
     jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
     done = [job for job in jobs if ledger.has(job)]
     of_cell = {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
     against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
-    compared = _Compared.on(_pairs(against[0])) if against else None
+    on_pairs = OnPairs.of(_pairs(against[0])) if against else None
+    noise = SeedNoise.of([_accuracies(ledger.of(found)) for found in of_cell.values()])
     return [
-        Line(cell, _less(found, against, ledger, compared), ledger.of(found))
+        Line(cell, _less(found, against, ledger, on_pairs, noise), ledger.of(found))
         for cell, found in of_cell.items()
         if found
     ]
+
+
+def _accuracies(runs: Sequence[Entry]) -> list[float]:
+    return [run["verification_accuracy"] for run in runs]
 
 
 def again(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Job]:
@@ -110,13 +85,17 @@ def _pairs(job: Job) -> PairSet:
 
 
 def _less(
-    jobs: Sequence[Job], against: Sequence[Job], ledger: Ledger, compared: _Compared | None
+    jobs: Sequence[Job],
+    against: Sequence[Job],
+    ledger: Ledger,
+    on_pairs: OnPairs | None,
+    noise: SeedNoise,
 ) -> Difference | None:
     """The difference over the seeds that both have; None of the baseline, or without one."""
     both = {job.seed for job in jobs} & {job.seed for job in against}
-    if compared is None or not both or jobs is against:
+    if on_pairs is None or not both or jobs is against:
         return None
     ours, theirs = (
         [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
     )
-    return compared.difference(ours, theirs)
+    return on_pairs.difference(ours, theirs).widened(noise.reach(len(both)))

@@ -9,7 +9,8 @@ from typing import Any
 from manyface.report import charts, html, svg
 from manyface.report.document import alone, document, header, write_page
 from manyface.studies.cells import Study, Table
-from manyface.studies.judging import Difference, Line
+from manyface.studies.differences import Difference
+from manyface.studies.judging import Line
 
 HEADINGS = ("", "accuracy of each seed", "mean", "spread", "difference")
 
@@ -84,8 +85,8 @@ def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
 def _against(table: Table) -> str:
     return (
         f"Difference: points of accuracy less {table.baseline}, mean over the seeds that both "
-        "have, with its 95 % interval (people of the pairs resampled; the spread over seeds is not "
-        "in it)."
+        "have, with its 95 % interval: people of the pairs resampled, and the spread over seeds, "
+        "pooled over the table's cells (where there is one seed alone, it is not in it)."
     )
 
 
