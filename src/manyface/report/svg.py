@@ -99,10 +99,10 @@ def frame(
     return "".join(parts)
 
 
-def drawing(content: str, description: str, *, height: float = HEIGHT) -> str:
+def drawing(content: str, description: str, *, height: float = HEIGHT, width: float = WIDTH) -> str:
     """The <svg> element; `description` is what a screen reader says."""
     return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" '
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'aria-label="{escape(description)}">{content}</svg>'
     )
 

@@ -31,8 +31,8 @@ _PAPER_HEADINGS = ("identities", "full FC images/s", "Partial FC 0.1", "ratio", 
 def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: str) -> Path:
     """cost.html, cost.md and two pictures in `folder`; the page's path."""
     pictures = {
-        "Seconds a step": _chart(costs, classes, _seconds, "Seconds a step", planned=True),
-        "Memory, GiB": _chart(costs, classes, _memory, "Memory, GiB"),
+        "Seconds a step": _chart(costs, classes, seconds_of, "Seconds a step", planned=True),
+        "Memory, GiB": _chart(costs, classes, memory_of, "Memory, GiB"),
     }
     for number, drawing in enumerate(pictures.values(), start=1):
         write_page(alone(drawing), folder / f"cost-{number}.svg")
@@ -85,16 +85,18 @@ def _rows(costs: Costs, classes: Sequence[int]) -> list[list[str]]:
 def _row(found: dict[str, Any]) -> list[str]:
     planned = found.get("planned_seconds")
     said = "" if planned is None else f"{planned:.3g}"
-    if (seconds := _seconds(found)) is None:
+    if (seconds := seconds_of(found)) is None:
         return [found.get("error") or "does not fit", said, "", _gib(found["needed_bytes"])]
-    return [f"{seconds:.3g}", said, f"{BATCH / seconds:,.0f}", f"{_memory(found):.2f}"]
+    return [f"{seconds:.3g}", said, f"{BATCH / seconds:,.0f}", f"{memory_of(found):.2f}"]
 
 
-def _seconds(found: dict[str, Any]) -> float | None:
+def seconds_of(found: dict[str, Any]) -> float | None:
+    """Of a step, the median; None if it did not run."""
     return float(found["step_seconds"]["median"]) if "step_seconds" in found else None
 
 
-def _memory(found: dict[str, Any]) -> float | None:
+def memory_of(found: dict[str, Any]) -> float | None:
+    """GiB that the head held at most; None if it did not run."""
     if "resident_bytes" not in found:
         return None
     return float(found["resident_bytes"] + found["peak_extra_bytes"]) / 2**30

@@ -16,6 +16,7 @@ from manyface.studies.judging import again, judge
 from manyface.studies.ledger import Ledger
 from manyface.studies.page import Judged, write_study
 from manyface.studies.running import Told, missing, run_all
+from manyface.studies.summary import write_summary
 
 ALL, COST = "all", "cost"
 
@@ -106,7 +107,7 @@ def measure_missing(
 
 
 def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) -> list[Path]:
-    """The pages of all that has something finished; claims.md beside them."""
+    """The pages of all that has something finished; claims.md and summary.svg beside them."""
     ledger, costs, pages, every = folder.ledger(), folder.costs(), [], []
     for study in studies:
         judged = _judged(study, folder, ledger)
@@ -119,6 +120,7 @@ def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) ->
         pages.append(write_costs(costs, folder.scale.classes, folder.path, command=command))
     if pages:
         pages.append(write_claims(every, costs, folder.path))
+        write_summary(every, costs, folder.scale.classes, folder.path)
     return pages
 
 

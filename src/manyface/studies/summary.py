@@ -1,0 +1,83 @@
+"""summary.svg: what the three methods cost and score, in one picture."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from manyface.report.document import alone, write_page
+from manyface.report.panels import Mark, Panel, panels_chart
+from manyface.report.svg import in_percent
+from manyface.studies.cost import Costs
+from manyface.studies.cost_page import memory_of, seconds_of
+from manyface.studies.judging import Line
+from manyface.studies.page import Judged
+
+# Name in the picture, that of its cost, table and cell of its score.
+ROWS = (
+    ("full FC", "full FC", "Sample rate", "full FC"),
+    ("Partial FC, a tenth", "Partial FC 0.1", "Sample rate", "Partial FC 0.1"),
+    ("F2C, pool of a tenth", "F2C 10 %", "Size of the pool", "F2C 10 %"),
+    ("F2C, pool of a hundredth", "F2C 1 %", "Size of the pool", "F2C 1 %"),
+)
+
+
+def write_summary(
+    judged: Sequence[Judged], costs: Costs, classes: Sequence[int], folder: Path
+) -> Path | None:
+    """The picture in `folder`; None as long as a score or a cost of it is missing."""
+    lines = [_line(table, cell, judged) for _, _, table, cell in ROWS]
+    size = _largest(costs, classes)
+    if size is None or not all(lines):
+        return None
+    at = f"at {size:,} identities"
+    panels = [
+        Panel("a step of the head", at, _seconds(costs, size)),
+        Panel("memory of the head", at, _memory(costs, size)),
+        _scores([line for line in lines if line]),
+    ]
+    drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
+    return write_page(alone(drawing), folder / "summary.svg")
+
+
+def _line(table: str, cell: str, judged: Sequence[Judged]) -> Line | None:
+    for each in judged:
+        for line in each.lines:
+            if (each.table.title, line.cell.name) == (table, cell):
+                return line
+    return None
+
+
+def _largest(costs: Costs, classes: Sequence[int]) -> int | None:
+    """The most identities at which all methods of the picture ran."""
+    ran = [
+        size
+        for size in classes
+        if all((found := costs.of(row[1], size)) and seconds_of(found) for row in ROWS)
+    ]
+    return max(ran, default=None)
+
+
+def _seconds(costs: Costs, size: int) -> list[Mark | None]:
+    found = [seconds_of(costs.of(row[1], size) or {}) for row in ROWS]
+    return [Mark(value, f"{value:.2g} s") if value is not None else None for value in found]
+
+
+def _memory(costs: Costs, size: int) -> list[Mark | None]:
+    found = [memory_of(costs.of(row[1], size) or {}) for row in ROWS]
+    return [Mark(value, f"{value:.2f} GiB") if value is not None else None for value in found]
+
+
+def _scores(lines: Sequence[Line]) -> Panel:
+    marks = [
+        Mark(
+            line.mean,
+            f"{100 * line.mean:.1f} %",
+            None if line.spread is None else line.mean - line.spread,
+            None if line.spread is None else line.mean + line.spread,
+        )
+        for line in lines
+    ]
+    lowest = min(mark.value if mark.low is None else mark.low for mark in marks)
+    floor = math.floor(20 * lowest - 0.2) / 20
+    trained = f"trained on {lines[0].runs[0]['num_identities']:,} identities"
+    return Panel("pairs told rightly", trained, marks, floor, foot=in_percent(floor))

@@ -1,0 +1,58 @@
+"""The picture of costs and scores, from figures that never were."""
+
+from pathlib import Path
+
+import pytest
+
+from manyface.studies.cells import Cell, Table
+from manyface.studies.cost import Costs
+from manyface.studies.judging import Line
+from manyface.studies.page import Judged
+from manyface.studies.summary import ROWS, write_summary
+
+SIZES = (1_000, 10_000)
+
+
+def judged(*titles: str) -> list[Judged]:
+    """Tables with all cells that the picture asks of them."""
+    found = []
+    for title in titles:
+        cells = tuple(Cell(cell) for _, _, table, cell in ROWS if table == title)
+        table = Table(title, cells[0].name, cells)
+        runs = [{"verification_accuracy": 0.875, "num_identities": 500}] * 2
+        found.append(Judged(table, [Line(cell, None, list(runs)) for cell in cells]))
+    return found
+
+
+@pytest.fixture
+def costs(tmp_path: Path) -> Costs:
+    """All ran with 1,000 identities; full FC with no more."""
+    found = Costs(tmp_path / "costs.json")
+    ran = {
+        "step_seconds": {"median": 0.25},
+        "resident_bytes": 2**30,
+        "peak_extra_bytes": 2**29,
+    }
+    for size in SIZES:
+        for _, name, _, _ in ROWS:
+            failed = name == "full FC" and size == SIZES[-1]
+            found.add(name, size, {"needed_bytes": 2**40} if failed else ran)
+    return found
+
+
+def test_it_shows_the_largest_size_at_which_all_ran(tmp_path: Path, costs: Costs) -> None:
+    path = write_summary(judged("Sample rate", "Size of the pool"), costs, SIZES, tmp_path)
+    assert path is not None
+    text = path.read_text()
+    assert "at 1,000 identities" in text
+    assert "trained on 500 identities" in text
+    assert text.count("0.25 s</text>") == text.count("1.50 GiB</text>") == len(ROWS)
+    assert text.count("87.5 %</text>") == len(ROWS)
+
+
+def test_without_all_of_it_there_is_none(tmp_path: Path, costs: Costs) -> None:
+    assert write_summary(judged("Sample rate"), costs, SIZES, tmp_path) is None
+    every = judged("Sample rate", "Size of the pool")
+    assert write_summary(every, Costs(tmp_path / "none.json"), SIZES, tmp_path) is None
+    assert write_summary(every, costs, SIZES[1:], tmp_path) is None
+    assert not (tmp_path / "summary.svg").exists()
