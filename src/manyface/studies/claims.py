@@ -12,7 +12,7 @@ from typing import Any
 from manyface.report.document import write_page
 from manyface.studies.cost import Costs
 from manyface.studies.differences import Difference
-from manyface.studies.page import Judged, markdown
+from manyface.studies.page import Judged, line_of, markdown
 
 _NO_LOSS = 0.5  # points
 HEADINGS = ("claim", "of", "published", "ours", "holds?")
@@ -102,20 +102,11 @@ def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path) -> Path:
 
 
 def _line(claim: Claim, judged: Sequence[Judged]) -> list[str]:
-    found = _difference(claim, judged)
-    ours, holds = "", ""
-    if found is not None:
+    line, ours, holds = line_of(judged, claim.table, claim.cell), "", ""
+    if line is not None and (found := line.less) is not None:
         ours = f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}] points"
         holds = claim.rule(found)
     return [claim.says, claim.paper, claim.published, ours, holds]
-
-
-def _difference(claim: Claim, judged: Sequence[Judged]) -> Difference | None:
-    for each in judged:
-        for line in each.lines:
-            if (each.table.title, line.cell.name) == (claim.table, claim.cell):
-                return line.less
-    return None
 
 
 # --- cost -----------------------------------------------------------------------------------------

@@ -23,6 +23,15 @@ class Judged:
     lines: list[Line]
 
 
+def line_of(judged: Sequence[Judged], table: str, cell: str) -> Line | None:
+    """The line of a cell, by the title of its table and its name; None if it is not finished."""
+    for each in judged:
+        for line in each.lines:
+            if (each.table.title, line.cell.name) == (table, cell):
+                return line
+    return None
+
+
 def rows(judged: Judged) -> list[list[str]]:
     """The cells of the table, as text."""
     return [_row(line) for line in judged.lines]

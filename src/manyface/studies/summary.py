@@ -10,7 +10,7 @@ from manyface.report.svg import in_percent
 from manyface.studies.cost import Costs
 from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.judging import Line
-from manyface.studies.page import Judged
+from manyface.studies.page import Judged, line_of
 
 # Name in the picture, that of its cost, table and cell of its score.
 ROWS = (
@@ -25,7 +25,7 @@ def write_summary(
     judged: Sequence[Judged], costs: Costs, classes: Sequence[int], folder: Path
 ) -> Path | None:
     """The picture in `folder`; None as long as a score or a cost of it is missing."""
-    lines = [_line(table, cell, judged) for _, _, table, cell in ROWS]
+    lines = [line_of(judged, table, cell) for _, _, table, cell in ROWS]
     size = _largest(costs, classes)
     if size is None or not all(lines):
         return None
@@ -37,14 +37,6 @@ def write_summary(
     ]
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
     return write_page(alone(drawing), folder / "summary.svg")
-
-
-def _line(table: str, cell: str, judged: Sequence[Judged]) -> Line | None:
-    for each in judged:
-        for line in each.lines:
-            if (each.table.title, line.cell.name) == (table, cell):
-                return line
-    return None
 
 
 def _largest(costs: Costs, classes: Sequence[int]) -> int | None:
