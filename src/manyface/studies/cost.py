@@ -52,6 +52,8 @@ class Costs:
             return Costs(path)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))["figures"]
+            if not isinstance(found, dict):
+                raise ValueError(f"figures are a {type(found).__name__}, expected a table")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} holds no costs: {error}; move it away") from error
         return Costs(path, found)
@@ -93,7 +95,8 @@ def _missing(
         for name, (method, _, _) in METHODS.items():
             if method == "arcface_torch" and checkout is None:
                 continue
-            if costs.of(name, size) is None:
+            found = costs.of(name, size)
+            if found is None or found.get("error"):  # that it died may have been of its day
                 yield name, size
 
 

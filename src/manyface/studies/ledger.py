@@ -47,7 +47,8 @@ class Ledger:
     def add(self, job: Job, run: Run, looks: dict[str, Any]) -> None:
         """Keep what `run` has shown; WriteError if the file cannot be written."""
         with self._lock:
-            self.runs[job.digest] = _entry(job, run, looks)
+            known = self.runs.get(job.digest, {}).get("looks", {})  # of another study's asking
+            self.runs[job.digest] = _entry(job, run, {**known, **looks})
             self._write()
 
     def of(self, jobs: Sequence[Job]) -> list[Entry]:
@@ -72,6 +73,8 @@ def _read(path: Path) -> dict[str, Entry]:
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}, expected {VERSION}")
         found: dict[str, Entry] = content["runs"]
+        if not isinstance(found, dict):
+            raise ValueError(f"runs are a {type(found).__name__}, expected a table")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path} is no results of studies: {error}; move it away to begin anew"

@@ -16,7 +16,7 @@ _VIT: Changes = (
     "schedule.epochs=40", "schedule.warmup_epochs=4", f"train.batch_size={384 * 64}",
 )  # fmt: skip
 _F2C: Changes = (
-    "head.method=f2c", "head.scale=32.0", "optimizer.nesterov=true",
+    "head.method=f2c", "head.scale=32.0", "head.m=0.5", "optimizer.nesterov=true",
     "optimizer.weight_decay=0.0001", "train.batch_size=1536", "pool.preset=official",
 )  # fmt: skip
 
@@ -131,7 +131,8 @@ def _pools() -> tuple[Table, ...]:
     def table(data: str) -> Table:
         cells = (
             _line("R50, full FC", "r50"),
-            _line("MobileFaceNet, full FC", "mbf", "optimizer.weight_decay=0.0001"),
+            _line("MobileFaceNet, full FC", "mbf", "optimizer.weight_decay=0.0001",
+                  "head.weight_decay=0.0001"),
             *(Cell(f"R50, F2C {100 * share:g} %", ("backbone.name=r50", *_F2C,
                                                   f"pool.ratio={share}"))
               for share in (0.1, 0.01)),

@@ -36,6 +36,17 @@ def test_every_set_is_used() -> None:
     assert set(DATA_SETS) == set(PEOPLE) == {table.recipe for table in TABLES}
 
 
+def test_pools_margins_and_decays_are_as_published() -> None:
+    (table, *_) = studies_of(SCALE)["pool"].tables
+    for cell in table.cells:
+        config = job(table, cell).config
+        light = "MobileFaceNet" in cell.name or "F2C" in cell.name
+        assert config.optimizer.weight_decay == (1e-4 if light else 5e-4)
+        assert config.head.m == (0.5 if "F2C" in cell.name else 0.4)
+        if "F2C" not in cell.name:
+            assert config.head.weight_decay == config.optimizer.weight_decay
+
+
 def with_few_faces(config: Config) -> Config:
     """The same training of a few synthetic people, four photos at a time."""
     table = config.model_dump(mode="json", exclude_defaults=True)

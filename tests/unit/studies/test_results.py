@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 from manyface.base.errors import DataError
+from manyface.report.runs import Run
 from manyface.studies.cells import Cell, Scale, Study, Table
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.judging import again, judge
-from manyface.studies.ledger import VERSION, Ledger
+from manyface.studies.ledger import _KEPT, VERSION, Ledger
 from manyface.studies.page import Judged, write_study
 from manyface.studies.running import missing
 from manyface.studies.scales import find_scale
@@ -107,9 +110,19 @@ def test_page_markdown_and_pictures(tmp_path: Path) -> None:
     assert drawing.count("<svg") == 1
 
 
+def test_what_another_study_looked_at_is_kept(tmp_path: Path) -> None:
+    job = jobs()[0]
+    found = ledger(tmp_path, {job: 0.5}, cosines=[])
+    folds = SimpleNamespace(correct=np.ones(PAIRS, bool))
+    row = dict.fromkeys(_KEPT, 0.5)
+    run = SimpleNamespace(scores={"pairs": SimpleNamespace(folds=folds)}, row=row)
+    found.add(job, cast(Run, run), {"groups": []})
+    assert Ledger(found.path).runs[job.digest]["looks"] == {"cosines": [], "groups": []}
+
+
 def test_no_ledger(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
-    for content in ("{", "[]", '{"version": 99, "runs": {}}'):
+    for content in ("{", "[]", '{"version": 99, "runs": {}}', '{"version": 1, "runs": []}'):
         path.write_text(content, "utf-8")
         with pytest.raises(DataError, match="no results of studies"):
             Ledger(path)

@@ -1,0 +1,23 @@
+"""What is measured again of costs, and what is no file of them."""
+
+from pathlib import Path
+
+import pytest
+
+from manyface.base.errors import DataError
+from manyface.studies.cost import METHODS, Costs, _missing
+
+
+def test_what_died_is_measured_again_and_what_does_not_fit_is_not(tmp_path: Path) -> None:
+    costs = Costs(tmp_path / "costs.json")
+    for name in METHODS:
+        costs.add(name, 10, {"fits": False, "needed_bytes": 1})
+    costs.add("full FC", 10, {"fits": True, "needed_bytes": 1, "error": "killed"})
+    assert list(_missing(Costs.read(costs.path), [10], checkout=None)) == [("full FC", 10)]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"figures": []}'])
+def test_no_costs(tmp_path: Path, content: str) -> None:
+    (tmp_path / "costs.json").write_text(content, "utf-8")
+    with pytest.raises(DataError, match="holds no costs"):
+        Costs.read(tmp_path / "costs.json")
