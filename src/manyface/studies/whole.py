@@ -6,6 +6,7 @@ from pathlib import Path
 
 from manyface.base.errors import ConfigError
 from manyface.base.threads import usable_cores
+from manyface.checkpoint import run_lock
 from manyface.studies.catalog import studies_of
 from manyface.studies.cells import Scale, Study
 from manyface.studies.claims import write_claims
@@ -75,13 +76,17 @@ def train_missing(
         at_once: runs at a time.
         begins: is told how many there are, before the first.
         told: is told of each that is finished.
+
+    Raises:
+        CheckpointError: another process trains or measures in the folder, whose results would go.
     """
-    ledger, runs = folder.ledger(), (folder.path / "runs").resolve()
-    for find in (_first_jobs, _further_jobs):
-        wanted = [job for study in studies for job in find(study, folder, ledger)]
-        if todo := missing(wanted, ledger):
-            begins(len(todo))
-            run_all(todo, ledger, runs=runs, at_once=at_once, told=told)
+    with run_lock(folder.path):
+        ledger, runs = folder.ledger(), (folder.path / "runs").resolve()
+        for find in (_first_jobs, _further_jobs):
+            wanted = [job for study in studies for job in find(study, folder, ledger)]
+            if todo := missing(wanted, ledger):
+                begins(len(todo))
+                run_all(todo, ledger, runs=runs, at_once=at_once, told=told)
 
 
 def _first_jobs(study: Study, folder: Folder, ledger: Ledger) -> Iterator[Job]:
@@ -96,14 +101,15 @@ def _further_jobs(study: Study, folder: Folder, ledger: Ledger) -> Iterator[Job]
 def measure_missing(
     folder: Folder, *, checkout: Path | None, report: Callable[[str], None]
 ) -> None:
-    """Measure the costs that are not known yet."""
-    measure(
-        folder.costs(),
-        folder.scale.classes,
-        threads=usable_cores(),
-        checkout=checkout,
-        report=report,
-    )
+    """Measure the costs that are not known yet; CheckpointError as `train_missing`."""
+    with run_lock(folder.path):
+        measure(
+            folder.costs(),
+            folder.scale.classes,
+            threads=usable_cores(),
+            checkout=checkout,
+            report=report,
+        )
 
 
 def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) -> list[Path]:
