@@ -56,6 +56,7 @@ def reproduce(
     """
     from dataclasses import replace
 
+    from manyface.studies.jobs import tables_here
     from manyface.studies.running import runs_at_once
     from manyface.studies.scales import find_scale
     from manyface.studies.whole import (
@@ -74,6 +75,10 @@ def reproduce(
         raise ConfigError(f"--data {data}: there is no such file or folder")
     folder = Folder(directory / chosen.name, chosen, data)
     studies, with_cost = chosen_studies(names, chosen), has_cost(names)
+    if studies and not any(tables_here(study, chosen, data=data) for study in studies):
+        raise ConfigError(
+            f"the scale {scale} trains on photos; give --data, the folder of its sets"
+        )
     if with_cost and not only_pages:
         measure_missing(folder, checkout=checkout, report=typer.echo)
     if not only_pages:

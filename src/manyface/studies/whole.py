@@ -113,12 +113,14 @@ def measure_missing(
 
 
 def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) -> list[Path]:
-    """The pages of all that has something finished; claims.md and summary.svg beside them."""
+    """The pages of all that has something finished; claims.md and summary.svg beside them, of
+    what is finished in all studies, asked for now or not."""
     ledger, costs, pages, every = folder.ledger(), folder.costs(), [], []
-    for study in studies:
+    asked = {study.name for study in studies}
+    for study in studies_of(folder.scale).values():
         judged = _judged(study, folder, ledger)
         every += judged
-        if judged:
+        if judged and study.name in asked:
             command = _command(study.name, folder)
             pages.append(write_study(study, judged, folder.path, command=command))
     if with_cost and costs.figures:
