@@ -97,7 +97,7 @@ def identities(scale: Scale) -> Study:
 
     question = (
         "Does what holds of few identities hold of many? The papers show the step from 10k to "
-        "millions; each table here sees as many photos of each identity."
+        "millions; each table here sees as many photos of each identity, that of the fewest more."
     )
     tables = tuple(table(people, seeds) for people, seeds in scale.identities.items())
     return Study("identities", "Number of identities", question, tables)
