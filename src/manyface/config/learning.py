@@ -1,10 +1,12 @@
 """The sections of what is learned and how: backbone, optimizer, schedule; head.py, pool.py."""
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from manyface.config.kinds import (
+    AverageWeight,
     BelowOne,
     Count,
     CountOrOff,
@@ -90,8 +92,17 @@ class ScheduleConfig(Section):
     steps: Count | None = Field(None, description="Length in updates, instead of epochs.")
     warmup_epochs: NotNegative = Field(0.0, description="Length of the warm-up in epochs.")
     warmup_steps: CountOrOff = Field(0, description="Length of the warm-up in updates, instead.")
-    decay: Literal["polynomial", "cosine", "constant"] = Field(
+    decay: Literal["polynomial", "cosine", "multistep", "constant"] = Field(
         "polynomial", description="Shape of the decay after the warm-up."
+    )
+    milestones: tuple[Positive, ...] = Field(
+        (),
+        strict=False,
+        description="Of multistep: where the learning rate falls, in epochs, or in updates where "
+        "steps is given.",
+    )
+    gamma: AverageWeight = Field(
+        0.1, description="Of multistep: by what the learning rate is multiplied there."
     )
     power: Positive = Field(
         1.0, description="Exponent of the polynomial decay; 1 is a straight line."
@@ -122,4 +133,16 @@ class ScheduleConfig(Section):
                 raise ValueError(
                     f"warmup_{unit} ({warmup:g}) is longer than the training ({length:g} {unit})"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _possible_milestones(self) -> Self:
+        if (self.decay == "multistep") != bool(self.milestones):
+            raise ValueError("decay 'multistep' and milestones belong together; expected both")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise, got {list(self.milestones)}")
+        if self.milestones and self.milestones[-1] >= (self.steps or self.epochs or math.inf):
+            raise ValueError(f"the milestone {self.milestones[-1]:g} is not before the end")
+        if self.milestones and self.final_fraction:
+            raise ValueError("final_fraction has no meaning with decay 'multistep'")
         return self

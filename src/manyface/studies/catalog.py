@@ -237,7 +237,8 @@ def margins(scale: Scale) -> Study:
         return Table(f"Margins, {head.name}", "CosFace", cells, best_again=3)
 
     question = (
-        "Which margin, with which head? One seed each, three of the best. ArcFace exists twice: "
+        "Which margin, with which head? One seed each, three of the best, which flatters these: "
+        "their first seed chose them. ArcFace exists twice: "
         "with the true derivative, and with the one of insightface's code."
     )
     tables = (

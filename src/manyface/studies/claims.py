@@ -95,7 +95,9 @@ def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path) -> Path:
     text = (
         "# Claims\n\n"
         f"No loss: not {_NO_LOSS:g} points below the table's baseline by the 95 % interval of the "
-        "mean over seeds; better and worse: by the interval. What is missing was not finished.\n\n"
+        "mean over seeds; better and worse: by the interval. What is missing was not finished. All "
+        "heads train with the learning rates that are best of full FC: what loses might lose less "
+        "with its own (rate.md, pool.md have tables of them).\n\n"
         f"{markdown(HEADINGS, lines)}\n"
     )
     return write_page(text, folder / "claims.md")

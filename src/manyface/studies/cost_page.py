@@ -1,6 +1,6 @@
 """The page of what heads cost: a table, time and memory over identities, the papers' beside."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,38 @@ _PAPER_HEADINGS = ("identities", "full FC images/s", "Partial FC 0.1", "ratio", 
 
 def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: str) -> Path:
     """cost.html, cost.md and two pictures in `folder`; the page's path."""
-    pictures = {
+    pictures, lines = _pictures(costs, classes), _rows(costs, classes)
+    for number, drawing in enumerate(pictures.values(), start=1):
+        write_page(alone(drawing), folder / f"cost-{number}.svg")
+    write_page(_markdown_of(pictures, lines, command), folder / "cost.md")
+    return write_page(_page(pictures, lines, command), folder / "cost.html")
+
+
+def _pictures(costs: Costs, classes: Sequence[int]) -> dict[str, str]:
+    """Name -> drawing, of time and memory, if any method ran."""
+    drawn = {
         "Seconds a step": _chart(costs, classes, seconds_of, "Seconds a step", planned=True),
         "Memory, GiB": _chart(costs, classes, memory_of, "Memory, GiB"),
     }
-    for number, drawing in enumerate(pictures.values(), start=1):
-        write_page(alone(drawing), folder / f"cost-{number}.svg")
-    lines = _rows(costs, classes)
-    text = [
+    return {name: drawing for name, drawing in drawn.items() if drawing}
+
+
+def _markdown_of(pictures: Iterable[str], lines: Sequence[Sequence[str]], command: str) -> str:
+    parts = [
         "# Cost of a step", QUESTION, f"`{command}`", markdown(HEADINGS, lines),
         *(f"![{name}](cost-{number}.svg)" for number, name in enumerate(pictures, start=1)),
         "## The paper's own", _about_paper(), markdown(_PAPER_HEADINGS, _paper_rows()),
     ]  # fmt: skip
-    write_page("\n\n".join(text) + "\n", folder / "cost.md")
+    return "\n\n".join(parts) + "\n"
+
+
+def _page(pictures: Mapping[str, str], lines: Sequence[Sequence[str]], command: str) -> str:
     keys = svg.legend([(name, f"line s{k % svg.NUM_STYLES}") for k, name in enumerate(METHODS)])
     body = [
         header("manyface reproduce", "Cost of a step"),
         html.section(
             "Time and memory",
-            html.grid([html.figure(n, drawn, legend=keys) for n, drawn in pictures.items()]),
+            html.grid([html.figure(*each, legend=keys) for each in pictures.items()]),
             html.table(HEADINGS, _escaped(lines), name="cost of a step"),
             lead=QUESTION,
         ),
@@ -59,7 +72,7 @@ def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: 
         ),
         html.section("The exact command", html.code(command)),
     ]
-    return write_page(document("Cost of a step", "".join(body)), folder / "cost.html")
+    return document("Cost of a step", "".join(body))
 
 
 def _about_paper() -> str:
@@ -122,6 +135,7 @@ def _chart(
     *,
     planned: bool = False,
 ) -> str:
+    """Lines of all methods; empty if none ran."""
     lines = []
     for style, method in enumerate(METHODS):
         found = [(size, costs.of(method, size)) for size in classes]
@@ -135,4 +149,4 @@ def _chart(
         ]
         if planned and said:
             lines.append(charts.Growth(f"{method}, planned", style, said, marked=False))
-    return charts.growth_chart(lines, name=name, x_label="identities")
+    return charts.growth_chart(lines, name=name, x_label="identities") if lines else ""

@@ -27,6 +27,7 @@ class Job:
         seed: of the run.
         recipe: text of the recipe that it changes.
         data: overrides that say where photos are; they are no part of what is learned.
+        photos: name of their set, where one recipe is trained on several.
         looks: what is measured of the finished run besides its scores.
     """
 
@@ -35,6 +36,7 @@ class Job:
     recipe: str
     data: tuple[str, ...] = ()
     looks: tuple[str, ...] = ()
+    photos: str = ""
 
     @property
     def name(self) -> str:
@@ -59,6 +61,8 @@ class Job:
         if self.config.head.method in WITHOUT_CENTERS:
             table["pool"] = self.config.pool.model_dump(mode="json")
         table["run"] = {"seed": self.seed}
+        if self.photos:
+            table["photos"] = self.photos
         for section, keys in _NO_MATTER.items():
             for key in keys:
                 table.get(section, {}).pop(key, None)
@@ -75,7 +79,7 @@ def jobs_of(
     cells = table.cells[: scale.cells]
     most = max(cell.seeds or scale.seeds for cell in cells)
     return [
-        Job(cell, seed, recipe, photos, looks)
+        Job(cell, seed, recipe, photos, looks, below or "")
         for seed in range(most)
         for cell in cells
         if seed < (cell.seeds or scale.seeds)

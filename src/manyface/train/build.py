@@ -330,12 +330,15 @@ def build_schedule(config: Config, steps_per_epoch: float) -> Schedule:
     chosen = config.schedule
     steps = chosen.steps or math.ceil((chosen.epochs or 0.0) * steps_per_epoch - 1e-6)
     warmup = chosen.warmup_steps or round(chosen.warmup_epochs * steps_per_epoch)
+    unit = 1.0 if chosen.steps else steps_per_epoch
     return Schedule(
         num_steps=max(1, steps),
         warmup_steps=warmup,
         decay=chosen.decay,
         power=chosen.power,
         final_fraction=chosen.final_fraction,
+        milestones=tuple(round(each * unit) for each in chosen.milestones),
+        gamma=chosen.gamma,
     )
 
 

@@ -1,5 +1,6 @@
 """Every cell of every study is a recipe that can be, and shared cells are one run."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -31,7 +32,11 @@ def test_every_recipe_can_be(name: str) -> None:
                     found = config.model_dump()[section]
                     for part in rest.split("."):
                         found = found[part]
-                    assert value == "" or str(found).lower() == value or found == float(value), key
+                    if value.startswith("["):
+                        assert list(found) == json.loads(value), key
+                    else:
+                        same = str(found).lower() == value
+                        assert value == "" or same or found == float(value), key
 
 
 @pytest.mark.parametrize("name", ["tiny", "small"])

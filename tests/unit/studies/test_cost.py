@@ -6,6 +6,7 @@ import pytest
 
 from manyface.base.errors import DataError
 from manyface.studies.cost import METHODS, Costs, _missing
+from manyface.studies.cost_page import write_costs
 
 
 def test_what_died_is_measured_again_and_what_does_not_fit_is_not(tmp_path: Path) -> None:
@@ -14,6 +15,15 @@ def test_what_died_is_measured_again_and_what_does_not_fit_is_not(tmp_path: Path
         costs.add(name, 10, {"fits": False, "needed_bytes": 1})
     costs.add("full FC", 10, {"fits": True, "needed_bytes": 1, "error": "killed"})
     assert list(_missing(Costs.read(costs.path), [10], checkout=None)) == [("full FC", 10)]
+
+
+def test_the_page_of_methods_that_all_died(tmp_path: Path) -> None:
+    costs = Costs(tmp_path / "costs.json")
+    costs.add("full FC", 10, {"fits": True, "needed_bytes": 2**30, "error": "killed"})
+    page = write_costs(costs, [10], tmp_path, command="manyface reproduce cost")
+    assert "killed" in page.read_text()
+    assert "| 10 | full FC | killed |" in (tmp_path / "cost.md").read_text()
+    assert not list(tmp_path.glob("*.svg"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"figures": []}'])
