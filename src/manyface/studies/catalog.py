@@ -49,18 +49,18 @@ def rate(scale: Scale) -> Study:
         ),
     )
     tables = (
-        _learning_rates("class centers", "head", (0.005, 0.01, 0.02), (FULL, *rates, positives)),
         Table("Sample rate", FULL.name, (FULL, *rates, positives)),
         Table("Which negatives, long tail", tenth.name, with_changes(samplers, LONG_TAIL)),
         *_on_lfw(scale, "Sample rate, LFW", (FULL, tenth, partial(0.01))),
+        _learning_rates("class centers", "head", (0.005, 0.01, 0.02), (FULL, *rates, positives)),
     )
     question = (
         "How many of the negative class centers does a step need? The papers: a tenth, drawn at "
         "random beside the positive ones, loses nothing (IJB-C at 1e-4 97.56 against 97.59 of all, "
         "WebFace12M), while a sample that is random throughout, positive classes not forced in, is "
         "worse. Which negatives are drawn is asked on long-tailed people. How fast centers turn "
-        "matters as much, so that is asked first: all other tables train with what is best of full "
-        "FC, and smaller samples would like it faster."
+        "matters as much, so that is asked too, at the end: all studies train with what is best of "
+        "full FC, and small samples would like it faster."
     )
     return Study("rate", "Sample rate", question, tables, looks=("cosines",))
 
@@ -141,10 +141,10 @@ def pool_study(scale: Scale) -> Study:
     )
     tables = (
         Table("Size of the pool", FULL.name, (FULL, *sizes)),
-        _learning_rates("net", "optimizer", (0.05, 0.1, 0.2), (FULL, tenth)),
         Table("Loaders and gallery net", tenth.name, parts),
         Table("Other ways without class centers", tenth.name, (tenth, *near)),
         *_on_lfw(scale, "F2C on LFW", (FULL, tenth, pool(scale, 0.01))),
+        _learning_rates("net", "optimizer", (0.05, 0.1, 0.2), (FULL, tenth)),
     )
     return Study("pool", "Dynamic class pool", question, tables)
 
