@@ -15,9 +15,15 @@ ROOMS = (
 for folder in ROOMS:
     sys.path.insert(0, str(Path(__file__).parent / folder))
 
-# A shell's job in the background ignores Ctrl-C, and so would the programs that tests interrupt.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell's job in the background ignores Ctrl-C, one under nohup that its terminal closes, and so
+# would the programs that tests interrupt.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 if not torch.cuda.is_available():  # read when triton is imported, by whoever does it first
     os.environ["TRITON_INTERPRET"] = "1"

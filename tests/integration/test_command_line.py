@@ -122,7 +122,10 @@ def test_closed_terminal_saves(folder: Path, words: list[str], place: str) -> No
         os.read(terminal, 1000)
     os.close(terminal)
     with process:
-        assert process.wait(timeout=60) == 128 + signal.SIGHUP
+        try:
+            assert process.wait(timeout=60) == 128 + signal.SIGHUP
+        finally:
+            process.kill()
     assert list((folder / place / "checkpoints").glob("step-*"))
 
 
