@@ -44,6 +44,15 @@ class Line:
         """Standard deviation over seeds; None of one."""
         return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
 
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """One spread to either side of the mean; None of one seed."""
+        return (
+            None
+            if self.spread is None
+            else (self.mean - self.spread, min(1.0, self.mean + self.spread))
+        )
+
 
 def judge(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Line]:
     """The cells that are finished in a seed or more, in order."""

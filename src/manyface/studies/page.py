@@ -60,16 +60,11 @@ def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def picture(judged: Judged) -> str:
     """A dot for each mean with a bar of one spread to either side."""
-    estimates = [
-        charts.Estimate(
-            name=line.cell.name,
-            value=line.mean,
-            low=None if line.spread is None else line.mean - line.spread,
-            high=None if line.spread is None else min(1.0, line.mean + line.spread),
-            style=0 if line.cell.name == judged.table.baseline else 1,
-        )
-        for line in judged.lines
-    ]
+    estimates = []
+    for line in judged.lines:
+        low, high = line.ends or (None, None)
+        style = 0 if line.cell.name == judged.table.baseline else 1
+        estimates.append(charts.Estimate(line.cell.name, line.mean, low, high, style))
     return charts.intervals_chart(estimates, name=judged.table.title)
 
 

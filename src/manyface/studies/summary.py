@@ -61,13 +61,7 @@ def _memory(costs: Costs, size: int) -> list[Mark | None]:
 
 def _scores(lines: Sequence[Line]) -> Panel:
     marks = [
-        Mark(
-            line.mean,
-            f"{100 * line.mean:.1f} %",
-            None if line.spread is None else line.mean - line.spread,
-            None if line.spread is None else line.mean + line.spread,
-        )
-        for line in lines
+        Mark(line.mean, f"{100 * line.mean:.1f} %", *(line.ends or (None, None))) for line in lines
     ]
     lowest = min(mark.value if mark.low is None else mark.low for mark in marks)
     floor = math.floor(20 * lowest - 0.2) / 20
