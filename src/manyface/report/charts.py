@@ -246,7 +246,7 @@ class Estimate:
 def intervals_chart(estimates: Sequence[Estimate], *, name: str) -> str:
     """A dot and a whisker for each method, its name above them: readable at any width."""
     ends = [e for m in estimates for e in (m.low, m.value, m.high) if e is not None]
-    low, high = math.floor(20 * min(ends) - 0.2) / 20, min(1.0, math.ceil(20 * max(ends)) / 20)
+    low, high = svg.twentieth_below(min(ends)), min(1.0, math.ceil(20 * max(ends)) / 20)
     x = svg.Scale(low, max(high, low + 0.05), 14, svg.WIDTH - 30)
     bottom = svg.TOP + _ROW_HEIGHT * len(estimates)
     parts = []

@@ -67,6 +67,11 @@ def decades(low: float, high: float) -> list[float]:
     return [10.0**k for k in range(first, last + 1)]
 
 
+def twentieth_below(share: float) -> float:
+    """Where the axis of shares begins that has `share` as its lowest: with a little room."""
+    return math.floor(20 * share - 0.2) / 20
+
+
 def short(value: float) -> str:
     """A tick label: 12k instead of 12000, no needless digits."""
     if abs(value) >= 1e6:

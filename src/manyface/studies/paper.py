@@ -33,7 +33,7 @@ _F2C: Changes = (
 _ARCFACE: Changes = ("head.margin=arcface", "head.m=0.5", "head.gradient=straight_through")
 _LIGHT: Changes = ("optimizer.weight_decay=0.0001", "head.weight_decay=0.0001")
 # Of MS1MV3 and Glint360K by arcface_torch's configurations.
-_OF_SET: dict[str, Changes] = {"ms1mv3": _ARCFACE, "glint360k": _LIGHT}  # fmt: skip
+_OF_SET: dict[str, Changes] = {"ms1mv3": _ARCFACE, "glint360k": _LIGHT}
 
 
 def paper_scale() -> Scale:

@@ -1,13 +1,12 @@
 """summary.svg: what the three methods cost and score, in one picture."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from manyface.report.document import alone, write_page
 from manyface.report.panels import Mark, Panel, panels_chart
-from manyface.report.svg import in_percent
-from manyface.studies.cost import Costs
+from manyface.report.svg import in_percent, twentieth_below
+from manyface.studies.cost import Costs, Figures
 from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.judging import Line
 from manyface.studies.page import Judged, line_of
@@ -31,8 +30,8 @@ def write_summary(
         return None
     at = f"at {size:,} identities"
     panels = [
-        Panel("a step of the head", at, _seconds(costs, size)),
-        Panel("memory of the head", at, _memory(costs, size)),
+        Panel("a step of the head", at, _marks(costs, size, seconds_of, "{:.2g} s")),
+        Panel("memory of the head", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
         _scores([line for line in lines if line]),
     ]
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
@@ -49,14 +48,11 @@ def _largest(costs: Costs, classes: Sequence[int]) -> int | None:
     return max(ran, default=None)
 
 
-def _seconds(costs: Costs, size: int) -> list[Mark | None]:
-    found = [seconds_of(costs.of(row[1], size) or {}) for row in ROWS]
-    return [Mark(value, f"{value:.2g} s") if value is not None else None for value in found]
-
-
-def _memory(costs: Costs, size: int) -> list[Mark | None]:
-    found = [memory_of(costs.of(row[1], size) or {}) for row in ROWS]
-    return [Mark(value, f"{value:.2f} GiB") if value is not None else None for value in found]
+def _marks(
+    costs: Costs, size: int, measure: Callable[[Figures], float | None], said: str
+) -> list[Mark | None]:
+    found = [measure(costs.of(row[1], size) or {}) for row in ROWS]
+    return [None if value is None else Mark(value, said.format(value)) for value in found]
 
 
 def _scores(lines: Sequence[Line]) -> Panel:
@@ -64,6 +60,6 @@ def _scores(lines: Sequence[Line]) -> Panel:
         Mark(line.mean, f"{100 * line.mean:.1f} %", *(line.ends or (None, None))) for line in lines
     ]
     lowest = min(mark.value if mark.low is None else mark.low for mark in marks)
-    floor = math.floor(20 * lowest - 0.2) / 20
+    floor = twentieth_below(lowest)
     trained = f"trained on {lines[0].runs[0]['num_identities']:,} identities"
     return Panel("pairs told rightly", trained, marks, floor, foot=in_percent(floor))
