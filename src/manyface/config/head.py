@@ -5,13 +5,13 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from manyface.config.kinds import (
-    AverageWeight,
     BelowOne,
     Cosine,
     Count,
     Fraction,
     NotNegative,
     Positive,
+    PositiveFraction,
     Section,
     Text,
 )
@@ -166,7 +166,7 @@ class HeadConfig(Section):
     h: Positive | None = Field(
         None, description="Concentration of adaface's image quality; default 0.333."
     )
-    t_alpha: AverageWeight | None = Field(
+    t_alpha: PositiveFraction | None = Field(
         None, description="Weight of a batch in adaface's running averages; default 0.01."
     )
     l_a: Positive | None = Field(None, description="Shortest length, of magface; default 10.")
@@ -188,7 +188,7 @@ class HeadConfig(Section):
             "interclass_filter, interclass_remove: those above a threshold count as 0, or not.",
         )
     )
-    negatives_t_alpha: AverageWeight | None = Field(
+    negatives_t_alpha: PositiveFraction | None = Field(
         None, description="Weight of a batch in curricular's running average; default 0.01."
     )
     negatives_t: NotNegative | None = Field(

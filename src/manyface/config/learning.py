@@ -6,13 +6,13 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from manyface.config.kinds import (
-    AverageWeight,
     BelowOne,
     Count,
     CountOrOff,
     Fraction,
     NotNegative,
     Positive,
+    PositiveFraction,
     Section,
     Text,
 )
@@ -101,7 +101,7 @@ class ScheduleConfig(Section):
         description="Of multistep: where the learning rate falls, in epochs, or in updates where "
         "steps is given.",
     )
-    gamma: AverageWeight = Field(
+    gamma: PositiveFraction = Field(
         0.1, description="Of multistep: by what the learning rate is multiplied there."
     )
     power: Positive = Field(
