@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 from processes import on_ranks, outcomes
 
 from manyface.base.errors import PeerError
@@ -68,6 +70,32 @@ def test_a_dead_rank_is_an_error_that_names_the_collective() -> None:
         assert is_right, text
         assert text.startswith("True "), text
         assert f"rank {rank} of 3 could not finish 'what is summed'" in text
+
+
+def two_sums_at_once_that_rank_1_does_not_join() -> str:
+    """As the buckets of DistributedDataParallel: which of them ran out of time is not the one that
+    is waited for."""
+    ranks = Ranks()
+    group = dist.new_group(timeout=timedelta(seconds=2))
+    if ranks.rank == 1:
+        time.sleep(6)
+        return "hung"
+    try:
+        with ranks.working("sums that overlap"):
+            works = []
+            for _ in range(2):
+                works.append(dist.all_reduce(torch.ones(3), group=group, async_op=True))
+                time.sleep(0.5)
+            works[1].wait()
+    except PeerError as error:
+        return str(error)
+    return "nothing was noticed"
+
+
+def test_a_collective_that_another_one_took_down_is_named_as_well() -> None:
+    text, _ = on_ranks(two_sums_at_once_that_rank_1_does_not_join, 2)
+    assert "rank 0 of 2 could not finish 'sums that overlap'" in text
+    assert "Application timeout" in text
 
 
 @pytest.mark.parametrize("total", [0, 1, 3, 5, 1003])

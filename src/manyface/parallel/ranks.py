@@ -242,12 +242,19 @@ class Ranks:
 
 ALONE = Ranks(alone=True)
 _NOTHING = torch.empty(0, dtype=torch.uint8)
+_OF_COLLECTIVES = (
+    "gloo",
+    "NCCL",
+    "c10d",
+    "Connection closed by peer",
+    "Timed out waiting",
+    "Application timeout caused pair closure",  # another collective under way ran out of time
+)
 
 
 def _is_of_a_collective(error: Exception) -> bool:
-    """By its words: gloo has no class of its own for them."""
-    words = ("gloo", "NCCL", "c10d", "Connection closed by peer", "Timed out waiting")
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+    """By its words: gloo has no class of its own for them, and not all come from a file of gloo."""
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in _OF_COLLECTIVES)
 
 
 def _padded(values: Tensor, length: int) -> Tensor:
