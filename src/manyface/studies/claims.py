@@ -65,7 +65,7 @@ CLAIMS = (
     Claim("the same on real photos", _PFC, "IJB-C 97.56 against 97.59",
           "Sample rate, LFW", "Partial FC 0.1", no_loss),
     Claim("a sample that is random throughout is worse", _PFC_1, "no figure at hand",
-          "Which negatives, long tail", "0.1 fully random", worse),
+          "Positive classes forced in, long tail", "0.1 fully random", worse),
     Claim("sampling and the filter withstand conflict", _PFC, "MFR-All 91.68 against 79.93",
           "A third of the people under three labels", "Partial FC 0.1, filtered", better),
     Claim("sampling alone withstands conflict", _PFC, "no figure at hand",

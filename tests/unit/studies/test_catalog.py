@@ -50,6 +50,15 @@ def test_cells_that_studies_share_are_one_run(name: str) -> None:
     assert len(set(full)) == len({job.recipe for job in jobs if not job.cell.changes})
 
 
+@pytest.mark.parametrize("name", SCALES)
+def test_no_cell_is_compared_with_itself(name: str) -> None:
+    scale = find_scale(name)
+    for study in studies_of(scale).values():
+        for table in study.tables:
+            digests = [job.digest for job in jobs_of(table, scale)]
+            assert len(set(digests)) == len(digests), table.title
+
+
 def test_claims_are_of_cells_that_there_are() -> None:
     tables = [t for study in studies_of(find_scale("small")).values() for t in study.tables]
     cells = {(table.title, cell.name) for table in tables for cell in table.cells}
