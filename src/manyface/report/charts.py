@@ -234,25 +234,32 @@ def similarity_span(scored: Sequence[PairScores]) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and its interval, one line of `intervals_chart`. Style None: a baseline."""
+    """A value and its interval, one line of `intervals_chart`. Style None: a baseline. `said` of
+    it by the mouse, in place of the interval."""
 
     name: str
     value: float
     low: float | None
     high: float | None
     style: int | None
+    said: str = ""
 
 
-def intervals_chart(estimates: Sequence[Estimate], *, name: str) -> str:
-    """A dot and a whisker for each method, its name above them: readable at any width."""
+def intervals_chart(
+    estimates: Sequence[Estimate], *, name: str, against: float | None = None
+) -> str:
+    """A dot and a whisker for each method, its name above them: readable at any width. `against`
+    is a value that all are compared with, an upright line."""
     ends = [e for m in estimates for e in (m.low, m.value, m.high) if e is not None]
     low, high = svg.twentieth_below(min(ends)), min(1.0, math.ceil(20 * max(ends)) / 20)
-    x = svg.Scale(low, max(high, low + 0.05), 14, svg.WIDTH - 30)
+    x = svg.Scale(low, max(high, low + 0.05), 24, svg.WIDTH - 30)
     bottom = svg.TOP + _ROW_HEIGHT * len(estimates)
     parts = []
     for value in x.ticks():
         parts.append(svg.path([(x(value), svg.TOP), (x(value), bottom)], "rule"))
         parts.append(svg.text(x(value), bottom + 22, svg.in_percent(value), "tick centre"))
+    if against is not None:
+        parts.append(svg.path([(x(against), svg.TOP), (x(against), bottom)], "line level"))
     for row, method in enumerate(estimates):
         top = svg.TOP + _ROW_HEIGHT * row
         style = "none" if method.style is None else f"s{method.style % svg.NUM_STYLES}"
@@ -260,7 +267,8 @@ def intervals_chart(estimates: Sequence[Estimate], *, name: str) -> str:
         parts.append(svg.text(x.start, top + 18, method.name, "label"))
         if method.low is not None and method.high is not None:
             ends_at = [(x(method.low), top + 34), (x(method.high), top + 34)]
-            said += f", 95 % interval {numbers.interval(method.low, method.high)} %"
+            interval = f"95 % interval {numbers.interval(method.low, method.high)} %"
+            said += f", {method.said or interval}"
             parts.append(svg.path(ends_at, f"whisker {style}", said))
         parts.append(svg.dot(x(method.value), top + 34, f"dot {style}", said, radius=5))
     words = "; ".join(f"{m.name} {numbers.percent(m.value)}" for m in estimates)

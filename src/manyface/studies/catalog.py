@@ -3,7 +3,7 @@
 Cells of equal recipes are one run, whichever studies have them: names do not count.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from manyface.studies.cells import Cell, Changes, Scale, Study, Table
 from manyface.studies.paper import paper_studies
@@ -33,6 +33,23 @@ def with_changes(cells: Iterable[Cell], *changes: str, suffix: str = "") -> tupl
     return tuple(Cell(c.name + suffix, (*c.changes, *changes), c.seeds) for c in cells)
 
 
+_SIXTEEN = (
+    "All heads train with the learning rates that are best of full FC. A tenth is 16 classes for "
+    "each photo of a batch here, 60 in the paper's runs."
+)
+_UNDRAWN = (
+    "Fully random: a photo whose class was not drawn has the loss ln(1 + sum of the exponentials "
+    "of those that were), which the papers do not define."
+)
+_EASIER = (
+    "A softmax over a share r of the classes is easier than over all, by ln(1 / r) / scale of "
+    "margin: 0.144 for a tenth and 0.288 for a hundredth at the scale 16 of these runs (0.036 and "
+    "0.072 at the papers' 64). Here the samples get that margin back; full FC with more and with "
+    "less shows whether margins alone do it."
+)
+_FASTER = "Full FC at the learning rate of class centers that is its best, samples at twice that."
+
+
 def rate(scale: Scale) -> Study:
     """Sample rates and samplers."""
     rates = tuple(partial(r) for r in (0.5, 0.3, 0.2, 0.1, 0.05, 0.01))
@@ -50,31 +67,25 @@ def rate(scale: Scale) -> Study:
         partial(0.1, *hard, name="0.1, half of it hard negatives"),
     )
     tables = (
-        Table("Sample rate", FULL.name, (FULL, *rates, positives)),
-        Table("Positive classes forced in, long tail", tenth.name, with_changes(forced, LONG_TAIL)),
+        Table("Sample rate", FULL.name, (FULL, *rates, positives), note=_SIXTEEN),
+        Table("Positive classes forced in, long tail", tenth.name,
+              with_changes(forced, LONG_TAIL), note=_UNDRAWN),
         Table("Which negatives, long tail", tenth.name, with_changes(which, LONG_TAIL)),
         *_on_lfw(scale, "Sample rate, LFW", (FULL, tenth, partial(0.01))),
         _margin_for_the_sample(),
         _own_learning_rates(),
         _learning_rates("class centers", "head", (0.005, 0.01, 0.02), (FULL, *rates, positives)),
-    )
+    )  # fmt: skip
     question = (
         "How many of the negative class centers does a step need? The papers: a tenth, drawn at "
         "random beside the positive ones, loses nothing (IJB-C at 1e-4 97.56 against 97.59 of all, "
         "WebFace12M), while a sample that is random throughout, positive classes not forced in, is "
-        "worse (here a class that was not drawn counts nowhere: loss ln(1 + sum of the drawn "
-        "exponentials)). Which negatives are drawn is asked on long-tailed people. A softmax over a "
-        "share r of the classes is easier by ln(1 / r) / scale of margin, here by 0.144 and 0.288, "
-        "so samples are also tried with that margin more, and full FC with other margins. How fast "
-        "centers turn matters as much: all studies train with what is best of full FC, and small "
-        "samples would like it faster. A tenth here is 16 classes for each photo of a batch; in the "
-        "paper's runs it is 60."
+        "worse."
     )
     return Study("rate", "Sample rate", question, tables, looks=("cosines",))
 
 
 def _margin_for_the_sample() -> Table:
-    """Whether a margin larger by ln(1 / r) / scale gives a sample what its easier softmax lost."""
     cells = (
         FULL,
         Cell("full FC, margin 0.25", ("head.m=0.25",)),
@@ -84,27 +95,29 @@ def _margin_for_the_sample() -> Table:
         partial(0.01),
         partial(0.01, "head.m=0.588", name="Partial FC 0.01, margin 0.588"),
     )
-    return Table("Margin for the sample", FULL.name, cells)
+    return Table("Margin for the sample", FULL.name, cells, note=_EASIER)
 
 
 def _own_learning_rates() -> Table:
-    """Full FC at its best learning rate against small samples at twice that."""
     faster = ("head.learning_rate=0.01",)
     positives = partial(0, name="positive classes only")
     samples = with_changes((partial(0.1), partial(0.01), positives), *faster, suffix=", faster")
-    return Table("Class centers twice as fast", FULL.name, (FULL, *samples))
+    return Table("Class centers twice as fast", FULL.name, (FULL, *samples), note=_FASTER)
 
 
 def _learning_rates(
-    whose: str, section: str, rates: Iterable[float], heads: Iterable[Cell]
+    whose: str, section: str, rates: Sequence[float], heads: Sequence[Cell]
 ) -> Table:
-    """Whether a comparison hangs on a learning rate; one seed of each."""
+    """Whether a comparison depends on a learning rate."""
     cells = tuple(
         Cell(f"{head.name}, {rate:g}", (*head.changes, f"{section}.learning_rate={rate:g}"), 1)
         for rate in rates
         for head in heads
     )
-    return Table(f"Learning rate of the {whose}", cells[0].name, cells)
+    columns = tuple(f"{rate:g}" for rate in rates)
+    note = "One seed each: accuracy, and in brackets the points less the first of all."
+    title = f"Learning rate of the {whose}"
+    return Table(title, cells[0].name, cells, note=note, columns=columns)
 
 
 def _on_lfw(scale: Scale, title: str, cells: tuple[Cell, ...]) -> Iterable[Table]:
@@ -141,6 +154,17 @@ def _people(scale: Scale, people: int) -> Changes:
     return (f"data.synthetic.num_identities={people}", f"schedule.steps={round(steps)}")
 
 
+_OURS = (
+    "F2C without more words is ours, fed by identities alone. A pool below a batch's identities "
+    "walks label by label: a thousandth is 10 slots here, of millions it is thousands."
+)
+_NEAR = (
+    "A queue of features whose older duplicates are dropped is a pool fed by identities alone: "
+    "ours with both nets in both roles, as semi-siamese training has it; DCQ's with one role for "
+    "each; N-pair's with the batch as the queue."
+)
+
+
 def pool_study(scale: Scale) -> Study:
     """F2C's pool, its loaders, and what stands near it."""
     tenth = pool(scale, 0.1)
@@ -169,16 +193,12 @@ def pool_study(scale: Scale) -> Study:
     question = (
         "Can a pool of features stand for the class centers? F2C: at comparable accuracy and less "
         "cost, with the pool a tenth to a thousandth of the identities; both loaders are better "
-        "than either. F2C without more words is ours: identities alone, since both loaders were not "
-        "better in earlier trials. That is a queue of features whose older duplicates are dropped, "
-        "both nets in both roles, as semi-siamese training has it; with one role for each net it "
-        "is DCQ's queue, and with the batch for a pool as N-pair. A pool below a batch's "
-        "identities walks label by label: a thousandth is 10 slots here, in millions thousands."
+        "than either."
     )
     tables = (
-        Table("Size of the pool", FULL.name, (FULL, *sizes, *published)),
+        Table("Size of the pool", FULL.name, (FULL, *sizes, *published), note=_OURS),
         Table("Loaders and gallery net", tenth.name, parts),
-        Table("Other ways without class centers", tenth.name, (tenth, *near)),
+        Table("Other ways without class centers", tenth.name, (tenth, *near), note=_NEAR),
         Table("Virtual FC", tenth.name, (tenth, virtual)),
         Table(
             "Twice the photos",
@@ -202,8 +222,14 @@ def _under_noise(scale: Scale) -> tuple[Cell, ...]:
     )
 
 
+_THRESHOLDS = (
+    "The filter drops wrong centers above a cosine of 0.4, as the paper's. Here photos have more "
+    "than that of their nearest wrong center on average, so it is tried at 0.7 too."
+)
+
+
 def _filters() -> tuple[Cell, ...]:
-    """Above what most photos have of a wrong center here, and the sample of the paper's figure."""
+    """Another threshold, and the sample of the paper's figure."""
     return (
         partial(0.1, *FILTERED, "head.negatives_threshold=0.7", name="Partial FC 0.1, at 0.7"),
         partial(0.3, *FILTERED, name="Partial FC 0.3, filtered"),
@@ -218,13 +244,12 @@ def conflict(scale: Scale) -> Study:
         "What do heads make of one person under several labels? The Partial FC paper: sampling "
         "makes it rarer that two labels of one person push each other apart (MFR-All 91.68 for a "
         "rate of 0.3 with the filter, 79.93 for full FC on WebFace12M-Conflict). Here a third of "
-        "the people are split into three labels each. The filter drops wrong centers above a "
-        "cosine of 0.4, as the paper's; here, where photos have more than that of their nearest "
-        "wrong center on average, also above 0.7. The same heads on clean labels stand below."
+        "the people are split into three labels each."
     )
+    title = "A third of the people under three labels"
     tables = (
-        Table("A third of the people under three labels", FULL.name, with_changes(cells, *split)),
-        Table("Clean labels", FULL.name, cells),
+        Table(title, FULL.name, with_changes(cells, *split), note=_THRESHOLDS),
+        Table("Clean labels", FULL.name, cells, note="What the same heads do without conflict."),
     )
     return Study("conflict", "Inter-class conflict", question, tables)
 
@@ -238,13 +263,13 @@ def flip(scale: Scale) -> Study:
             f"{share} % of the photos under a wrong label",
             FULL.name,
             with_changes((*cells, *more.get(share, ())), f"data.noise.flip={share / 100:g}"),
+            note="The same heads on clean labels are in the study of conflict.",
         )
         for share in (20, 40, 60)
     )
     question = (
         "What do heads make of photos under the label of somebody else? The Partial FC paper: at "
-        "40 % MFR-All 80.20 for a rate of 0.1 with the filter, 43.87 for full FC (WebFace12M-Flip). "
-        "The same heads on clean labels are in the study of conflict."
+        "40 % MFR-All 80.20 for a rate of 0.1 with the filter, 43.87 for full FC (WebFace12M-Flip)."
     )
     return Study("flip", "Flipped labels", question, tables)
 
@@ -256,12 +281,14 @@ def tail(scale: Scale) -> Study:
     question = (
         "Who pays for a long tail? The Partial FC paper: centers of people with few photos are "
         "moved as negatives nearly all the time, and sampling makes these passive updates rarer. "
-        "Accuracy is also that of new photos of the people trained on, by how many photos they had. "
-        "F2C's loader of identities shows all people alike often, whatever they have; that of "
-        "instances, and all loaders of full and Partial FC, as often as they have photos."
+        "Accuracy is also that of new photos of the people trained on, by how many photos they had."
+    )
+    note = (
+        "F2C's loader of identities shows all people equally often; full FC, Partial FC and the "
+        "loader of instances show them as often as they have photos."
     )
     title = "Images per identity by a power law"
-    tables = (Table(title, FULL.name, with_changes(cells, LONG_TAIL)),)
+    tables = (Table(title, FULL.name, with_changes(cells, LONG_TAIL), note=note),)
     return Study("tail", "Long tail", question, tables, looks=("groups", "updates"))
 
 

@@ -33,6 +33,8 @@ class Table:
         cells: the lines.
         recipe: name of a recipe of the scale, where it is not the first one.
         best_again: so many of the best cells are trained in all seeds of the scale; 0: none.
+        note: what a reader should know of it.
+        columns: what cells' names end in, after a comma, where it is shown as heads x columns.
     """
 
     title: str
@@ -40,6 +42,8 @@ class Table:
     cells: tuple[Cell, ...]
     recipe: str = "faces"
     best_again: int = 0
+    note: str = ""
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]

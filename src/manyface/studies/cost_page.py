@@ -8,7 +8,7 @@ from typing import Any
 from manyface.report import charts, html, svg
 from manyface.report.document import alone, document, header, write_page
 from manyface.studies.cost import BATCH, DIM, METHODS, Costs
-from manyface.studies.page import markdown
+from manyface.studies.tables import markdown
 
 QUESTION = (
     f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "

@@ -24,6 +24,11 @@ class Difference:
     low: float
     high: float
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the interval."""
+        return self.low, self.high
+
     def widened(self, by: float) -> Self:
         """With the interval of another, independent cause, which reaches `by` to both sides."""
         low = self.value - math.hypot(self.value - self.low, by)
@@ -57,23 +62,21 @@ class SeedNoise:
 
     Attributes:
         deviation: standard deviation of a run, points.
-        freedom: degrees of freedom that it has; 0: one seed each, nothing is known.
+        freedom: degrees of freedom that it has.
     """
 
     deviation: float
     freedom: int
 
     @classmethod
-    def of(cls, accuracies: Sequence[Sequence[float]]) -> Self:
-        """Of the accuracies of each cell's seeds, shares."""
+    def of(cls, accuracies: Sequence[Sequence[float]]) -> Self | None:
+        """Of the accuracies of each cell's seeds, shares; None of one seed each."""
         freedom = sum(len(each) - 1 for each in accuracies if each)
         squares = sum(float(np.var(each)) * len(each) for each in accuracies if each)
-        return cls(100 * math.sqrt(squares / freedom) if freedom else 0.0, freedom)
+        return cls(100 * math.sqrt(squares / freedom), freedom) if freedom else None
 
     def reach(self, seeds: int) -> float:
         """Half of the 95 % interval of a difference of two means over so many seeds each."""
-        if not self.freedom:
-            return 0.0
         return _student(self.freedom) * self.deviation * math.sqrt(2 / seeds)
 
 

@@ -40,33 +40,48 @@ class Line:
         return float(np.mean(self.accuracies))
 
     @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds; None of one."""
-        return float(np.std(self.accuracies, ddof=1)) if len(self.accuracies) > 1 else None
-
-    @property
     def ends(self) -> tuple[float, float] | None:
-        """One spread to either side of the mean; None of one seed."""
-        return (
-            None
-            if self.spread is None
-            else (self.mean - self.spread, min(1.0, self.mean + self.spread))
-        )
+        """The interval of `less`, laid around the mean; None of the baseline."""
+        if self.less is None:
+            return None
+        low, high = (self.mean + (end - self.less.value) / 100 for end in self.less.ends)
+        return low, min(1.0, high)
 
 
-def judge(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Line]:
-    """The cells that are finished in a seed or more, in order."""
-    jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
-    done = [job for job in jobs if ledger.has(job)]
-    of_cell = {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
+def judge(
+    table: Table,
+    scale: Scale,
+    ledger: Ledger,
+    *,
+    beside: Sequence[Table] = (),
+    data: Path | None = None,
+) -> list[Line]:
+    """The cells that are finished in a seed or more, in order. Where each has one seed, `beside`
+    are tables whose runs of the same recipe tell how far seeds scatter."""
+    of_cell = _done(table, scale, ledger, data)
     against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
     on_pairs = OnPairs.of(_pairs(against[0])) if against else None
-    noise = SeedNoise.of([_accuracies(ledger.of(found)) for found in of_cell.values()])
+    noise = _noise([of_cell], ledger) or _noise(
+        [_done(each, scale, ledger, data) for each in beside if each.recipe == table.recipe], ledger
+    )
     return [
         Line(cell, _less(found, against, ledger, on_pairs, noise), ledger.of(found))
         for cell, found in of_cell.items()
         if found
     ]
+
+
+def _done(table: Table, scale: Scale, ledger: Ledger, data: Path | None) -> dict[Cell, list[Job]]:
+    jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
+    done = [job for job in jobs if ledger.has(job)]
+    return {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
+
+
+def _noise(tables: Sequence[dict[Cell, list[Job]]], ledger: Ledger) -> SeedNoise | None:
+    """None if no cell has two seeds."""
+    cells = [found for of_cell in tables for found in of_cell.values()]
+    once = {tuple(job.digest for job in found): found for found in cells}  # tables share cells
+    return SeedNoise.of([_accuracies(ledger.of(found)) for found in once.values()])
 
 
 def _accuracies(runs: Sequence[Entry]) -> list[float]:
@@ -98,7 +113,7 @@ def _less(
     against: Sequence[Job],
     ledger: Ledger,
     on_pairs: OnPairs | None,
-    noise: SeedNoise,
+    noise: SeedNoise | None,
 ) -> Difference | None:
     """The difference over the seeds that both have; None of the baseline, or without one."""
     both = {job.seed for job in jobs} & {job.seed for job in against}
@@ -107,4 +122,5 @@ def _less(
     ours, theirs = (
         [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
     )
-    return on_pairs.difference(ours, theirs).widened(noise.reach(len(both)))
+    found = on_pairs.difference(ours, theirs)
+    return found if noise is None else found.widened(noise.reach(len(both)))

@@ -9,7 +9,7 @@ from manyface.report.svg import in_percent, twentieth_below
 from manyface.studies.cost import Costs, Figures
 from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.judging import Line
-from manyface.studies.page import Judged, line_of
+from manyface.studies.tables import Judged, line_of
 
 # Name in the picture, that of its cost, table and cell of its score.
 ROWS = (

@@ -15,9 +15,10 @@ from manyface.studies.cost_page import write_costs
 from manyface.studies.jobs import Job, jobs_of_study, tables_here
 from manyface.studies.judging import again, judge
 from manyface.studies.ledger import Ledger
-from manyface.studies.page import Judged, write_study
+from manyface.studies.page import write_study
 from manyface.studies.running import Told, missing, run_all
 from manyface.studies.summary import write_summary
+from manyface.studies.tables import Judged
 
 ALL, COST = "all", "cost"
 
@@ -133,10 +134,14 @@ def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) ->
 
 
 def _command(name: str, folder: Folder) -> str:
-    return f"manyface reproduce {name} --scale {folder.scale.name}"
+    data = "" if folder.data is None or name == COST else f" --data {folder.data.name}"
+    return f"manyface reproduce {name} --scale {folder.scale.name}{data}"
 
 
 def _judged(study: Study, folder: Folder, ledger: Ledger) -> list[Judged]:
     tables = tables_here(study, folder.scale, data=folder.data)
-    found = [Judged(each, judge(each, folder.scale, ledger, data=folder.data)) for each in tables]
+    found = [
+        Judged(each, judge(each, folder.scale, ledger, beside=tables, data=folder.data))
+        for each in tables
+    ]
     return [each for each in found if each.lines]

@@ -1,6 +1,7 @@
 """Ledger, tables and pages from runs that never were: what is compared with what."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -14,9 +15,10 @@ from manyface.studies.cells import Cell, Scale, Study, Table
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.judging import again, judge
 from manyface.studies.ledger import _KEPT, VERSION, Ledger
-from manyface.studies.page import Judged, write_study
+from manyface.studies.page import write_study
 from manyface.studies.running import missing
 from manyface.studies.scales import find_scale
+from manyface.studies.tables import Judged, said, text_of
 
 PAIRS = 40  # of the tiny scale
 FULL, TENTH = Cell("full FC"), Cell("tenth", ("head.sample_rate=0.1",))
@@ -35,7 +37,9 @@ def ledger(folder: Path, shown: dict[Job, float], **looks: object) -> Ledger:
         correct = np.arange(PAIRS) < round(accuracy * PAIRS)
         runs[job.digest] = {
             "cell": job.cell.name, "seed": job.seed, "verification_accuracy": accuracy,
-            "looks": looks, "num_pairs": PAIRS, "correct": np.packbits(correct).tobytes().hex(),
+            "looks": looks, "num_pairs": PAIRS, "tar_at_far": {"0.01": accuracy / 2},
+            "device": "cpu", "precision": "fp32", "commit": "0123456789",
+            "correct": np.packbits(correct).tobytes().hex(),
         }  # fmt: skip
     path = folder / "results.json"
     path.write_text(json.dumps({"version": VERSION, "runs": runs}), "utf-8")
@@ -50,18 +54,32 @@ def test_differences_are_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     full0, tenth0, full1, tenth1 = jobs()
     found = ledger(tmp_path, {full0: 0.75, tenth0: 0.5, tenth1: 1.0})
     full, tenth = judge(TABLE, scale(), found)
-    assert (full.accuracies, full.spread, full.less) == ([0.75], None, None)
+    assert (full.accuracies, full.ends, full.less) == ([0.75], None, None)
     assert tenth.accuracies == [0.5, 1.0]
-    assert tenth.spread == pytest.approx(np.std([0.5, 1.0], ddof=1))
     assert tenth.less is not None
     assert tenth.less.value == pytest.approx(-25.0)  # of seed 0 alone
     assert tenth.less.low < -25.0 < tenth.less.high
+    assert tenth.ends == pytest.approx((0.75 + (tenth.less.low + 25) / 100, 1.0))
     assert [job.digest for job in missing(jobs(), found)] == [full1.digest]
 
 
 def test_without_its_baseline_a_line_has_no_difference(tmp_path: Path) -> None:
     (line,) = judge(TABLE, scale(), ledger(tmp_path, {jobs()[1]: 0.5}))
     assert (line.cell, line.less) == (TENTH, None)
+
+
+def test_where_there_is_one_seed_other_tables_tell_how_seeds_scatter(tmp_path: Path) -> None:
+    alone = Table(
+        "One seed", "full FC", (Cell("full FC", seeds=1), Cell("tenth", TENTH.changes, 1))
+    )
+    full0, tenth0, full1, tenth1 = jobs()
+    found = ledger(tmp_path, {full0: 0.75, tenth0: 0.5, full1: 0.5, tenth1: 0.75})
+    narrow, wide = (
+        judge(alone, scale(), found, beside=tables)[1].less for tables in ((), (TABLE, alone))
+    )
+    assert narrow is not None
+    assert wide is not None
+    assert wide.high - wide.low > 2 * (narrow.high - narrow.low)
 
 
 def test_missing_asks_for_all_that_studies_look_at(tmp_path: Path) -> None:
@@ -95,19 +113,51 @@ def test_page_markdown_and_pictures(tmp_path: Path) -> None:
     found = ledger(
         tmp_path, dict.fromkeys(jobs(), 0.75), cosines=steps, groups=groups, updates=updates
     )
-    study = Study("rate", "A <title>", "Why?", (TABLE,))
-    judged = [Judged(TABLE, judge(TABLE, scale(), found))]
+    table = replace(TABLE, note="What to know.", cells=(FULL, replace(TENTH, published="97.5")))
+    study = Study("rate", "A <title>", "Why?", (table,), looks=("cosines", "groups", "updates"))
+    judged = [Judged(table, judge(table, scale(), found))]
     page = write_study(study, judged, tmp_path, command="manyface reproduce rate").read_text()
     text = (tmp_path / "rate.md").read_text()
     assert "A &lt;title&gt;" in page
     assert "head.sample_rate=0.1" in page
-    assert "| tenth | 0.750 0.750 | 0.750 | 0.000 | +0.0 [+0.0, +0.0] |" in text
+    assert (
+        "| tenth | 0.750 0.750 | 0.750 ±0.000 | +0.0 [+0.0, +0.0] | 0.375 ±0.000 | 97.5 |" in text
+    )
     assert "| tenth | 0.200 | 0.600 |" in text
-    assert "| tenth | 0.625 |" in text
+    assert "| tenth | 0.625 ±0.000 |" in text
     assert "| tenth | 1.5, 6.2 |" in text
+    for words in ("What to know.", "Not to be told from full FC: tenth.", "share of 40 pairs",
+                  "Trained on cpu, fp32; commits 0123456"):  # fmt: skip
+        assert words in text, words
+        assert words in page, words
     drawing = (tmp_path / "rate-1.svg").read_text()
     assert drawing.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert drawing.count("<svg") == 1
+    assert "+0.0 [+0.0, +0.0] points" in drawing
+
+
+def test_a_page_shows_the_looks_of_its_own_study(tmp_path: Path) -> None:
+    found = ledger(
+        tmp_path, dict.fromkeys(jobs(), 0.75), groups=[{"group": "tail", "accuracy": 0.5}]
+    )
+    judged = [Judged(TABLE, judge(TABLE, scale(), found))]
+    write_study(Study("rate", "T", "Why?", (TABLE,)), judged, tmp_path, command="")
+    assert "tail" not in (tmp_path / "rate.md").read_text()
+
+
+def test_learning_rates_are_columns(tmp_path: Path) -> None:
+    names = ("a, 0.1", "b, 0.1", "a, 0.2", "b, 0.2")
+    cells = tuple(Cell(name, (f"head.m=0.{k}",), 1) for k, name in enumerate(names, start=1))
+    table = Table("Rates", names[0], cells, columns=("0.1", "0.2"))
+    first = jobs_of(table, scale())
+    found = ledger(tmp_path, dict(zip(first[:3], (0.75, 0.5, 1.0), strict=True)))
+    judged = Judged(table, judge(table, scale(), found))
+    assert text_of(judged) == (
+        ["", "0.1", "0.2"], [["a", "0.750", "1.000 (+25.0)"], ["b", "0.500 (-25.0)", ""]],
+    )  # fmt: skip
+    write_study(Study("rate", "T", "Why?", (table,)), [judged], tmp_path, command="")
+    assert not (tmp_path / "rate-1.svg").exists()
+    assert said(judged) == []
 
 
 def test_what_another_study_looked_at_is_kept(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 from manyface.studies.cells import Cell, Table
 from manyface.studies.cost import Costs
 from manyface.studies.judging import Line
-from manyface.studies.page import Judged
 from manyface.studies.summary import ROWS, write_summary
+from manyface.studies.tables import Judged
 
 SIZES = (1_000, 10_000)
 

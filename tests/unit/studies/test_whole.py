@@ -32,7 +32,8 @@ def test_two_at_once_are_refused(tmp_path: Path) -> None:
 def test_claims_are_of_all_that_is_finished(tmp_path: Path) -> None:
     folder = Folder(tmp_path, find_scale("tiny"), None)
     studies = studies_of(folder.scale)
-    entry = {"verification_accuracy": 1.0, "looks": {}, "num_pairs": 40, "correct": "ff" * 5}
+    entry = {"verification_accuracy": 1.0, "looks": {}, "num_pairs": 40, "correct": "ff" * 5,
+             "tar_at_far": {}, "device": "cpu", "precision": "fp32", "commit": "0"}  # fmt: skip
     jobs = [job for name in ("rate", "tail") for job in jobs_of_study(studies[name], folder.scale)]
     content = {"version": VERSION, "runs": {job.digest: entry for job in jobs}}
     (tmp_path / "results.json").write_text(json.dumps(content), "utf-8")

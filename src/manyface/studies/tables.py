@@ -1,0 +1,174 @@
+"""What a study shows in words: a table's lines, what they say, what was looked at besides."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from manyface.studies.cells import Table
+from manyface.studies.differences import Difference
+from manyface.studies.judging import Line
+
+_FAR = "0.01"  # of the true accepts beside the accuracy
+_WHAT = {"groups": "accuracy on new photos", "updates": "updates with, without an own image"}
+Text = tuple[list[str], list[list[str]]]  # headings, lines
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A table and its finished lines."""
+
+    table: Table
+    lines: list[Line]
+
+
+def line_of(judged: Sequence[Judged], table: str, cell: str) -> Line | None:
+    """The line of a cell, by the title of its table and its name; None if it is not finished."""
+    for each in judged:
+        for line in each.lines:
+            if (each.table.title, line.cell.name) == (table, cell):
+                return line
+    return None
+
+
+def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(
+        f"| {' | '.join(each)} |" for each in (headings, ["---"] * len(headings), *lines)
+    )
+
+
+def in_points(found: Difference) -> str:
+    """A difference with its interval."""
+    return f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+
+
+def with_spread(values: Sequence[float]) -> str:
+    """The mean of some seeds; of several with their standard deviation."""
+    mean = f"{statistics.fmean(values):.3f}"
+    return mean if len(values) < 2 else f"{mean} ±{statistics.stdev(values):.3f}"
+
+
+def text_of(judged: Judged) -> Text:
+    """The table: a line for each cell, or for each head where columns are learning rates."""
+    return _matrix(judged) if judged.table.columns else _lines(judged)
+
+
+def _lines(judged: Judged) -> Text:
+    headings = ["", "accuracy of each seed", "mean", f"less {judged.table.baseline}, points",
+                "TAR at FAR 1 %"]  # fmt: skip
+    lines = [_line(line) for line in judged.lines]
+    if any(line.cell.published for line in judged.lines):
+        headings.append("published")
+        lines = [
+            [*text, line.cell.published] for text, line in zip(lines, judged.lines, strict=True)
+        ]
+    return headings, lines
+
+
+def _line(line: Line) -> list[str]:
+    tars = [run["tar_at_far"][_FAR] for run in line.runs if _FAR in run["tar_at_far"]]
+    return [
+        line.cell.name,
+        " ".join(f"{round(accuracy, 6):.3f}" for accuracy in line.accuracies),
+        with_spread(line.accuracies),
+        "" if line.less is None else in_points(line.less),
+        with_spread(tars) if tars else "",
+    ]
+
+
+def _matrix(judged: Judged) -> Text:
+    """Names of cells are "head, column"; accuracy, and the difference in points."""
+    found = {line.cell.name: line for line in judged.lines}
+    heads = dict.fromkeys(cell.name.rpartition(", ")[0] for cell in judged.table.cells)
+    columns = judged.table.columns
+    lines = [[head, *(_short(found.get(f"{head}, {each}")) for each in columns)] for head in heads]
+    return ["", *columns], lines
+
+
+def _short(line: Line | None) -> str:
+    if line is None:
+        return ""
+    return f"{line.mean:.3f}" + (f" ({line.less.value:+.1f})" if line.less else "")
+
+
+def said(judged: Judged) -> list[str]:
+    """Which cells are better and worse than the baseline by their intervals; nothing of columns."""
+    compared = [(line.cell.name, line.less) for line in judged.lines if line.less is not None]
+    groups = {
+        "Better than": [name for name, less in compared if less.low > 0],
+        "Not to be told from": [name for name, less in compared if less.low <= 0 <= less.high],
+        "Worse than": [name for name, less in compared if less.high < 0],
+    }
+    found = [
+        f"{what} {judged.table.baseline}: {'; '.join(names)}."
+        for what, names in groups.items()
+        if names
+    ]
+    return [] if judged.table.columns else found
+
+
+def about(judged: Judged) -> str:
+    """What the numbers of the table are."""
+    pairs = judged.lines[0].runs[0]["num_pairs"]
+    return (
+        f"Accuracy: share of {pairs:,} pairs of people not trained on that are decided rightly, "
+        "each tenth by the threshold of the others. Less the baseline: points of accuracy, mean "
+        "over the seeds that both have, with its 95 % interval: people of the pairs resampled, and "
+        "the spread over seeds, pooled over the table's cells (where they have one seed each, over "
+        "the study's other tables of that recipe)."
+    )
+
+
+def trained_on(judged: Sequence[Judged]) -> str:
+    """Where the runs were made, and of which commits."""
+    runs = {run["commit"]: run for each in judged for line in each.lines for run in line.runs}
+    places = dict.fromkeys(f"{run['device']}, {run['precision']}" for run in runs.values())
+    return f"Trained on {'; '.join(places)}; commits {', '.join(commit[:7] for commit in runs)}."
+
+
+# --- what was looked at ---------------------------------------------------------------------------
+
+
+def looks_of(judged: Judged, looks: Sequence[str]) -> list[Text]:
+    """A table for each kind of look that a study asks for."""
+    found = [
+        _last_cosines(judged) if look == "cosines" else _of_groups(judged, look) for look in looks
+    ]
+    return [(headings, lines) for headings, lines in found if lines]
+
+
+def _last_cosines(judged: Judged) -> Text:
+    headings = ["at the end of training", "cosine to the own center", "to the nearest other"]
+    lines = []
+    for line in judged.lines:
+        ends = [run["looks"]["cosines"][-1] for run in line.runs if run["looks"].get("cosines")]
+        if ends:
+            means = [_mean(ends, key) for key in ("own", "nearest_other")]
+            lines.append([line.cell.name, *(f"{mean:.3f}" for mean in means)])
+    return headings, lines
+
+
+def _of_groups(judged: Judged, look: str) -> Text:
+    """A line for each cell, a column for each group of people."""
+    found = [(line, [run["looks"][look] for run in line.runs if run["looks"].get(look)])
+             for line in judged.lines]  # fmt: skip
+    found = [(line, each) for line, each in found if each]
+    if not found:
+        return [], []
+    names = [group["group"] for group in found[0][1][0]]
+    lines = [
+        [line.cell.name, *(_of_group([run[n] for run in each]) for n in range(len(names)))]
+        for line, each in found
+    ]
+    return [_WHAT[look], *names], lines
+
+
+def _of_group(runs: Sequence[dict[str, Any]]) -> str:
+    if "accuracy" in runs[0]:
+        return with_spread([run["accuracy"] for run in runs])
+    return f"{_mean(runs, 'own'):,.1f}, {_mean(runs, 'passive'):,.1f}"
+
+
+def _mean(runs: Sequence[dict[str, Any]], key: str) -> float:
+    return statistics.fmean(each[key] for each in runs)
