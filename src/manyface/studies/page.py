@@ -113,7 +113,7 @@ def _cosine_charts(judged: Judged, looks: Sequence[str]) -> Iterator[str]:
     curves = [
         (line.cell.name, line.runs[0]["looks"]["cosines"])
         for line in judged.lines
-        if line.runs[0]["looks"].get("cosines")
+        if len(line.runs[0]["looks"].get("cosines", ())) > 1
     ]
     if "cosines" not in looks or judged.table.columns or not curves:
         return
