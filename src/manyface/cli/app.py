@@ -40,6 +40,8 @@ Start here:
 
 \b
 A folder of faces has one folder per person, with photos in it. Then:
+  manyface data check /my/faces
+  manyface plan recipe.toml --gpus 8
   manyface train recipe.toml --set data.path=/my/faces --set head.sample_rate=0.1
   manyface evaluate runs/recipe
   manyface report runs/recipe
@@ -94,7 +96,7 @@ def _program(
 for verb, function, summary in (
     ("train", train.train, "Train as a recipe says."),
     ("plan", plan.plan, "What a recipe will take, before it runs."),
-    ("demo", demo.demo, "Full FC against Partial FC on synthetic faces, in minutes."),
+    ("demo", demo.demo, "Full FC, Partial FC and F2C on synthetic faces, in minutes."),
     ("evaluate", evaluate.evaluate, "Judge a net on pairs, galleries, IJB, all against all."),
     ("export", export.export, "A model as one file: a bundle, or ONNX."),
     ("embed", embed.embed, "The embeddings of images in one file."),

@@ -38,7 +38,7 @@ def evaluate(
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option("--on", metavar="SET", help="A .bin, or KIND=PATH: see below."),
+        typer.Option("--on", metavar="SET", help="A .bin, or KIND=PATH: see above."),
     ] = None,
     output: Annotated[
         Path | None,

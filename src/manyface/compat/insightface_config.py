@@ -152,10 +152,6 @@ class _Mapping:
             self.synthetic(classes)
         else:
             self.put("data.path", rec)
-            self.differ(
-                "data.path is read as a folder of persons, a tar of one, or a list file: "
-                "a folder with train.rec has to be unpacked first"
-            )
             if classes is not None:
                 self.differ(f"num_classes: theirs had {classes}; here the data says how many")
 
@@ -330,10 +326,11 @@ class _Mapping:
             return
         self.put("evaluation.pairs", f"{targets[0]}.bin")  # it is looked for in data.path
         if len(targets) > 1:
+            others = " ".join(f"{name}.bin" for name in targets[1:])
             self.lose(
                 "val_targets",
                 f"a run evaluates on one set, {targets[0]}.bin; on others afterwards: "
-                f"manyface evaluate --set evaluation.pairs={targets[1]}.bin",
+                f"manyface evaluate RUN --on {others}",
             )
 
     def targets(self) -> list[str]:

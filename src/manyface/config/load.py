@@ -71,7 +71,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         hint = f"; did you mean {inside}?" if inside.is_file() else ""
         raise ConfigError(f"{path}: is a folder; expected a recipe, a .toml file{hint}") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}") from None
+        hint = "; `manyface config > recipe.toml` writes one" if not path.exists() else ""
+        raise ConfigError(f"{path}: cannot read the recipe: {error.strerror}{hint}") from None
     return parse_config(text, overrides, source=str(path), name=path.stem)
 
 

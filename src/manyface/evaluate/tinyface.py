@@ -24,7 +24,6 @@ from manyface.base.errors import DataError
 from manyface.data.records.naming import is_hidden, is_image_name
 from manyface.evaluate.metrics import IntArray
 
-RANKS = (1, 5, 20)
 _PROBE, _MATCH, _DISTRACTOR = "Probe", "Gallery_Match", "Gallery_Distractor"
 # Folder of the photos -> its list, and what that calls names and persons.
 _LISTS = {

@@ -135,7 +135,7 @@ OF_COST = (
      "Partial FC 0.1", "full FC"),
     ("less than one of full FC with a matrix of logits", _PFC, "8 GPUs, 1M: 1.4 times, 0.55 of the "
      "memory; 64 GPUs, 8M: 3.8 times, 0.20",
-     "Partial FC 0.1", "data-parallel FC (eager)"),
+     "Partial FC 0.1", "data-parallel FC (plain torch)"),
     ("a step of F2C 10 % takes less than one of full FC", _F2C, _NONE, "F2C 10 %", "full FC"),
     ("so does F2C 1 %", _F2C, _NONE, "F2C 1 %", "full FC"),
     ("ours takes less than insightface's PartialFC_V2", "manyface", "",
@@ -144,7 +144,8 @@ OF_COST = (
      "Partial FC 0.1, bfloat16", "PartialFC_V2 (insightface)"),
     ("ours takes less than the method of 2020", "manyface", "",
      "Partial FC 0.1", "Partial FC of 2020"),
-    ("full FC takes less than plain torch", "manyface", "", "full FC", "data-parallel FC (eager)"),
+    ("full FC takes less than plain torch", "manyface", "",
+     "full FC", "data-parallel FC (plain torch)"),
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ METHODS: dict[str, tuple[str, float, tuple[str, ...] | None]] = {
     "F2C 1 %": ("f2c", 0.01, ("head.method=f2c", "pool.ratio=0.01")),
     "PartialFC_V2 (insightface)": ("arcface_torch", 0.1, None),
     "Partial FC of 2020": ("partial_fc_2020", 0.1, None),
-    "data-parallel FC (eager)": ("eager", 0.1, None),
+    "data-parallel FC (plain torch)": ("eager", 0.1, None),
 }  # fmt: skip
 
 

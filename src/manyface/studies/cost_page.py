@@ -14,18 +14,28 @@ QUESTION = (
     f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "
     f"{DIM} numbers? Each in a process of its own; memory is that of rows, optimizer and step. "
     "What does not fit is given with the bytes that it would take. Pale lines are what "
-    "`manyface plan` says before anything of that size is made."
+    "`manyface plan` says before anything of that size is made. The net is not in it: F2C's costs "
+    "a third more for each photo, as its gallery net reads them too."
 )
-# Partial FC's own figures, 8 x V100 32 GB, ResNet-50, whole trainings (arcface_torch
-# docs/speed_benchmark.md): identities -> images/s and MB of a GPU, model parallel and Partial FC.
-PAPER = {
-    1_000_000: ((3449, 9966), (4803, 5620)),
-    2_000_000: ((2593, 13978), (4626, 6472)),
-    4_000_000: ((1748, 23238), (4208, 8284)),
-    5_500_000: ((1389, 32188), (3975, 9854)),
+# Partial FC's own figures, 8 x V100 32 GB, whole trainings (arcface_torch docs/speed_benchmark.md):
+# identities -> images/s and MB of a GPU, data parallel, model parallel and Partial FC.
+PAPER: dict[int, tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int, int]]] = {
+    125_000: ((4681, 7358), (4824, 5306), (5004, 4868)),
+    250_000: ((4047, 9940), (4521, 5826), (4976, 5004)),
+    500_000: ((3087, 14220), (4013, 7114), (4900, 5202)),
+    1_000_000: ((2090, 23708), (3449, 9966), (4803, 5620)),
+    1_400_000: ((1672, 32252), (3043, 11178), (4738, 6056)),
+    2_000_000: (None, (2593, 13978), (4626, 6472)),
+    4_000_000: (None, (1748, 23238), (4208, 8284)),
+    5_500_000: (None, (1389, 32188), (3975, 9854)),
+    8_000_000: (None, None, (3565, 12310)),
+    16_000_000: (None, None, (2679, 19950)),
+    29_000_000: (None, None, (1855, 32324)),
 }
 HEADINGS = ("identities", "head", "seconds a step", "planned", "images/s", "memory, GiB")
-_PAPER_HEADINGS = ("identities", "full FC images/s", "Partial FC 0.1", "ratio", "ratio of memory")
+_PAPER_HEADINGS = (
+    "identities", "data parallel", "full FC, sharded", "Partial FC 0.1", "times full FC",
+)  # fmt: skip
 
 
 def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: str) -> Path:
@@ -77,8 +87,8 @@ def _page(pictures: Mapping[str, str], lines: Sequence[Sequence[str]], command: 
 
 def _about_paper() -> str:
     return (
-        "Whole trainings of a ResNet-50 on 8 GPUs, backbone included, so ratios of heads are "
-        "larger than these. Full FC is sharded over the GPUs."
+        "Images/s and GB of a GPU in whole trainings on 8 GPUs of 32 GB, so ratios of heads alone "
+        "are larger than these. Where there is nothing it did not fit."
     )
 
 
@@ -121,10 +131,15 @@ def _gib(count: float) -> str:
 
 def _paper_rows() -> list[list[str]]:
     return [
-        [f"{size:,}", f"{full[0]:,}", f"{sampled[0]:,}", f"{sampled[0] / full[0]:.2f}",
-         f"{sampled[1] / full[1]:.2f}"]
-        for size, (full, sampled) in PAPER.items()
+        [f"{size:,}", *(_of_paper(each) for each in (copied, sharded, sampled)),
+         "" if sharded is None else f"{sampled[0] / sharded[0]:.2f}, "
+         f"{sampled[1] / sharded[1]:.2f} of the memory"]
+        for size, (copied, sharded, sampled) in PAPER.items()
     ]  # fmt: skip
+
+
+def _of_paper(found: tuple[int, int] | None) -> str:
+    return "" if found is None else f"{found[0]:,}, {found[1] / 1000:.1f} GB"
 
 
 def _chart(

@@ -70,7 +70,7 @@ def _head(path: Path) -> bytes:
     except FileNotFoundError:
         raise DataError(
             f"no such data: {path} (looked in {Path.cwd()}); give the path of a folder of persons, "
-            "of a tar file of one, of a list, or of a train.rec"
+            "of a tar file of one, a list, a train.rec, an LMDB, tar shards or Parquet files"
         ) from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
