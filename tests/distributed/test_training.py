@@ -1,6 +1,7 @@
 """Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
 
 import gc
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from manyface.observe.progress import SilentProgress
 from manyface.parallel import ALONE, HERE, Ranks, Shard
 from manyface.train import StopFlag, train
 from manyface.train.compare import compare_copies
+from manyface.train.copies import Copies
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
 
@@ -213,6 +215,25 @@ def test_a_net_that_drifts_ends_the_run_before_it_is_saved(tmp_path: Path) -> No
     assert len(set(found)) == 1
     assert found[0].startswith("6: rank 1 of 3 has another backbone."), found
     assert newest(tmp_path / "run" / "checkpoints").name == "step-00000004"  # type: ignore[union-attr]
+
+
+def pass_that_rank_0_leaves_out(done: Path) -> list[int]:
+    copies = Copies(nn.Linear(4, 2), Ranks())
+    copies.connect()
+    if Ranks().rank == 0:
+        until = time.monotonic() + 5
+        while not done.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return []
+    try:
+        return list(copies(torch.ones(3, 4)).shape)
+    finally:
+        done.touch()
+
+
+def test_a_pass_forward_waits_for_nobody(tmp_path: Path) -> None:
+    """Else a rank that died before its first step would be met where no collective is expected."""
+    assert on_ranks(pass_that_rank_0_leaves_out, 2, tmp_path / "done") == [[], [3, 2]]
 
 
 def pool_steps() -> tuple[list[float], list[torch.Tensor]]:
