@@ -7,6 +7,7 @@ It leaves the process id of each rank in the folder FOLDER, so that a test knows
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def main(words: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to write one takes time and leaves a file
     folder, rank = Path(os.environ[FOLDER]), os.environ["RANK"]
     (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
     for fault in json.loads(os.environ.get(FAULTS, "[]")):
