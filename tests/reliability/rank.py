@@ -33,7 +33,8 @@ def main(words: Sequence[str]) -> None:
         arm(folder, **fault)
     from manyface.cli import main as manyface
 
-    sys.exit(manyface(words))
+    sys.argv[1:] = words
+    sys.exit(manyface())  # as the program ends
 
 
 if __name__ == "__main__":
