@@ -17,13 +17,14 @@ def hang_until_rank_0_is_gone(place: Path) -> str:
     ranks = Ranks()
     store = store_of_rank_0(ranks.rank, place)
     distributed_c10d._get_default_store = lambda: store
-    with Heartbeat(ranks, interval=0.1) as heartbeat:
-        if ranks.rank == 0:
-            heartbeat._store.wait(["1"])
-            heartbeat._tell("failed", "rank 1 does not answer")
-            time.sleep(1)
-            os._exit(3)
-        time.sleep(20)
+    try:
+        with Heartbeat(ranks, interval=0.5) as heartbeat:
+            if ranks.rank == 0:
+                heartbeat._store.wait(["1"])
+                raise PeerError("sums", rank=0, size=2, error=RuntimeError("rank 1 is late"))
+            time.sleep(20)
+    except PeerError:
+        os._exit(3)
     return "hangs"
 
 

@@ -87,6 +87,8 @@ class Heartbeat:
                 HERE.has_failed = True  # in a thread that saves, perhaps
                 error.explain(self.suspects(error.collective))
                 _in_time(lambda: self._tell(_FAILED, str(error)), 1)
+                if self._ranks.rank == 0:  # it may hold the store; others look once an interval
+                    time.sleep(1.5 * self._interval)
         finally:
             self._over.set()
             self._thread.join(1)
