@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from hypothesis import HealthCheck, settings
 
 # Tables shared by several test files live beside them.
 ROOMS = (
@@ -24,6 +25,12 @@ for number, handler in (
 ):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+# How long an example takes, or to draw one, is the machine's.
+settings.register_profile(
+    "any-machine", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 if not torch.cuda.is_available():  # read when triton is imported, by whoever does it first
     os.environ["TRITON_INTERPRET"] = "1"

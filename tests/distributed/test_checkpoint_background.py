@@ -9,8 +9,8 @@ import pytest
 import torch
 from processes import on_ranks
 
-from manyface.base.errors import CheckpointError
-from manyface.checkpoint import AsyncSaver, RowShard, committed, disk, load
+from manyface.base.errors import CheckpointError, PeerError
+from manyface.checkpoint import AsyncSaver, RowShard, committed, disk, load, own_ranks
 from manyface.parallel import Ranks, Shard
 from manyface.train.saving import Saver
 from manyface.train.state import Position
@@ -74,6 +74,26 @@ def test_training_and_writing_do_not_disturb_each_other(
         rows = checkpoint.group("head")["rows"]
         whole = rows if size == 1 else rows.rows(0, NUM_ROWS)
         assert torch.equal(whole, torch.full((NUM_ROWS, 3), float(checkpoint.step)))
+
+
+def group_that_rank_1_does_not_join(done: Path) -> str:
+    if Ranks().rank == 1:
+        until = time.monotonic() + 20
+        while not done.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return "absent"
+    try:
+        own_ranks(1.0)
+    except PeerError as error:
+        return str(error)
+    finally:
+        done.touch()
+    return "nothing was noticed"
+
+
+def test_a_rank_that_does_not_come_to_the_group_of_checkpoints_is_noticed(tmp_path: Path) -> None:
+    text, _ = on_ranks(group_that_rank_1_does_not_join, 2, tmp_path / "done")
+    assert "rank 0 of 2 could not finish 'a group beside training'" in text
 
 
 def unequal(folder: Path) -> bool:

@@ -1,7 +1,9 @@
 """Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
 
 import gc
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ from manyface.observe.progress import SilentProgress
 from manyface.parallel import ALONE, HERE, Ranks, Shard
 from manyface.train import StopFlag, train
 from manyface.train.compare import compare_copies
+from manyface.train.copies import Copies
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.step import FiniteGuard, train_step
+from manyface.train.validation import Validation
 
 SETTINGS = [*TINY, "train.batch_size=8", "run.precision=fp32", "run.device=cpu"]
 FLAVOURS = {
@@ -215,6 +219,25 @@ def test_a_net_that_drifts_ends_the_run_before_it_is_saved(tmp_path: Path) -> No
     assert newest(tmp_path / "run" / "checkpoints").name == "step-00000004"  # type: ignore[union-attr]
 
 
+def pass_that_rank_0_leaves_out(done: Path) -> list[int]:
+    copies = Copies(nn.Linear(4, 2), Ranks())
+    copies.connect()
+    if Ranks().rank == 0:
+        until = time.monotonic() + 5
+        while not done.exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        return []
+    try:
+        return list(copies(torch.ones(3, 4)).shape)
+    finally:
+        done.touch()
+
+
+def test_a_pass_forward_waits_for_nobody(tmp_path: Path) -> None:
+    """Else a rank that died before its first step would be met where no collective is expected."""
+    assert on_ranks(pass_that_rank_0_leaves_out, 2, tmp_path / "done") == [[], [3, 2]]
+
+
 def pool_steps() -> tuple[list[float], list[torch.Tensor]]:
     return _pool_steps(Ranks())
 
@@ -301,6 +324,41 @@ class _StopsAfter(StopFlag):
     @received.setter
     def received(self, value: Any) -> None:
         self._asked = value
+
+
+def stopped_on_rank_1(folder: Path, overrides: list[str], **options: Any) -> str:
+    """By a signal that comes while the run is scored, or before anything else if it never is."""
+    config = parse_config("", [f"run.directory={folder}", *SETTINGS, *overrides])
+    stop, evaluate, ask = StopFlag(), Validation.__call__, Ranks().rank == 1
+
+    def scored(self: Validation, step: int) -> float | None:
+        found = evaluate(self, step)
+        if ask:
+            stop.request()
+        return found
+
+    Validation.__call__ = scored  # type: ignore[method-assign]
+    if ask and not options:
+        stop.request()
+    try:
+        train(config, progress=lambda name, *, num_steps: SilentProgress(), stop=stop, **options)
+    except ManyfaceError as error:
+        return f"{type(error).__name__}: {error}"
+    return "done"
+
+
+def test_a_stop_of_one_rank_while_the_pool_is_filled_stops_all(tmp_path: Path) -> None:
+    found = on_ranks(stopped_on_rank_1, 2, tmp_path, FLAVOURS["f2c-prefilled"])
+    assert all(text.startswith("Interrupted: stopped by SIGTERM: nothing") for text in found), found
+
+
+def test_a_stop_of_one_rank_while_a_finished_run_is_scored_again_stops_all(tmp_path: Path) -> None:
+    assert on_ranks(run, 2, tmp_path, []) == ["done"] * 2
+    result = tmp_path / "run" / "result.json"
+    before = result.read_bytes()
+    found = on_ranks(partial(stopped_on_rank_1, resume=True), 2, tmp_path, [])
+    assert all(text.startswith("Interrupted: stopped by SIGTERM: saved") for text in found), found
+    assert result.read_bytes() == before
 
 
 # The others are among the slow tests.

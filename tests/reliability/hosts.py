@@ -25,7 +25,7 @@ def why_not() -> str:
     tried = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if tried.returncode:
         return f"network namespaces are not allowed here: {tried.stderr.strip()}"
-    ip("netns", "del", name)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return ""
 
 

@@ -5,10 +5,13 @@ of a save; then the next one begins. With one number of ranks all its loss lines
 attempts too, and its end equal the run that nobody touched.
 """
 
+import os
 import random
 import shutil
+import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -164,11 +167,14 @@ class Campaign:
         pid = attempt.rank_pid(int(victim[-1])) if victim.startswith("rank") else attempt.agent
         if attempt.code is not None or pid is None:
             return  # it was faster, or has not begun
-        saving = bool(phase) or any(tiny.checkpoints.glob(".tmp-*"))
+        alive = attempt.alive()  # takes so long that a save may begin meanwhile
+        saving = bool(phase) or is_saving(tiny)
         if victim == "tree":
             attempt.kill_tree()
-        else:
-            attempt.kill(pid)
+        elif pid in alive:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        saving = saving or is_saving(tiny)
         (attempt.folder / "release").touch()
         self._count(victim, saving, phase)
         killed = time.monotonic()
@@ -199,3 +205,8 @@ class Campaign:
 
     def _problem(self, text: str) -> None:
         self.tally.problems.append(f"attempt {self._attempts}: {text}")
+
+
+def is_saving(tiny: Tiny) -> bool:
+    """Whether a checkpoint is being written, or was when all that wrote it were killed."""
+    return any(tiny.checkpoints.glob(".tmp-*"))

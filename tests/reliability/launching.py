@@ -60,7 +60,6 @@ class Attempt:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True)
-        self.started = time.monotonic()
         self._mark = uuid.uuid4().hex
         self._sessions: set[int] = set()
         variables = {
@@ -72,6 +71,7 @@ class Attempt:
         }
         self._process = self._fork(variables) if self.forked else self._execute(variables)
         self.agent = self._process.pid
+        self.started = time.monotonic()  # not before: the first fork waits until torch is loaded
         return self
 
     def __exit__(
@@ -189,12 +189,16 @@ class Attempt:
             state, _, _, session = (entry / "stat").read_text().rpartition(") ")[2].split()[:4]
             if state in "ZX":
                 return False
-            if int(session) in self._sessions:
+            if int(session) in self._sessions or self._is_new_agent(entry):
                 return True
             if f"{MARK}={self._mark}".encode() in (entry / "environ").read_bytes():
                 self._sessions.add(int(session))
                 return True
         return False
+
+    def _is_new_agent(self, entry: Path) -> bool:
+        """The launcher, also in its first moments: a fork that has no session of its own yet."""
+        return entry.name == str(self.agent) and self.code is None
 
 
 def agent(words: list[str], log: Path, variables: dict[str, str], settings: dict[str, int]) -> None:

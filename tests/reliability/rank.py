@@ -7,6 +7,7 @@ It leaves the process id of each rank in the folder FOLDER, so that a test knows
 
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,13 +26,15 @@ def main(words: Sequence[str]) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # to write one takes time and leaves a file
     folder, rank = Path(os.environ[FOLDER]), os.environ["RANK"]
     (folder / f"rank-{rank}.pid").write_text(str(os.getpid()))
     for fault in json.loads(os.environ.get(FAULTS, "[]")):
         arm(folder, **fault)
     from manyface.cli import main as manyface
 
-    sys.exit(manyface(words))
+    sys.argv[1:] = words
+    sys.exit(manyface())  # as the program ends
 
 
 if __name__ == "__main__":

@@ -12,6 +12,12 @@ DEATHS = ("SIGKILL", "SIGSEGV", "abort", "exception", "exit 0")
 HANGS = ("sleep", "SIGSTOP", "interpreter held", "skip", "mismatch")
 TIMEOUT = 3.0
 STEP = 7
+# Of a rank that died the others know at once, by its connections, and not when the two minutes of a
+# collective are over. About 6 s go by; the rest is for a machine that others use too.
+DEATH_SECONDS = 40
+# Who hangs ends itself, long before the launcher, which waits for 30 s, would kill it; 9 s at most
+# were seen. A stopped process cannot: it ends 33 s after the timeout.
+HANG_SECONDS, STOPPED_SECONDS = TIMEOUT + 22, TIMEOUT + 80
 
 
 def strikes(kind: str, *, rank: int, **more: Any) -> dict[str, Any]:
@@ -43,7 +49,7 @@ def test_a_rank_that_dies_is_named(tmp_path: Path, kind: str) -> None:
     print(f"FIGURE death {kind}: ended after {seconds:.1f} s, {len(said)} of 3 others said why")
     assert said, attempt.log
     assert all("rank 2" in text for text in said), said
-    assert seconds < 8
+    assert seconds < DEATH_SECONDS
     assert not tiny.check()
 
 
@@ -61,7 +67,7 @@ def test_a_restarted_group_ends_bit_equal(tmp_path: Path, kind: str) -> None:
         seconds = time.monotonic() - struck
         assert attempt.ended(120) == 0, attempt.log
     print(f"FIGURE restart after {kind}: training again after {seconds:.1f} s")
-    assert seconds < 30
+    assert seconds < 60
     assert broken.losses() == whole.losses()
     assert broken.digest() == whole.digest()
 
@@ -74,12 +80,12 @@ def test_a_rank_that_hangs_is_named(tmp_path: Path, kind: str) -> None:
     fault = strikes(kind, rank=1)
     with Attempt(tiny.words(), tmp_path / "at", ranks=3, faults=[fault]) as attempt:
         struck = wait_for_fault(attempt)
-        assert attempt.ended(60) not in (0, None), attempt.log
+        assert attempt.ended(100) not in (0, None), attempt.log
         seconds = time.monotonic() - struck
         assert not attempt.orphans()
         said = complaints(attempt)
     print(f"FIGURE hang {kind}: ended after {seconds:.1f} s with a timeout of {TIMEOUT:.0f} s")
     print("\n".join(said))
-    assert seconds < TIMEOUT + (42 if kind == "SIGSTOP" else 10)
+    assert seconds < (STOPPED_SECONDS if kind == "SIGSTOP" else HANG_SECONDS)
     assert any("rank 1" in text and "step" in text for text in said), attempt.log
     assert not tiny.check()

@@ -9,8 +9,10 @@ from hosts import Hosts, node, why_not
 from launching import Attempt
 from runs import Tiny
 
-REASON = why_not()
 TIMEOUT = 5.0
+NAMED = (
+    TIMEOUT + 40
+)  # 2.5 and 5.8 s after the timeout were seen; TCP tries for a quarter of an hour
 
 
 def both(tiny: Tiny, hosts: Hosts, place: Path, stack: ExitStack) -> list[Attempt]:
@@ -25,8 +27,9 @@ def complaints(attempt: Attempt) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(REASON), reason=REASON)
 def test_a_cut_cable_ends_both_sides_and_the_run_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    if reason := why_not():  # asked here, not wherever tests are collected
+        pytest.skip(reason)
     tiny = Tiny(tmp_path / "tiny", steps=150, more=(f"run.timeout_seconds={TIMEOUT}",))
     with Hosts() as hosts:
         with ExitStack() as stack:
@@ -36,12 +39,12 @@ def test_a_cut_cable_ends_both_sides_and_the_run_goes_on_when_it_is_back(tmp_pat
             cut = time.monotonic()
             said = []
             for attempt in attempts:
-                attempt.wait_for(lambda attempt=attempt: complaints(attempt), TIMEOUT + 10)
+                attempt.wait_for(lambda attempt=attempt: complaints(attempt), NAMED)
                 said += complaints(attempt)
                 print(f"FIGURE cut cable: named after {time.monotonic() - cut:.1f} s")
             print("\n".join(said))
             assert len(said) == 2, "\n".join(attempt.log for attempt in attempts)
-            assert time.monotonic() - cut < TIMEOUT + 10
+            assert time.monotonic() - cut < NAMED
             assert "rank 0 of 2 could not finish" in said[0]
             assert "rank 1" in said[0]
             assert "rank 1 of 2 could not finish" in said[1]
@@ -72,9 +75,9 @@ def test_a_lost_node_is_replaced(tmp_path: Path) -> None:
         second.kill_tree()
         lost = time.monotonic()
         third = stack.enter_context(node(tiny.words(), tmp_path / "node-2", is_host=False, **nodes))
-        assert first.wait_for(lambda: tiny.has_begun() == 2, 90), first.log
+        assert first.wait_for(lambda: tiny.has_begun() == 2, 100), first.log
         print(f"FIGURE node replaced: training again after {time.monotonic() - lost:.1f} s")
-        assert time.monotonic() - lost < 60
+        assert time.monotonic() - lost < 90
         assert first.ended(200) == 0, first.log
         assert third.ended(60) == 0, third.log
     assert [step for step, _ in tiny.losses()] == list(range(1, 151))

@@ -81,7 +81,7 @@ def growth(source: DecodedImages, count: int, *, on_device: bool) -> tuple[int, 
 @pytest.mark.parametrize("on_device", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_thousands_of_batches_leave_nothing_behind(tmp_path: Path, on_device: bool) -> None:
     grown, threads = growth(faces(tmp_path, cache=0), 3000, on_device=on_device)
-    assert threads == 0
+    assert threads <= 0  # those of an earlier test may end meanwhile
     assert grown < 16 << 20  # a batch of floats is 41 KB: one in eight kept would be seen
 
 
@@ -89,5 +89,5 @@ def test_thousands_of_batches_leave_nothing_behind(tmp_path: Path, on_device: bo
 @pytest.mark.timeout(3600)
 def test_a_hundred_thousand_batches_leave_nothing_behind(tmp_path: Path) -> None:
     grown, threads = growth(faces(tmp_path, cache=0), 100_000, on_device=False)
-    assert threads == 0
+    assert threads <= 0
     assert grown < 32 << 20

@@ -10,20 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from manyface.base.threads import use_one_core
 from manyface.checkpoint.save import save
 from manyface.checkpoint.staging import Staging, State, bytes_to_stage
 from manyface.checkpoint.together import by_first
 from manyface.observe.available import available_bytes
-from manyface.parallel import Ranks, is_distributed
+from manyface.parallel import Ranks
 
 SHARE_OF_FREE = 0.4  # of the memory that is available, for the copies of all ranks of a machine
 # A rank waits for others to write their rows, which may be a hundred gigabytes.
@@ -159,8 +157,4 @@ def own_ranks(patience: float = _PATIENCE) -> Ranks:
     Args:
         patience: seconds that a rank waits for another.
     """
-    if not is_distributed():
-        return Ranks()
-    return Ranks(
-        dist.new_group(backend="gloo", timeout=timedelta(seconds=patience)), in_background=True
-    )
+    return Ranks().beside(patience)

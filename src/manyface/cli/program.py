@@ -1,7 +1,8 @@
 """Run a command and turn whatever goes wrong into one clear line and an exit code.
 
 Exit codes: 0 done; 1 something the user can mend; 2 a wrong recipe or command line; 70 a defect of
-ours (--debug or MANYFACE_DEBUG=1 shows its traceback); 128 + signal when stopped, 130 for Ctrl-C.
+ours (--debug or MANYFACE_DEBUG=1 shows its traceback); 75 another rank failed, go on from the last
+checkpoint; 128 + signal when stopped, 130 for Ctrl-C.
 """
 
 import errno
@@ -11,10 +12,11 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import typer
 
-from manyface.base.errors import ManyfaceError, WriteError
+from manyface.base.errors import ManyfaceError, PeerError, WriteError
 from manyface.cli import INTERRUPTED
 from manyface.cli.app import app
 from manyface.cli.console import tell
@@ -32,7 +34,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         debug = True
     if not _prepare_streams():
         return 1
-    return _finish_output(_run(words, debug=debug))
+    code = _finish_output(_run(words, debug=debug))
+    if code == PeerError.exit_code and arguments is None:
+        _end_at_once(code)
+    return code
+
+
+def _end_at_once(code: int) -> NoReturn:
+    """Without the interpreter's end: a thread that waits for other ranks (a saver's, one that looks
+    into their store), and whose wait is over in the middle of that, would abort the process."""
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(words: list[str], *, debug: bool) -> int:

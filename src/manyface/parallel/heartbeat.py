@@ -65,7 +65,9 @@ class Heartbeat:
         self._ranks, self._interval = ranks, interval
         self._over = threading.Event()
         store = distributed_c10d._get_default_store()
-        store = store.clone() if hasattr(store, "clone") else store  # not to wait for the other's
+        if hasattr(store, "clone"):  # not to wait for the other's
+            with suppress(RuntimeError):  # it is gone: the first collective will say so
+                store = store.clone()
         store.set_timeout(timedelta(seconds=2 * _PATIENCE))
         self._store = distributed_c10d.PrefixStore("manyface heartbeat", store)
         self._thread = threading.Thread(target=self._write, name="heartbeat", daemon=True)
@@ -85,6 +87,8 @@ class Heartbeat:
                 HERE.has_failed = True  # in a thread that saves, perhaps
                 error.explain(self.suspects(error.collective))
                 _in_time(lambda: self._tell(_FAILED, str(error)), 1)
+                if self._ranks.rank == 0:  # it may hold the store; others look once an interval
+                    time.sleep(1.5 * self._interval)
         finally:
             self._over.set()
             self._thread.join(1)
@@ -110,28 +114,30 @@ class Heartbeat:
         return "; ".join(_judge(others, before, after, collective)) or "all ranks answer"
 
     def _write(self) -> None:
-        number, failed_at = 0, math.inf
+        number, failed_at, reason = 0, math.inf, ""
         while not self._over.is_set():
             number += 1
             self._tell(str(self._ranks.rank), json.dumps({"number": number, **HERE.as_dict()}))
-            if failed_at == math.inf and self._others_failed():
+            if not reason and (reason := self._why_others_failed()):
                 failed_at = time.monotonic()
             if time.monotonic() - failed_at > _GRACE and not HERE.has_failed:
-                self._end()
+                self._end(reason)
             self._over.wait(self._interval)
 
     def _tell(self, key: str, text: str) -> None:
         with suppress(RuntimeError):  # the store is gone: whoever reads will say so
             self._store.set(key, text)
 
-    def _others_failed(self) -> bool:
+    def _why_others_failed(self) -> str:
+        """In the words of the first that did; "" if none has. Not asked later: rank 0, which ends
+        then, may hold the store."""
         with suppress(RuntimeError):
-            return bool(self._store.check([_FAILED]))
-        return False
+            if self._store.check([_FAILED]):
+                return self._store.get(_FAILED).decode()
+        return ""
 
-    def _end(self) -> NoReturn:
+    def _end(self, reason: str) -> NoReturn:
         """This process, from this thread: the one that trains does not come back."""
-        reason = self._store.get(_FAILED).decode()
         text = f"error: rank {self._ranks.rank} hangs after step {HERE.step} and ends: {reason}\n"
         with suppress(OSError):
             os.write(sys.stderr.fileno(), text.encode())

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -186,6 +187,18 @@ class Ranks:
         """Go on when every rank has come here."""
         if not self.is_alone:
             self.counts(0, name=name)
+
+    def beside(self, seconds: float) -> "Ranks":
+        """All ranks, over a group of their own for a thread beside training; all call this.
+
+        Args:
+            seconds: that a rank waits for another in its collectives, tensors of the CPU.
+        """
+        if self.is_alone:
+            return self
+        with self._named("a group beside training"):
+            group = dist.new_group(backend="gloo", timeout=timedelta(seconds=seconds))
+        return Ranks(group, in_background=True)
 
     @property
     def talks_on(self) -> torch.device:

@@ -75,6 +75,7 @@ class Copies:
                 self.ranks.working("gradients of the net"),
             ):
                 parallel().backward()
+                parallel()  # here, and not in the first step: it tells the others of that order
         finally:
             del self._net.forward  # what hides the method of its class
         for parameter in trained:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from manyface.data.loader import Batch
 from manyface.observe.progress import format_duration
+from manyface.parallel import ALONE, Ranks
 from manyface.train.method import Method
 from manyface.train.recording import Recorder
 from manyface.train.step import step_randomness
-from manyface.train.stop import Interrupted, StopFlag
+from manyface.train.stop import Interrupted, StopFlag, received_by_any
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,10 @@ def prepare(
     seed: int,
     recorder: Recorder,
     stop: StopFlag,
+    ranks: Ranks = ALONE,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Show all of it to `method`.
+    """Show all of it to `method`; all ranks call this.
 
     Raises:
         Interrupted: a stop was asked for; nothing is saved.
@@ -49,8 +51,8 @@ def prepare(
     begun, done = clock(), 0
     with recorder.doing(preparation.what) as tell, closing(_batches(preparation)) as batches:
         for number, batch in enumerate(batches):
-            if stop.received:
-                raise Interrupted(stop.received, checkpoint=None)
+            if received := received_by_any(stop, ranks):
+                raise Interrupted(received, checkpoint=None)
             with step_randomness(seed, number, device=method.device, stream="prepare"):
                 method.prepare(batch)
             done += len(batch.images)

@@ -26,7 +26,7 @@ from manyface.train.recording import Notices, Recorder
 from manyface.train.result import make_result, render_result
 from manyface.train.saving import Saver
 from manyface.train.state import Position, identities_fingerprint, resume_state, state_of
-from manyface.train.stop import Interrupted, StopFlag
+from manyface.train.stop import Interrupted, StopFlag, received_by_any
 from manyface.train.validation import Validation
 
 _SLOWEST_DISK = 20e6  # bytes a second
@@ -237,6 +237,7 @@ def _prepare(training: Training, *, recorder: Recorder, stop: StopFlag) -> None:
             seed=training.plan.seed,
             recorder=recorder,
             stop=stop,
+            ranks=training.ranks,
         )
 
 
@@ -296,8 +297,8 @@ def _run(
     )
     if not validation.results:  # the run was complete already when it was resumed
         validation(position.step)
-        if stop.received:  # in the middle of it: the scores of the run stay as they are
-            raise Interrupted(stop.received, checkpoint=start.checkpoint)
+        if received := received_by_any(stop, training.ranks):  # the scores stay as they are
+            raise Interrupted(received, checkpoint=start.checkpoint)
     recorder.measure(position)
     result = make_result(config, training, position, validation.results)
     with all_or_none(training.ranks, "result"):

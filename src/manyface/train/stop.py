@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 from manyface.base.errors import ManyfaceError
+from manyface.parallel import Ranks
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _ONCE = (signal.SIGINT, signal.SIGTERM)  # a second one acts as usual
@@ -82,6 +83,12 @@ class StopFlag:
         for number in self._before.keys() & numbers:
             with suppress(TypeError):  # a handler that Python did not install cannot be put back
                 signal.signal(number, self._before.pop(number))
+
+
+def received_by_any(stop: StopFlag, ranks: Ranks) -> signal.Signals | None:
+    """The signal that any rank has received by now; all call this, and all stop or none."""
+    (number,) = ranks.agree(stop.received or 0, name="stop")
+    return signal.Signals(number) if number else None
 
 
 def _heard() -> list[signal.Signals]:

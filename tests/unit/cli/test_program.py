@@ -1,5 +1,7 @@
 """What goes wrong ends in one clear line and an exit code; help teaches and fits the terminal."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 import typer
 
 import manyface
-from manyface.base.errors import ConfigError, DataError
+from manyface.base.errors import ConfigError, DataError, PeerError
 from manyface.cli.app import app
 from manyface.cli.program import explain, main
 from manyface.config import parse_config
@@ -211,3 +213,42 @@ def test_report_of_a_folder_of_runs_warns_of_damage(
 def test_help_names_every_verb_once() -> None:
     verbs = [*app.registered_commands, *app.registered_groups]
     assert [verb.name for verb in verbs] == list(VERBS)
+
+
+# A thread that waits for other ranks hears of them while the interpreter ends.
+LATE = """
+import sys, time, threading
+from datetime import timedelta
+import torch, torch.distributed as dist
+from manyface.base.errors import PeerError
+from manyface.cli import main, program
+
+class Late:
+    def __del__(self, sleep=time.sleep):
+        sleep(3)
+
+late = Late()
+
+def app(*arguments, **options):
+    store = dist.HashStore()
+    group = dist.PrefixStore("late", store)
+    threading.Thread(target=lambda: wait(group), daemon=True).start()
+    time.sleep(0.2)
+    raise PeerError("sums", rank=0, size=2, error=RuntimeError("lost"))
+
+def wait(store):
+    try:
+        store.wait(["nothing"], timedelta(seconds=1))
+    except RuntimeError:
+        pass
+
+program.app = app
+sys.exit(main())
+"""
+
+
+def test_threads_that_wait_for_others_do_not_abort_a_process_that_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, timeout=120)
+    assert done.returncode == PeerError.exit_code, done.stderr
+    assert done.stderr.startswith("error: rank 0 of 2 could not finish 'sums'")
+    assert len(done.stderr.splitlines()) == 1

@@ -259,7 +259,7 @@ def test_damaged_files_for_long(tmp_path):
     fuzz(tmp_path, round(50_000 * float(os.environ.get("FUZZ_SHARE", "1"))))
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=300)
 @given(st.binary(max_size=200) | st.builds(lambda d, n: write_datum(d, n), st.binary(max_size=50),
                                            st.integers(0, 2**31)))  # fmt: skip
 def test_any_bytes_as_datum(tmp_path_factory, data):

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs Chromium: no br
 
 _OPTIONS = [
     "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu", "--disable-quic",
+    "--disable-dev-shm-usage",  # 64 MB in a container
     "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--virtual-time-budget=2000", "--enable-logging=stderr", "--v=0",
 ]  # fmt: skip

@@ -85,7 +85,7 @@ def test_a_stop_ends_it_after_the_batch_and_no_thread_is_left(tmp_path):
         start(tmp_path, method, stop=stop, prefetch=2)
     assert caught.value.exit_code == 130
     assert method.seen == [0]
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # those of an earlier test may have ended
     assert read_events(tmp_path / "events.jsonl") == []
 
 
