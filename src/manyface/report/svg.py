@@ -13,7 +13,7 @@ from html import escape
 WIDTH, HEIGHT = 560, 330
 # Room for tick labels at the larger type that phones get (the drawing shrinks, the type does not).
 LEFT, RIGHT, TOP, BOTTOM = 66, 22, 12, 54
-NUM_STYLES = 6
+NUM_STYLES = 8
 
 Points = Sequence[tuple[float, float]]
 

@@ -200,15 +200,18 @@ def pool_study(scale: Scale) -> Study:
         Table("Loaders and gallery net", tenth.name, parts),
         Table("Other ways without class centers", tenth.name, (tenth, *near), note=_NEAR),
         Table("Virtual FC", tenth.name, (tenth, virtual)),
-        Table(
-            "Twice the photos",
-            FULL.name,
-            with_changes((FULL, partial(0.1), tenth), f"schedule.steps={2 * scale.steps}"),
-        ),
+        *(_more_photos(scale, times, (FULL, partial(0.1), tenth)) for times in (2, 4)),
         *_on_lfw(scale, "F2C on LFW", (FULL, tenth, pool(scale, 0.01))),
         _learning_rates("net", "optimizer", (0.05, 0.1, 0.2), (FULL, tenth)),
     )
     return Study("pool", "Dynamic class pool", question, tables)
+
+
+def _more_photos(scale: Scale, times: int, cells: tuple[Cell, ...]) -> Table:
+    """The same trained for longer: class centers may need it, where a pool does not."""
+    steps = f"schedule.steps={times * scale.steps}"
+    title = f"{times} times the photos"
+    return Table(title, cells[0].name, with_changes(cells, steps))
 
 
 def _under_noise(scale: Scale) -> tuple[Cell, ...]:

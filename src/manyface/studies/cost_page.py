@@ -32,7 +32,7 @@ PAPER: dict[int, tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int
     16_000_000: (None, None, (2679, 19950)),
     29_000_000: (None, None, (1855, 32324)),
 }
-HEADINGS = ("identities", "head", "seconds a step", "planned", "images/s", "memory, GiB")
+HEADINGS = ("head", "identities", "seconds a step", "planned", "images/s", "memory, GiB")
 _PAPER_HEADINGS = (
     "identities", "data parallel", "full FC, sharded", "Partial FC 0.1", "times full FC",
 )  # fmt: skip
@@ -66,7 +66,7 @@ def _markdown_of(pictures: Iterable[str], lines: Sequence[Sequence[str]], comman
 
 
 def _page(pictures: Mapping[str, str], lines: Sequence[Sequence[str]], command: str) -> str:
-    keys = svg.legend([(name, f"line s{k % svg.NUM_STYLES}") for k, name in enumerate(METHODS)])
+    keys = svg.legend([(name, f"line s{k}") for k, name in enumerate(METHODS)])
     body = [
         header("manyface reproduce", "Cost of a step"),
         html.section(
@@ -98,7 +98,7 @@ def _escaped(lines: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def _rows(costs: Costs, classes: Sequence[int]) -> list[list[str]]:
     return [
-        [f"{size:,}", name, *_row(found)]
+        [name, f"{size:,}", *_row(found)]
         for size in classes
         for name in METHODS
         if (found := costs.of(name, size)) is not None
