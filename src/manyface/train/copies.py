@@ -59,12 +59,16 @@ class Copies:
         self._settle(self._parallel)
 
     def _settle(self, parallel: DistributedDataParallel) -> None:
-        """One backward of nothing, for the sake of a resume.
+        """Two backwards of nothing, for the sake of a resume.
 
         After its first backward DDP lays gradients out anew, in the order in which they came; how a
         sum over three or more ranks is rounded depends on that. So the first step of a resumed run
         would round otherwise than the same step of one that went on. Here gradients come in the
         order that DDP begins with, the reverse of the parameters'.
+
+        The second pass forward tells the other ranks of that order, which else the first step
+        would. Its backward has to follow: DDP waits for it, and would talk in the first one to
+        come, though that be `apart`.
         """
         trained = [p for p in self._net.parameters() if p.requires_grad]
         self._net.forward = lambda: torch.stack([p.sum() * 0 for p in trained]).sum()
@@ -74,8 +78,8 @@ class Copies:
                 torch.compiler.set_stance("force_eager"),
                 self.ranks.working("gradients of the net"),
             ):
-                parallel().backward()
-                parallel()  # here, and not in the first step: it tells the others of that order
+                for _ in range(2):
+                    parallel().backward()
         finally:
             del self._net.forward  # what hides the method of its class
         for parameter in trained:
