@@ -22,7 +22,7 @@ def test_the_page_of_methods_that_all_died(tmp_path: Path) -> None:
     costs.add("full FC", 10, {"fits": True, "needed_bytes": 2**30, "error": "killed"})
     page = write_costs(costs, [10], tmp_path, command="manyface reproduce cost")
     assert "killed" in page.read_text()
-    assert "| 10 | full FC | killed |" in (tmp_path / "cost.md").read_text()
+    assert "| full FC | 10 | killed |" in (tmp_path / "cost.md").read_text()
     assert not list(tmp_path.glob("*.svg"))
 
 
