@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -33,6 +34,13 @@ PRELOADED = [
     "torch.distributed.launcher.api",
 ]
 SECONDS = 60.0
+
+
+def wait_for_file(path: Path, seconds: float) -> None:
+    """Until another rank has made `path`, but no longer than that."""
+    until = time.monotonic() + seconds
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def on_ranks(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import on_ranks
+from processes import on_ranks, wait_for_file
 
 from manyface.base.errors import CheckpointError, PeerError
 from manyface.checkpoint import AsyncSaver, RowShard, committed, disk, load, own_ranks
@@ -78,9 +78,7 @@ def test_training_and_writing_do_not_disturb_each_other(
 
 def group_that_rank_1_does_not_join(done: Path) -> str:
     if Ranks().rank == 1:
-        until = time.monotonic() + 20
-        while not done.exists() and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for_file(done, 20)
         return "absent"
     try:
         own_ranks(1.0)

@@ -4,7 +4,7 @@ import os
 import time
 from pathlib import Path
 
-from processes import outcomes
+from processes import outcomes, wait_for_file
 from torch.distributed import TCPStore, distributed_c10d
 
 from manyface.base.errors import PeerError
@@ -34,9 +34,7 @@ def store_of_rank_0(rank: int, place: Path) -> TCPStore:
         place.with_suffix(".new").write_text(str(store.port))
         place.with_suffix(".new").rename(place)
         return store
-    until = time.monotonic() + 20
-    while not place.exists() and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_for_file(place, 20)
     return TCPStore("localhost", int(place.read_text()), is_master=False, wait_for_workers=False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from processes import on_ranks, outcomes
+from processes import on_ranks, outcomes, wait_for_file
 
 from manyface.base.errors import PeerError
 from manyface.parallel import Ranks
@@ -143,9 +143,7 @@ def test_a_rename_that_is_not_seen(tmp_path: Path) -> None:
 def come_late(late: int, named: Path) -> str:
     ranks = Ranks()
     if ranks.rank == late:
-        until = time.monotonic() + 30
-        while not named.exists() and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for_file(named, 30)
         return "slept"
     try:
         roll_call(ranks, "clock", seconds=3)

@@ -1,7 +1,6 @@
 """Whole runs on several ranks: equal to one process where they can be, resumed on any number."""
 
 import gc
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import on_ranks
+from processes import on_ranks, wait_for_file
 from tiny_recipe import TINY
 from torch import nn
 
@@ -223,9 +222,7 @@ def pass_that_rank_0_leaves_out(done: Path) -> list[int]:
     copies = Copies(nn.Linear(4, 2), Ranks())
     copies.connect()
     if Ranks().rank == 0:
-        until = time.monotonic() + 5
-        while not done.exists() and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_for_file(done, 5)
         return []
     try:
         return list(copies(torch.ones(3, 4)).shape)

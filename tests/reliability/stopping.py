@@ -13,8 +13,8 @@ from launching import Attempt
 from runs import Tiny
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-# SIGUSR1 and SIGHUP before a run listens end it at once, as those of any program.
 SECONDS = 20  # as is promised of two gigabytes
+# SIGUSR1 and SIGHUP before a run listens end it at once, as those of any program.
 VICTIMS = ("launcher", "rank 0", "rank 1")
 
 

@@ -10,9 +10,8 @@ from launching import Attempt
 from runs import Tiny
 
 TIMEOUT = 5.0
-NAMED = (
-    TIMEOUT + 40
-)  # 2.5 and 5.8 s after the timeout were seen; TCP tries for a quarter of an hour
+# 2.5 and 5.8 s after the timeout were seen; TCP tries for a quarter of an hour.
+NAMED = TIMEOUT + 40
 
 
 def both(tiny: Tiny, hosts: Hosts, place: Path, stack: ExitStack) -> list[Attempt]:

@@ -4,13 +4,13 @@ A claim is about a cell of a table less the table's baseline. It *holds* or not 
 the difference's 95 % interval allows to tell; what a study has not finished yet is left open.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from manyface.report.document import write_page
 from manyface.studies.cost import Costs
+from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.differences import Difference
 from manyface.studies.tables import Judged, line_of, markdown
 
@@ -160,10 +160,9 @@ def _ratio(costs: Costs, ours: str, theirs: str) -> Verdict:
     """Times and memory at the largest number of identities at which both ran."""
     sizes = {int(key.rpartition(" at ")[2]) for key in costs.figures}
     for size in sorted(sizes, reverse=True):
-        first, second = costs.of(ours, size), costs.of(theirs, size)
-        if first and second and "step_seconds" in first and "step_seconds" in second:
-            times = second["step_seconds"]["median"] / first["step_seconds"]["median"]
-            memory = _bytes(first) / _bytes(second)
+        first, second = (_seconds_and_memory(costs, name, size) for name in (ours, theirs))
+        if first and second:
+            times, memory = second[0] / first[0], first[1] / second[1]
             said = f"{times:.1f} times as fast, {memory:.2f} of the memory ({size:,} identities)"
             return said, f"time {_yes(times > 1)}, memory {_yes(memory < 1)}"
     return "", ""
@@ -173,5 +172,8 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "no"
 
 
-def _bytes(found: Mapping[str, Any]) -> float:
-    return float(found["resident_bytes"] + found["peak_extra_bytes"])
+def _seconds_and_memory(costs: Costs, name: str, size: int) -> tuple[float, float] | None:
+    """None if it did not run."""
+    found = costs.of(name, size) or {}
+    seconds, memory = seconds_of(found), memory_of(found)
+    return None if seconds is None or memory is None else (seconds, memory)

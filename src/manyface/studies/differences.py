@@ -24,11 +24,6 @@ class Difference:
     low: float
     high: float
 
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Of the interval."""
-        return self.low, self.high
-
     def widened(self, by: float) -> Self:
         """With the interval of another, independent cause, which reaches `by` to both sides."""
         low = self.value - math.hypot(self.value - self.low, by)

@@ -44,7 +44,8 @@ class Line:
         """The interval of `less`, laid around the mean; None of the baseline."""
         if self.less is None:
             return None
-        low, high = (self.mean + (end - self.less.value) / 100 for end in self.less.ends)
+        less, mean = self.less, self.mean
+        low, high = (mean + (end - less.value) / 100 for end in (less.low, less.high))
         return low, min(1.0, high)
 
 

@@ -26,11 +26,12 @@ from manyface.studies.tables import (
 
 def write_study(study: Study, judged: Sequence[Judged], folder: Path, *, command: str) -> Path:
     """<study>.html, <study>.md and pictures of its tables in `folder`; the page's path."""
+    drawings = [picture(each) for each in judged]
     write_page(_markdown_of(study, judged, command), folder / f"{study.name}.md")
-    for number, each in enumerate(judged, start=1):
-        if drawing := picture(each):
+    for number, drawing in enumerate(drawings, start=1):
+        if drawing:
             write_page(alone(drawing), folder / f"{study.name}-{number}.svg")
-    return write_page(_page(study, judged, command), folder / f"{study.name}.html")
+    return write_page(_page(study, judged, drawings, command), folder / f"{study.name}.html")
 
 
 def picture(judged: Judged) -> str:
@@ -60,16 +61,17 @@ def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
         parts += [f"## {title}", each.table.note, markdown(*text_of(each))]
         parts.append(" ".join(said(each)))
         parts += [markdown(*found) for found in looks_of(each, study.looks)]
-        if picture(each):
+        if not each.table.columns:
             parts += [f"![{title}]({study.name}-{number}.svg)", f"{_bars(each)}."]
     parts += ["## How to read it", about(judged[0]), trained_on(judged)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _page(study: Study, judged: Sequence[Judged], command: str) -> str:
+def _page(study: Study, judged: Sequence[Judged], drawings: Sequence[str], command: str) -> str:
+    leads = [study.question, *[""] * (len(judged) - 1)]  # the first begins with the question
     body = [
         header("manyface reproduce", study.title),
-        *(_section(study, each, number) for number, each in enumerate(judged)),
+        *(_section(*each, study.looks) for each in zip(judged, drawings, leads, strict=True)),
         html.section("The exact command", html.code(command), _changes(judged)),
         html.section(
             "How to read it", html.listing([about(judged[0]), trained_on(judged)], classes="notes")
@@ -88,18 +90,17 @@ def _changes(judged: Sequence[Judged]) -> str:
     return html.folded("What each cell changes in the recipe", listed)
 
 
-def _section(study: Study, judged: Judged, number: int) -> str:
-    """A table with all that belongs to it; the first one begins with the question."""
-    title, drawing = judged.table.title, picture(judged)
-    lead = (study.question if number == 0 else "", judged.table.note)
+def _section(judged: Judged, drawing: str, lead: str, looks: Sequence[str]) -> str:
+    """A table with all that belongs to it."""
+    title = judged.table.title
     return html.section(
         title,
         _table(text_of(judged), name=title),
         html.listing(said(judged), classes="notes"),
         html.grid([html.figure(title, drawing, note=_bars(judged))] if drawing else []),
-        html.grid(list(_cosine_charts(judged, study.looks))),
-        *(_table(found, name=found[0][0]) for found in looks_of(judged, study.looks)),
-        lead=" ".join(part for part in lead if part),
+        html.grid(list(_cosine_charts(judged, looks))),
+        *(_table(found, name=found[0][0]) for found in looks_of(judged, looks)),
+        lead=f"{lead} {judged.table.note}".strip(),
     )
 
 
