@@ -47,12 +47,6 @@ def check_integer_labels(labels: object) -> None:
         raise LabelError(f"labels must be integers, got {labels.dtype}")
 
 
-def check_embeddings(embeddings: Tensor, *, dim: int) -> None:
-    """Embeddings must be [B, dim], and finite in length too (1e20 overflows in float32)."""
-    check_shape(embeddings, batch=len(embeddings), dim=dim)
-    check_finite(embeddings, [len(embeddings)])
-
-
 def check_shape(embeddings: Tensor, *, batch: int, dim: int) -> None:
     """Embeddings must be [batch, dim]: one for each label."""
     if embeddings.dim() != 2 or embeddings.shape[1] != dim:

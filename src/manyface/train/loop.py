@@ -9,8 +9,9 @@ trained. Every rank runs this loop, and before each step they agree on what no r
 
 import signal
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
@@ -69,70 +70,95 @@ def is_due(step: int, *, every: int, last: int) -> bool:
     return step == last or (every > 0 and step > 0 and step % every == 0)
 
 
-def run_loop(
-    method: Method,
-    loader: BatchSource,
-    *,
-    plan: Plan,
-    position: Position,
-    evaluate: Callable[[int], float | None],
-    saver: Saver,
-    recorder: Recorder,
-    stop: StopFlag,
-    ranks: Ranks = ALONE,
-) -> None:
-    """Train from `position` to the end of the plan's schedule.
+@dataclass(frozen=True)
+class Loop:
+    """A run's steps, from `position` to the end of the plan's schedule.
 
     `evaluate` gives the score that the best checkpoint is chosen by, None where there is none.
     """
-    num_steps = plan.schedule.num_steps
-    guard = FiniteGuard(method.device)
-    with closing(batches_of_steps(loader, position.step, num_steps, plan.accumulation)) as feed:
-        while True:
-            try:
-                improved = False
-                if plan.evaluates_at(position.step) and position.evaluated_step != position.step:
-                    guard.check()
-                    improved = position.take_score(evaluate(position.step))
 
-                received, is_late, is_writing = agreed(stop.received, saver, ranks)
-                if not is_writing:
-                    saver.wait()  # what was written is known, and its error raised, on all ranks
-                if improved or received or saver.due(position.step, last=num_steps, late=is_late):
-                    guard.check()
-                    recorder.measure(position)
-                    ends = bool(received) or position.step == num_steps
-                    saver.save(method, position, best=improved, at_once=ends)
+    method: Method
+    loader: BatchSource
+    plan: Plan
+    position: Position
+    evaluate: Callable[[int], float | None]
+    saver: Saver
+    recorder: Recorder
+    stop: StopFlag
+    ranks: Ranks = ALONE
 
-                if received or position.step == num_steps:
-                    saver.wait()
+    @cached_property
+    def _guard(self) -> FiniteGuard:
+        return FiniteGuard(self.method.device)
+
+    @property
+    def _num_steps(self) -> int:
+        return self.plan.schedule.num_steps
+
+    def run(self) -> None:
+        """Train to the end; raises `Interrupted` after a stop, with all that was done saved."""
+        start, stop = self.position.step, self._num_steps
+        batches = batches_of_steps(self.loader, start, stop, self.plan.accumulation)
+        with closing(batches) as feed, self._explaining():
+            while True:
+                improved = self._evaluate_if_due()
+                received = self._save_if_due(improved)
                 if received:
-                    raise Interrupted(received, checkpoint=saver.last)
-                if position.step == num_steps:
+                    raise Interrupted(received, checkpoint=self.saver.last)
+                if self.position.step == self._num_steps:
                     return
+                with self.recorder.throughput.running():
+                    self._step(next(feed))
+                self.recorder.show(self.position.step)
 
-                with recorder.throughput.running():
-                    batches = next(feed)
-                    factor = plan.schedule.factor(position.step)
-                    result = train_step(
-                        method,
-                        batches,
-                        step=position.step,
-                        factor=factor,
-                        seed=plan.seed,
-                        guard=guard,
-                        ranks=ranks,
-                    )
-                    position.step = HERE.step = position.step + 1
-                    if plan.compares_at(position.step) and not ranks.is_alone:
-                        compare_copies(tensors_of(method), ranks)
-                    recorder.throughput.add(sum(batch.num_images for batch in batches))
-                    if plan.logs_at(position.step):
-                        guard.check()
-                        recorder.log_step(position.step, result, method.learning_rate(factor))
-                recorder.show(position.step)
-            except NonFiniteError as error:
-                raise saver.explain(error, step=position.step) from error
+    def _evaluate_if_due(self) -> bool:
+        """Whether the net is the best so far."""
+        step = self.position.step
+        if not self.plan.evaluates_at(step) or self.position.evaluated_step == step:
+            return False
+        self._guard.check()
+        return self.position.take_score(self.evaluate(step))
+
+    def _save_if_due(self, improved: bool) -> signal.Signals | None:
+        """The signal that ends the run here, if any rank has received one."""
+        position, saver = self.position, self.saver
+        received, is_late, is_writing = agreed(self.stop.received, saver, self.ranks)
+        if not is_writing:
+            saver.wait()  # what was written is known, and its error raised, on all ranks
+        ends = bool(received) or position.step == self._num_steps
+        if improved or received or saver.due(position.step, last=self._num_steps, late=is_late):
+            self._guard.check()
+            self.recorder.measure(position)
+            saver.save(self.method, position, best=improved, at_once=ends)
+        if ends:
+            saver.wait()
+        return received
+
+    def _step(self, batches: list[Batch]) -> None:
+        factor = self.plan.schedule.factor(self.position.step)
+        result = train_step(
+            self.method,
+            batches,
+            step=self.position.step,
+            factor=factor,
+            seed=self.plan.seed,
+            guard=self._guard,
+            ranks=self.ranks,
+        )
+        self.position.step = HERE.step = step = self.position.step + 1
+        if self.plan.compares_at(step) and not self.ranks.is_alone:
+            compare_copies(tensors_of(self.method), self.ranks)
+        self.recorder.throughput.add(sum(batch.num_images for batch in batches))
+        if self.plan.logs_at(step):
+            self._guard.check()
+            self.recorder.log_step(step, result, self.method.learning_rate(factor))
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        try:
+            yield
+        except NonFiniteError as error:
+            raise self.saver.explain(error, step=self.position.step) from error
 
 
 def agreed(

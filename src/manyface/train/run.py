@@ -20,11 +20,11 @@ from manyface.parallel import Ranks, all_or_none, joined, most_restarts, patienc
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
 from manyface.train.devices import choose_device, describe_device, threads_here
-from manyface.train.loop import run_loop
+from manyface.train.loop import Loop
 from manyface.train.prepare import prepare
 from manyface.train.recording import Notices, Recorder
 from manyface.train.result import make_result, render_result
-from manyface.train.saving import Saver
+from manyface.train.saving import OnSave, Saver
 from manyface.train.state import Position, identities_fingerprint, resume_state, state_of
 from manyface.train.stop import Interrupted, StopFlag, received_by_any
 from manyface.train.validation import Validation
@@ -256,53 +256,68 @@ def staging_bytes(config: Config) -> int | None:
 def _run(
     config: Config, training: Training, start: _Start, *, recorder: Recorder, stop: StopFlag
 ) -> RunResult:
-    directory, position = config.run_directory, start.position
-    validation = Validation(
-        training.evaluators,
-        make_embed_function(
-            training.method.embedder,
-            training.device,
-            flip=config.evaluation.flip,
-            autocast=training.autocast,
-        ),
-        num_steps=training.plan.schedule.num_steps,
-        directory=directory / places.EVALUATION,
-        recorder=recorder,
-        stop=stop,
-        ranks=training.ranks,
-    )
-    saver = Saver(
-        directory / places.CHECKPOINTS,
-        keep=config.train.keep,
-        every=config.train.checkpoint_every,
-        every_seconds=60 * config.train.checkpoint_minutes,
-        last=start.checkpoint,
-        data=start.data,
-        on_save=recorder.saved,
-        staging_bytes=staging_bytes(config),
-        patience=ranks_patience(config, training),
-    )
-    if not training.ranks.is_alone or training.device.type == "cuda":
-        saver.reserve(training.method)  # one process on a CPU may never need it
-    run_loop(
+    position = start.position
+    validation = _validation(config, training, recorder=recorder, stop=stop)
+    Loop(
         training.method,
         training.loader,
         plan=training.plan,
         position=position,
         evaluate=validation,
-        saver=saver,
+        saver=_saver(config, training, start, on_save=recorder.saved),
         recorder=recorder,
         stop=stop,
         ranks=training.ranks,
-    )
+    ).run()
     if not validation.results:  # the run was complete already when it was resumed
         validation(position.step)
         if received := received_by_any(stop, training.ranks):  # the scores stay as they are
             raise Interrupted(received, checkpoint=start.checkpoint)
     recorder.measure(position)
     result = make_result(config, training, position, validation.results)
-    with all_or_none(training.ranks, "result"):
-        if training.ranks.rank == 0:
-            places.write_text(directory / places.RESULT, render_result(result))
+    _write_result(config.run_directory, result, training.ranks)
     recorder.write("end", step=position.step, images_per_second=result["images_per_second"])
-    return RunResult(directory, result)
+    return RunResult(config.run_directory, result)
+
+
+def _validation(
+    config: Config, training: Training, *, recorder: Recorder, stop: StopFlag
+) -> Validation:
+    embed = make_embed_function(
+        training.method.embedder,
+        training.device,
+        flip=config.evaluation.flip,
+        autocast=training.autocast,
+    )
+    return Validation(
+        training.evaluators,
+        embed,
+        num_steps=training.plan.schedule.num_steps,
+        directory=config.run_directory / places.EVALUATION,
+        recorder=recorder,
+        stop=stop,
+        ranks=training.ranks,
+    )
+
+
+def _saver(config: Config, training: Training, start: _Start, *, on_save: OnSave) -> Saver:
+    saver = Saver(
+        config.run_directory / places.CHECKPOINTS,
+        keep=config.train.keep,
+        every=config.train.checkpoint_every,
+        every_seconds=60 * config.train.checkpoint_minutes,
+        last=start.checkpoint,
+        data=start.data,
+        on_save=on_save,
+        staging_bytes=staging_bytes(config),
+        patience=ranks_patience(config, training),
+    )
+    if not training.ranks.is_alone or training.device.type == "cuda":
+        saver.reserve(training.method)  # one process on a CPU may never need it
+    return saver
+
+
+def _write_result(directory: Path, result: dict[str, Any], ranks: Ranks) -> None:
+    with all_or_none(ranks, "result"):
+        if ranks.rank == 0:
+            places.write_text(directory / places.RESULT, render_result(result))

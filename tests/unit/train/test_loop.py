@@ -10,7 +10,7 @@ from manyface.base.errors import NonFiniteError
 from manyface.data.loader import Batch
 from manyface.observe import EventLog, MemoryMeter, Throughput, read_events
 from manyface.observe.progress import LineProgress
-from manyface.train.loop import Plan, batches_of_steps, run_loop
+from manyface.train.loop import Loop, Plan, batches_of_steps
 from manyface.train.recording import Recorder
 from manyface.train.saving import Saver
 from manyface.train.schedule import Schedule
@@ -92,7 +92,7 @@ def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, s
             throughput=throughput,
             meter=meter,
         )
-        run_loop(
+        Loop(
             method,
             loader,
             plan=Plan(schedule=Schedule(num_steps=num_steps), seed=0, **plan),
@@ -101,7 +101,7 @@ def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, s
             saver=saver,
             recorder=recorder,
             stop=stop,
-        )
+        ).run()
     return diary, loader, throughput
 
 
