@@ -51,7 +51,8 @@ def train(folder: Path, staging_bytes: int | None) -> list[bool]:
     background = []
     for step in range(1, STEPS + 1):
         table.rows += ranks.sum_(torch.ones(1), "gradients") / ranks.size
-        saver.poll()
+        if not saver.is_writing:
+            saver.wait()
         if saver.due(step, last=STEPS):
             saver.save(table, Position(step=step))
             background.append(saver.pause.in_background)
@@ -98,7 +99,7 @@ def unequal(folder: Path) -> bool:
     budget = 10 if Ranks().rank == 1 else 1 << 20
     saver = AsyncSaver(folder, staging_bytes=budget)
     pause = saver.save(step=1, tensors={"net": {"a": torch.ones(99)}}, state={})
-    assert saver.poll() is not None
+    assert saver.wait() is not None
     return pause.in_background
 
 

@@ -21,7 +21,9 @@ from manyface.checkpoint import stream as stream_module
 from manyface.config import Config, parse_config
 from manyface.observe import read_events
 from manyface.observe.progress import SilentProgress
-from manyface.train import Interrupted, StopFlag, evaluate_run, train
+from manyface.train import Interrupted, StopFlag, build, evaluate_run, train
+from manyface.train import directory as places
+from manyface.train.saving import Saver
 from manyface.train.state import read_position
 
 FLAVOURS = {
@@ -317,6 +319,32 @@ def test_what_a_run_leaves(tmp_path):
         evaluate_run(run, checkpoint="step-00000099")
     with pytest.raises(CheckpointError, match="is no run"):
         evaluate_run(tmp_path)
+
+
+def test_other_pairs_are_other_pairs_until_one_is_the_best(tmp_path):
+    """Though the run that was resumed with them was killed before it saved anything."""
+    stop = StopFlag()
+    with pytest.raises(Interrupted):
+        train(make(tmp_path), progress=stopping_after(5, stop), stop=stop)
+    other = make(tmp_path, "evaluation.num_pairs=80")
+    directory = other.run_directory
+    assert not places.is_judged_otherwise(directory, make(tmp_path, "evaluation.every_steps=3"))
+    places.begin(directory, other, resume=True)  # then it was killed
+    assert places.is_judged_otherwise(directory, other)
+
+
+def test_a_signal_while_the_last_checkpoint_is_written_loses_no_result(tmp_path, monkeypatch):
+    stop, save = StopFlag(), Saver.save
+
+    def signalled(self, method, position, *, best=False, at_once=False):
+        save(self, method, position, best=best, at_once=at_once)
+        stop.request()
+
+    monkeypatch.setattr(Saver, "save", signalled)
+    monkeypatch.setattr(build, "build_evaluators", lambda *_, **more: [])
+    config = make(tmp_path, "train.checkpoint_every=0")
+    run = train(config, progress=silent, stop=stop).directory
+    assert (run / "result.json").exists()
 
 
 def test_other_pairs_begin_the_best_score_anew(tmp_path):

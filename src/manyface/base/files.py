@@ -82,7 +82,7 @@ def held(path: Path) -> Iterator[None]:
     except OSError as error:
         raise WriteError(path, error) from error
     try:
-        if not _is_first(descriptor, lock):
+        if not is_first(descriptor, lock):
             raise DataError(f"another process is writing {path}; wait for it")
         try:
             yield
@@ -100,12 +100,14 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
 
 
-def _is_first(descriptor: int, lock: Path) -> bool:
+def is_first(descriptor: int, lock: Path) -> bool:
+    """Whether this process holds the lock of the open file `lock` now; True where a file system
+    has none."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        return True  # a file system without locks
+        return True
     # One that was opened before, and held after, the other process took its lock away is no lock.
     return lock.exists() and os.path.samestat(lock.stat(), os.fstat(descriptor))

@@ -1,9 +1,10 @@
 """Steps of a whole training, as `manyface train` makes them: speed, and the share of each part.
 
 Method, loader, update and schedule are those that train/ builds from the recipe, and train/step.py
-makes the steps; parts.py watches. Nothing is evaluated or written. A recipe on synthetic faces gets
-JPEG records in memory in their place (pictures.py), so that its loader decodes. Without the loader,
-batches are made before the first step: labels and plans of their own, the images of the first.
+makes the steps; parts.py watches. Nothing is evaluated or written but rows that lie in
+files. A recipe on synthetic faces gets JPEG records in memory in their place (pictures.py), so that
+its loader decodes. Without the loader, batches are made before the first step: labels and plans of
+their own, the images of the first.
 
 The figures of a training that ran:
 

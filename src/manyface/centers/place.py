@@ -77,6 +77,18 @@ class InMemory:
         """Nothing either."""
 
 
+def is_held(folder: Path) -> bool:
+    """Whether rows of a table that lives, in this or another process, are in its files."""
+    try:
+        with (folder / _LOCK).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no lock there
+        return False
+    return False
+
+
 def disk_bytes(folder: Path | str) -> int:
     """Free bytes of the disk where `folder` is or would be; a table's files in it count as free.
 

@@ -1,7 +1,14 @@
 """Checkpoints: directories that are whole or absent, and verified when read."""
 
 from manyface.checkpoint.background import AsyncSaver, Pause, own_ranks
-from manyface.checkpoint.layout import committed, newest, read_pointer, step_name, step_of
+from manyface.checkpoint.layout import (
+    committed,
+    newest,
+    read_facts,
+    read_pointer,
+    step_name,
+    step_of,
+)
 from manyface.checkpoint.load import Checkpoint, load
 from manyface.checkpoint.lock import run_lock
 from manyface.checkpoint.overview import Overview, find_checkpoint, overview
@@ -32,6 +39,7 @@ __all__ = [
     "newest",
     "own_ranks",
     "overview",
+    "read_facts",
     "read_pointer",
     "replace_file",
     "retain",

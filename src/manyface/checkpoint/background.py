@@ -45,7 +45,7 @@ class AsyncSaver:
     """Commits checkpoints in the background, one at a time.
 
     Every rank constructs it, and calls `save` at the same steps. A failed write raises the same
-    error on all ranks, at the next `poll`, `wait` or `save`; the earlier checkpoints stay.
+    error on all ranks, at the next `wait` or `save`; the earlier checkpoints stay.
 
     Args:
         directory: of the checkpoints.
@@ -105,16 +105,13 @@ class AsyncSaver:
             write()
         return Pause(time.perf_counter() - started, in_background)
 
-    def poll(self) -> Path | None:
-        """The checkpoint that was committed since the last call, if there is one; no waiting.
-
-        Raises what its write raised. Ranks may learn of it some steps apart: where all must act in
-        one step, agree on `is_writing` first, then `wait`.
-        """
-        return None if self.is_writing else self.wait()
-
     def wait(self) -> Path | None:
-        """As `poll`, when the write that goes on is done."""
+        """The checkpoint that was committed since the last call, if there is one; waits for the
+        write that goes on.
+
+        Raises what that write raised. Ranks may learn of it some steps apart: where all must act in
+        one step, agree on `is_writing` first.
+        """
         self._join()
         committed, self._committed = self._committed, None
         return committed

@@ -14,6 +14,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 from manyface.base.errors import CheckpointError
 
@@ -67,13 +68,20 @@ def newest(directory: Path) -> Path | None:
 
 def read_pointer(directory: Path, name: str) -> Path | None:
     """The checkpoint that `<name>.json` (last, best) points to; None without such a pointer."""
+    facts = read_facts(directory, name)
+    return directory / facts["checkpoint"] if facts else None
+
+
+def read_facts(directory: Path, name: str) -> dict[str, Any]:
+    """All that `<name>.json` says, such as the score of the best; empty without such a pointer."""
     path = directory / f"{name}.json"
     if not path.exists():
-        return None
+        return {}
     try:
-        target = json.loads(path.read_bytes())["checkpoint"]
+        facts: dict[str, Any] = json.loads(path.read_bytes())
+        target = facts["checkpoint"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: expected a pointer to a checkpoint, got {error}") from error
     if not isinstance(target, str) or step_of(Path(target)) is None or "/" in target:
         raise CheckpointError(f"{path}: expected the name of a checkpoint, got {target!r}")
-    return directory / target
+    return facts

@@ -4,7 +4,6 @@ The lock is held by the operating system (flock) and ends with the process howev
 is no stale lock to remove by hand. The file's text only says who holds it.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manyface.base.errors import CheckpointError, WriteError
-from manyface.base.files import open_lock
+from manyface.base.files import is_first, open_lock
 
 LOCK_NAME = "run.lock"
 
@@ -32,7 +31,7 @@ def run_lock(directory: Path) -> Iterator[None]:
     except OSError as error:
         raise WriteError(path, error) from error
     with file:
-        if not _is_first(path, file.fileno()):
+        if not is_first(file.fileno(), path):
             file.seek(0)
             raise CheckpointError(
                 f"{directory} is in use by another process ({file.read().strip() or 'unknown'}); "
@@ -43,15 +42,6 @@ def run_lock(directory: Path) -> Iterator[None]:
             yield
         finally:
             _take_back(path, made)
-
-
-def _is_first(path: Path, descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    # Else it was taken back by its holder, with the folder, between opening and holding it.
-    return path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor))
 
 
 def _take_back(path: Path, made: list[Path]) -> None:

@@ -33,8 +33,7 @@ class Staging:
         if wanted <= self.num_bytes:
             return
         self._memory = torch.empty(0, dtype=torch.uint8)  # not both at once
-        on_gpu = any(values.is_cuda for values in _values(state))
-        self._memory = torch.empty(wanted, dtype=torch.uint8, pin_memory=on_gpu)
+        self._memory = torch.empty(wanted, dtype=torch.uint8, pin_memory=_is_on_gpu(state))
         _in_threads(Tensor.zero_, ((piece,) for piece in torch.split(self._memory, _PIECE_BYTES)))
 
     def copy(self, state: State) -> dict[str, dict[str, Tensor | RowShard]]:
@@ -59,7 +58,16 @@ class Staging:
 
 def bytes_to_stage(state: State) -> int:
     """Memory that a copy of this rank's `state` takes."""
-    return sum(_aligned(values.nbytes) for values in _values(state))
+    wanted = sum(_aligned(values.nbytes) for values in _values(state))
+    return _power_of_two(wanted) if _is_on_gpu(state) else wanted  # torch's pinned memory is so
+
+
+def _is_on_gpu(state: State) -> bool:
+    return any(values.is_cuda for values in _values(state))
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length() if least else 0
 
 
 def _values(state: State) -> Iterable[Tensor]:

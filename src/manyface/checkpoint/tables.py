@@ -7,7 +7,6 @@ own storage and its pickled messages are not used.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -128,30 +127,10 @@ def local_rows(stored: "Tensor | StoredTable", like: RowShard) -> Tensor:
 
 def _plan(table: StoredTable, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """(number in `table.stored`, first row in that file, count) of what makes [start, stop)."""
-    # Half a second to import, for whoever resumes only.
-    from torch.distributed.checkpoint.metadata import TensorProperties, TensorStorageMetadata
-    from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
-
-    metadata = TensorStorageMetadata(
-        properties=TensorProperties(dtype=table.dtype),
-        size=torch.Size(table.shape),
-        chunks=[_chunk(table, rows.start, rows.stop) for rows in table.stored],
-    )
-    items = create_read_items_for_chunk_list(
-        table.name, metadata, [_chunk(table, start, stop)] if stop > start else []
-    )
-    for item in sorted(items, key=lambda item: item.dest_offsets[0]):
-        if (count := item.lengths[0]) > 0:
-            yield int(item.storage_index.index or 0), item.storage_offsets[0], count
-
-
-def _chunk(table: StoredTable, start: int, stop: int) -> Any:
-    from torch.distributed.checkpoint.metadata import ChunkStorageMetadata
-
-    rest = table.shape[1:]
-    return ChunkStorageMetadata(
-        offsets=torch.Size([start, *[0] * len(rest)]), sizes=torch.Size([stop - start, *rest])
-    )
+    for number, rows in enumerate(table.stored):
+        first, last = max(start, rows.start), min(stop, rows.stop)
+        if first < last:
+            yield number, first - rows.start, last - first
 
 
 def _describe(dtype: torch.dtype, shape: tuple[int, ...]) -> str:

@@ -90,8 +90,6 @@ def _devices() -> list[tuple[str, str]]:
         rows.append((f"cuda:{index}", f"{properties.name}, {memory}"))
     for device in ("cpu", "cuda"):
         rows.append((f"{device} kernels", str(choose(torch.device(device)))))
-    if torch.backends.mps.is_available():
-        rows.append(("mps", "available"))
     if not torch.cuda.is_available():
         rows.append(("gpu", "none that torch can use; training runs on the CPU"))
     return rows

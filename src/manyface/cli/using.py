@@ -52,7 +52,7 @@ ResizeAsIndex = Annotated[
     bool | None,
     typer.Option("--resize/--no-resize", help=f"{_RESIZE_HELP} Default: as the index began."),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1.")]
 BatchSize = Annotated[
     int, typer.Option("--batch-size", min=1, help="Images that go through the net together.")
 ]

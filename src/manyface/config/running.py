@@ -40,8 +40,8 @@ class RunConfig(Section):
     device: Annotated[
         str,
         Field(
-            pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
-            json_schema_extra={"expected": "'auto', 'cpu', 'mps', 'cuda' or 'cuda:N'"},
+            pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+            json_schema_extra={"expected": "'auto', 'cpu', 'cuda' or 'cuda:N'"},
         ),
     ] = Field("auto", description="Where to compute; auto takes a GPU if there is one.")
     timeout_seconds: NotNegative = Field(

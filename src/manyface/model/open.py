@@ -34,7 +34,7 @@ def load(
     Args:
         path: of a run or of a checkpoint (step-...) in it, a bundle, an ONNX file, or weights as
             insightface, AdaFace and CVLface publish them (or the folder that holds them).
-        device: "cpu", "cuda", "cuda:1", "mps"; None takes a GPU where there is one.
+        device: "cpu", "cuda", "cuda:1"; None takes a GPU where there is one.
         checkpoint: of a run: "last", "best", or the name of a folder in its `checkpoints`.
         colour: order of the channels that the net takes, "RGB" or "BGR", of files that do not say
             it themselves; None: as their publisher feeds them. Images are RGB in any case.

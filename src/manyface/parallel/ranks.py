@@ -165,7 +165,7 @@ class Ranks:
             return Pending(lambda: values)
         longest = max(counts)
         parts = [_padded(part, longest) for part in torch.split(values, list(counts))]
-        outgoing = parts[0].new_empty(0) if not parts else torch.cat(parts)
+        outgoing = torch.cat(parts)
         mine = torch.empty_like(outgoing[:longest])
         self._count(outgoing, name)
         with self._named(name):

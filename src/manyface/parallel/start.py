@@ -63,6 +63,8 @@ def joined(device: torch.device, *, seconds: float = 0.0) -> Iterator[Ranks]:
         PeerError: a collective failed; it says which rank is silent or elsewhere.
     """
     die_with_launcher()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # generators and kernels ask which one is current
     if launched_ranks() == 1 or dist.is_initialized():
         yield Ranks()
         return
@@ -103,16 +105,13 @@ def patience(device: torch.device, seconds: float) -> float:
 
 
 def _meet(device: torch.device, seconds: float) -> None:
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
     seconds = patience(device, seconds)
     timeout = timedelta(seconds=seconds)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         store.set_timeout(timeout)
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=round_store(store, rank=rank, size=size, seconds=seconds),
             rank=rank,
             world_size=size,

@@ -80,7 +80,16 @@ def _changes(config: Config, found: Prediction) -> list[tuple[str, Config]]:
     if not config.backbone.activation_checkpointing:
         less = changed(config, "backbone", activation_checkpointing=True)
         changes.append(("backbone.activation_checkpointing=true", less))
-    return changes
+    return [(words, other) for words, other in changes if _is_possible(other)]
+
+
+def _is_possible(config: Config) -> bool:
+    """Whether it could be written as a recipe: not all that one head has, another one has too."""
+    try:
+        Config.model_validate(config.model_dump())
+    except ValueError:
+        return False
+    return True
 
 
 def _of_centers(config: Config, found: Prediction) -> list[tuple[str, Config]]:

@@ -8,11 +8,10 @@ import torch
 
 from manyface.base.errors import DataError
 from manyface.base.threads import cpu_threads
-from manyface.centers.place import disk_bytes
+from manyface.centers.place import disk_bytes, free_bytes
 from manyface.centers.table import DRAWN_ROWS
 from manyface.config import Config
 from manyface.data import GroupedSource
-from manyface.observe.available import available_bytes
 from manyface.observe.memory import MemoryMeter, give_back_freed, resident_bytes
 from manyface.plan.head import HeadCosts, active_rows, head_costs
 from manyface.plan.measuring import changed, placement, seconds_of
@@ -197,9 +196,8 @@ def _seconds(config: Config, net: NetCosts, head: HeadCosts, loader: LoaderCosts
 
 
 def _available(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return available_bytes() + resident_bytes()
+    own = resident_bytes() if device.type == "cpu" else 0
+    return own + (free_bytes(device) or 0)
 
 
 def _disk(config: Config) -> int | None:

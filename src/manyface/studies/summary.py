@@ -31,7 +31,7 @@ def write_summary(
     at = f"at {size:,} identities"
     panels = [
         Panel("a step of the head", at, _marks(costs, size, seconds_of, "{:.2g} s")),
-        Panel("memory of the head", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
+        Panel("memory of its process", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
         _scores([line for line in lines if line]),
     ]
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")

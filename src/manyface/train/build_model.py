@@ -15,6 +15,7 @@ from manyface.backbones import AveragedNet, create_backbone, load_backbone_weigh
 from manyface.base.errors import ConfigError, ManyfaceError
 from manyface.base.random import stream_seed
 from manyface.centers import InFiles, InMemory, Place, RowAdamW, RowOptimizer, RowSGD
+from manyface.centers.place import is_held
 from manyface.checkpoint.foreign import ForeignCenters
 from manyface.config import Config
 from manyface.config.head import MARGIN_DEFAULTS, RULE_DEFAULTS
@@ -239,7 +240,8 @@ def folder_of_rank(folder: str, ranks: Ranks) -> Path:
     for other in Path(folder).glob("*-of-*"):
         count = other.name.partition("-of-")[2]
         names = {path.name for path in other.iterdir()} if other.is_dir() else {"a file"}
-        if count != str(ranks.size) and all(n.endswith((".rows", ".lock")) for n in names):
+        only_rows = all(name.endswith((".rows", ".lock")) for name in names)
+        if count != str(ranks.size) and only_rows and not is_held(other):
             shutil.rmtree(other, ignore_errors=True)  # other ranks may be at it
     return own
 

@@ -24,7 +24,7 @@ def check_ranks(batch_size: int, num_ranks: int, *, method: str) -> None:
     """Refuse more ranks than a batch can be shared out to: each rank's net wants images."""
     at_once = batch_size // 2 if method == "f2c" else batch_size  # images that a net is shown
     if num_ranks > 1 and at_once // num_ranks < 2:  # batch norm needs company
-        least = 2 * num_ranks * batch_size // at_once
+        least = 2 * num_ranks * (2 if method == "f2c" else 1)
         raise ConfigError(
             f"train.batch_size is {batch_size} images of all {num_ranks} ranks together, which "
             f"gives some less than 2 at a time; set it to {least} or more, or start fewer ranks"

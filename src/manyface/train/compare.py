@@ -7,6 +7,7 @@ checkpoint compares by a stronger hash, checkpoint/replicas.py; that would wait 
 """
 
 from collections.abc import Mapping
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -27,15 +28,24 @@ def compare_copies(tensors: Mapping[str, Tensor | RowShard], ranks: Ranks) -> No
         tensors: by name, the same names on all ranks; rows of a table are left out.
         ranks: all of them call this: an all-gather of 8 bytes for each tensor.
     """
-    copies = {name: each for name, each in tensors.items() if isinstance(each, Tensor)}
+    copies = [(name, each) for name, each in tensors.items() if isinstance(each, Tensor)]
     if ranks.is_alone or not copies:
         return
-    mine = torch.stack([checksum(copy).to(ranks.talks_on) for copy in copies.values()])
+    copies.sort(key=_kind_of_device)  # one copy of sums from each device, which it waits for
+    sums = [
+        torch.stack([checksum(copy) for _, copy in group]).to(ranks.talks_on)
+        for _, group in groupby(copies, _kind_of_device)
+    ]
+    mine = torch.cat(sums)
     everyone = ranks.gather(mine[None], [1] * ranks.size, SUMS).wait()  # [W, number of tensors]
     usual = everyone.mode(dim=0).values
     if bool((different := everyone != usual).any()):
         rank, number = different.nonzero()[0].tolist()
-        raise ReplicaError(list(copies)[number], rank=rank, size=ranks.size)
+        raise ReplicaError(copies[number][0], rank=rank, size=ranks.size)
+
+
+def _kind_of_device(named: tuple[str, Tensor]) -> str:
+    return named[1].device.type
 
 
 def checksum(tensor: Tensor) -> Tensor:

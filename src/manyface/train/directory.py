@@ -3,6 +3,7 @@
 Specification: docs/formats/run.md.
 """
 
+import hashlib
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from shlex import quote
 from typing import Any
 
 from manyface.base.errors import CheckpointError, ConfigError, ManyfaceError, WriteError
-from manyface.checkpoint import newest, replace_file
+from manyface.checkpoint import newest, read_facts, replace_file
 from manyface.config import Config, load_config, toml_value
 from manyface.parallel import Ranks
 from manyface.train.devices import auto_precision, choose_device
@@ -158,11 +159,17 @@ def check_same(old: Config, new: Config, *, directory: Path) -> None:
         )
 
 
-def verifies_otherwise(directory: Path, config: Config) -> bool:
-    """Whether the scores of the run in `directory` so far are of other pairs than `config`'s."""
-    when = {"every_epochs", "every_steps", "fars"}
-    old = load_config(directory / CONFIG).evaluation
-    return old.model_dump(exclude=when) != config.evaluation.model_dump(exclude=when)
+def judged_on(config: Config) -> str:
+    """A hash of the pairs and the protocol that scores are of, wherever photos lie."""
+    where_and_when = {"path", "every_epochs", "every_steps", "fars"}
+    chosen = config.evaluation.model_dump_json(exclude=where_and_when)
+    return hashlib.blake2b(chosen.encode(), digest_size=8).hexdigest()
+
+
+def is_judged_otherwise(directory: Path, config: Config) -> bool:
+    """Whether the best score of the run in `directory` is of other pairs than `config`'s."""
+    facts = read_facts(directory / CHECKPOINTS, "best")
+    return bool(facts) and facts.get("judged_on") != judged_on(config)
 
 
 def changes(old: Config, new: Config, *, free: Collection[str]) -> str:

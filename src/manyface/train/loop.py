@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Protocol
 
-from manyface.base.errors import NonFiniteError
+from manyface.base.errors import NonFiniteError, PeerError
 from manyface.data.loader import Batch
 from manyface.parallel import ALONE, HERE, Ranks
 from manyface.train.compare import compare_copies
@@ -109,6 +109,8 @@ class Loop:
                     return
                 with self.recorder.throughput.running():
                     self._step(next(feed))
+                if self.position.step == start + 1:
+                    self.saver.reserve(self.method)
                 self.recorder.show(self.position.step)
 
     def _evaluate_if_due(self) -> bool:
@@ -155,10 +157,15 @@ class Loop:
 
     @contextmanager
     def _explaining(self) -> Iterator[None]:
+        """What is being written is good: an error, but for ranks that are gone, waits for it."""
         try:
             yield
         except NonFiniteError as error:
             raise self.saver.explain(error, step=self.position.step) from error
+        except Exception as error:
+            if not isinstance(error, PeerError):
+                self.saver.finish()
+            raise
 
 
 def agreed(

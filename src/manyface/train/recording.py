@@ -101,7 +101,8 @@ class Recorder:
         self.write("start", step=step, **facts)
 
     def warn(self, text: str) -> None:
-        """A warning for the log and for the person who watches."""
+        """A warning for the log and for the person who watches; names of files may be no UTF-8."""
+        text = text.encode(errors="backslashreplace").decode()
         self.write("warning", step=self._step, text=text)
         self._progress.message(f"warning: {text}")
 

@@ -80,7 +80,7 @@ def train(
     Raises ManyfaceError for what a user can cause or mend; `Interrupted` after a stop.
     """
     with joined(choose_device(config.run.device), seconds=config.run.timeout_seconds) as ranks:
-        resume, force = _agreed_start(config.run_directory, resume, force, ranks)
+        resume = _agreed_resume(config.run_directory, resume, force, ranks)
         config = places.with_precision(config, resume=resume)
         places.check_same_recipe(config, ranks)
         with (
@@ -134,8 +134,8 @@ def _locked(
         return _run(config, training, start, recorder=recorder, stop=stop)
 
 
-def _agreed_start(directory: Path, resume: Resume, force: bool, ranks: Ranks) -> tuple[bool, bool]:
-    """Whether to resume, and to force, the same on all ranks; before anything is written."""
+def _agreed_resume(directory: Path, resume: Resume, force: bool, ranks: Ranks) -> bool:
+    """Whether to resume, the same on all ranks; before anything is written."""
     if force and most_restarts() > 0:
         raise ConfigError(
             f"--force would delete the run again at each of torchrun's {most_restarts()} restarts; "
@@ -143,8 +143,7 @@ def _agreed_start(directory: Path, resume: Resume, force: bool, ranks: Ranks) ->
         )
     is_there = (directory / places.CONFIG).exists()
     wants = resume is True or (resume == "if-there" and is_there)
-    goes_on = bool(ranks.agree(int(wants and ranks.rank == 0), name="resume")[0])
-    return goes_on, force
+    return bool(ranks.agree(int(wants and ranks.rank == 0), name="resume")[0])
 
 
 @contextmanager
@@ -175,7 +174,7 @@ def _start(config: Config, training: Training, *, resume: bool, notices: Notices
     )
     if checkpoint is None:
         notices("there is no checkpoint to resume from; the run begins at step 0")
-    elif position.best_score is not None and places.verifies_otherwise(directory, config):
+    elif position.best_score is not None and places.is_judged_otherwise(directory, config):
         notices("the run is verified on other pairs from here on; the best score begins anew")
         position.best_score = None
     return _Start(position, checkpoint, data)
@@ -258,21 +257,22 @@ def _run(
 ) -> RunResult:
     position = start.position
     validation = _validation(config, training, recorder=recorder, stop=stop)
+    saver = _saver(config, training, start, on_save=recorder.saved)
     Loop(
         training.method,
         training.loader,
         plan=training.plan,
         position=position,
         evaluate=validation,
-        saver=_saver(config, training, start, on_save=recorder.saved),
+        saver=saver,
         recorder=recorder,
         stop=stop,
         ranks=training.ranks,
     ).run()
-    if not validation.results:  # the run was complete already when it was resumed
+    if training.evaluators and not validation.results:  # a complete run was resumed
         validation(position.step)
         if received := received_by_any(stop, training.ranks):  # the scores stay as they are
-            raise Interrupted(received, checkpoint=start.checkpoint)
+            raise Interrupted(received, checkpoint=saver.last)
     recorder.measure(position)
     result = make_result(config, training, position, validation.results)
     _write_result(config.run_directory, result, training.ranks)
@@ -301,7 +301,7 @@ def _validation(
 
 
 def _saver(config: Config, training: Training, start: _Start, *, on_save: OnSave) -> Saver:
-    saver = Saver(
+    return Saver(
         config.run_directory / places.CHECKPOINTS,
         keep=config.train.keep,
         every=config.train.checkpoint_every,
@@ -310,11 +310,11 @@ def _saver(config: Config, training: Training, start: _Start, *, on_save: OnSave
         data=start.data,
         on_save=on_save,
         staging_bytes=staging_bytes(config),
+        # One process on a CPU may never need them.
+        reserves=not training.ranks.is_alone or training.device.type == "cuda",
+        judged_on=places.judged_on(config),
         patience=ranks_patience(config, training),
     )
-    if not training.ranks.is_alone or training.device.type == "cuda":
-        saver.reserve(training.method)  # one process on a CPU may never need it
-    return saver
 
 
 def _write_result(directory: Path, result: dict[str, Any], ranks: Ranks) -> None:

@@ -30,8 +30,8 @@ OnSave = Callable[[Path], None]
 class Saver:
     """Commits checkpoints of a run, keeps the newest few and the best; of every rank one.
 
-    All ranks construct it and call `save` at the same steps. `poll` and `wait` tell of what was
-    written in the background, where `staging_bytes` allow for that.
+    All ranks construct it and call `save` at the same steps. `wait` tells of what was written
+    in the background, where `staging_bytes` allow for that.
 
     Args:
         directory: the run's `checkpoints` directory.
@@ -41,6 +41,8 @@ class Saver:
         last: the checkpoint that the run was resumed from.
         data: facts about the data that a resume compares.
         on_save: told of every new checkpoint.
+        reserves: whether `reserve` makes room for copies.
+        judged_on: the pairs that scores are of, for whoever reads the best one's.
         staging_bytes: of each rank for copies that are written in the background; 0: `save` returns
             when all is written; None: a share of the memory that is available.
         ranks: whose group nobody else talks on; default: all, with a new group.
@@ -61,6 +63,8 @@ class Saver:
         last: Path | None = None,
         data: Facts = MappingProxyType({}),
         on_save: OnSave = lambda path: None,
+        reserves: bool = False,
+        judged_on: str = "",
         staging_bytes: int | None = 0,
         ranks: Ranks | None = None,
         patience: float = 7200.0,
@@ -73,11 +77,14 @@ class Saver:
         self._step = None if last is None else step_of(last)  # of the last save that was begun
         self._keep, self._every, self._every_seconds = keep, every, every_seconds
         self._on_save, self._clock, self._data = on_save, clock, data
+        self._reserves, self._judged_on = reserves, judged_on
         self._saved_at = clock()
 
     def reserve(self, method: Method) -> None:
-        """Make room for the copies of saves in the background: else the first is longer."""
-        self._writer.reserve(state_of(method, Position())[0])
+        """Make room for the copies of saves in the background: else the first is longer. After a
+        step, when optimizers have their moments."""
+        if self._reserves:
+            self._writer.reserve(state_of(method, Position())[0])
 
     @property
     def is_late(self) -> bool:
@@ -121,22 +128,10 @@ class Saver:
                 self.wait()
         self._saved_at = self._clock()
 
-    def poll(self) -> None:
-        """Note what was written meanwhile; raises what that write raised. At every step."""
-        self._note(self._writer.poll)
-
     def wait(self) -> None:
-        """As `poll`, when all is written. Before a run ends."""
-        self._note(self._writer.wait)
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a checkpoint is being written in the background."""
-        return self._writer.is_writing
-
-    def _note(self, ask: Callable[[], Path | None]) -> None:
+        """Until all is written, and note it; raises what that write raised."""
         try:
-            path = ask()
+            path = self._writer.wait()
         except BaseException:
             self._step = None if self.last is None else step_of(self.last)
             raise
@@ -144,21 +139,28 @@ class Saver:
             self.last = path
             self._on_save(path)
 
+    def finish(self) -> None:
+        """As `wait`, where another error is on its way: this one's is not raised."""
+        with suppress(ManyfaceError):
+            self.wait()
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._writer.is_writing
+
     def _point(self, path: Path, *, step: int, score: float | None) -> None:
         """Pointers and retention; of rank 0. A score makes the checkpoint the best."""
         write_pointer(self.directory, "last", path, step=step)
         if score is not None:
-            write_pointer(self.directory, "best", path, step=step, score=score)
+            facts = {"score": score, "judged_on": self._judged_on}
+            write_pointer(self.directory, "best", path, step=step, **facts)
         best_path = read_pointer(self.directory, "best")
         retain(self.directory, keep=self._keep, protect=[best_path] if best_path else [])
 
     def explain(self, error: NonFiniteError, *, step: int) -> NonFiniteError:
-        """The same error with the step and the last checkpoint, in the words of a user.
-
-        The end of what is being written is awaited: it is good, and would be cut off.
-        """
-        with suppress(ManyfaceError):
-            self.wait()
+        """The same error with the step and the last checkpoint, in the words of a user."""
+        self.finish()
         kept = f"the last checkpoint is {self.last}" if self.last else "there is no checkpoint yet"
         where = "" if "at step" in str(error) else f" at step {step + 1}"
         return NonFiniteError(

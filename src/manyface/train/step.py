@@ -70,11 +70,13 @@ def step_randomness(
     """Torch's default generators are seeded from (seed, stream, step, rank) inside, restored
     after."""
     inside = stream_seed(seed, stream, step, *([rank] if rank else []))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if on_gpu else []):
         # Not torch.manual_seed: it visits every kind of device and takes a millisecond to do so.
         torch.default_generator.manual_seed(inside)
-        if device.type != "cpu":
-            torch.get_device_module(device).manual_seed(inside)
+        if on_gpu:
+            with torch.cuda.device(device):  # whichever is current
+                torch.cuda.manual_seed(inside)
         yield
 
 

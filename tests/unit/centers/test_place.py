@@ -11,7 +11,9 @@ import torch
 
 from manyface.base.errors import ConfigError, WriteError
 from manyface.centers import CenterTable, InFiles, Place, RowSGD
-from manyface.centers.place import disk_bytes, free_bytes
+from manyface.centers.place import disk_bytes, free_bytes, is_held
+from manyface.parallel import Ranks
+from manyface.train.build_model import folder_of_rank
 
 
 def table(place: Place | None = None, *, rows: int = 300, momentum: float = 0.9) -> CenterTable:
@@ -68,6 +70,18 @@ def test_a_folder_belongs_to_one_table_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "weight.rows").write_bytes(b"half written")
     again = table(InFiles(tmp_path), rows=20)
     assert torch.equal(again.weight, table(rows=20).weight), "what was left is overwritten"
+
+
+def test_rows_of_another_number_of_ranks_go_unless_they_are_in_use(tmp_path: Path) -> None:
+    living, dead = InFiles(tmp_path / "0-of-4"), InFiles(tmp_path / "1-of-4")
+    for each in (living, dead):
+        each.zeros("rows", (4, 2), torch.float32)
+    del each, dead
+    gc.collect()
+    assert folder_of_rank(str(tmp_path), Ranks()) == tmp_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0-of-4"]
+    assert is_held(living.folder)
+    assert not is_held(tmp_path / "1-of-4")
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

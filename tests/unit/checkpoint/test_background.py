@@ -60,7 +60,6 @@ def test_what_is_saved_is_the_state_of_that_moment(tmp_path, held):
     pause = saver.save(step=3, tensors=tensors, state={"a": 1}, after=done.append)
     assert pause.in_background
     assert saver.is_writing
-    assert saver.poll() is None
     assert newest(tmp_path) is None
     overwrite(tensors)
     held.set()
@@ -68,7 +67,7 @@ def test_what_is_saved_is_the_state_of_that_moment(tmp_path, held):
     assert path == newest(tmp_path)
     assert done == [path]
     assert_equal(load(path).tensors, state(3.0))
-    assert saver.poll() is None
+    assert saver.wait() is None
 
 
 def test_a_second_save_waits_for_the_first_and_reuses_its_memory(tmp_path):
@@ -90,11 +89,11 @@ def test_a_state_above_the_budget_is_written_at_once(tmp_path, budget):
     pause = saver.save(step=1, tensors=state(1.0), state={})
     assert not pause.in_background
     assert pause.seconds > 0
-    assert saver.poll() == newest(tmp_path)
+    assert saver.wait() == newest(tmp_path)
     assert saver._staging.num_bytes == 0
 
 
-def test_a_failed_write_is_raised_at_the_next_poll_and_the_run_can_go_on(tmp_path, monkeypatch):
+def test_a_failed_write_is_raised_at_the_next_wait_and_the_run_can_go_on(tmp_path, monkeypatch):
     saver = AsyncSaver(tmp_path, staging_bytes=1 << 20)
     saver.save(step=1, tensors=state(1.0), state={})
     saver.wait()
@@ -107,8 +106,8 @@ def test_a_failed_write_is_raised_at_the_next_poll_and_the_run_can_go_on(tmp_pat
         saver.save(step=2, tensors=state(2.0), state={})
         saver._thread.join()
         with pytest.raises(CheckpointError, match="errno 28"):
-            saver.poll()
-    assert saver.poll() is None  # it is said once
+            saver.wait()
+    assert saver.wait() is None  # it is said once
     saver.save(step=3, tensors=state(3.0), state={})
     assert saver.wait() == newest(tmp_path) == tmp_path / "step-00000003"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001", "step-00000003"]

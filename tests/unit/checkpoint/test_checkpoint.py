@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -245,6 +246,15 @@ def test_a_second_writer_is_refused_and_a_dead_one_is_not_in_the_way(tmp_path):
         run_lock(tmp_path),
     ):
         pass
+    with run_lock(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_train(tmp_path, monkeypatch):
+    def unknown(descriptor, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
     with run_lock(tmp_path):
         pass
 

@@ -307,6 +307,16 @@ def test_it_says_what_would_fit() -> None:
     assert said.startswith("it fits with one of these: head.dtype=bfloat16 needs")
 
 
+def test_it_says_nothing_that_is_no_recipe() -> None:
+    def replan(other: Config) -> Prediction:
+        return prediction(available=3000 if other.head.method == "f2c" else 100)
+
+    (said,) = advice(recipe(), prediction(available=100), replan)
+    assert "head.method=f2c needs" in said
+    (said,) = advice(recipe(label_smoothing=0.1), prediction(available=100), replan)
+    assert "f2c" not in said
+
+
 def test_it_says_which_batch_fits() -> None:
     def replan(other: Config) -> Prediction:
         size = other.train.batch_size

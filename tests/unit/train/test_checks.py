@@ -4,7 +4,7 @@ import pytest
 
 from manyface.base.errors import ConfigError
 from manyface.data.synthetic import SyntheticFaces
-from manyface.train.checks import check_batch_size, single_images_warning
+from manyface.train.checks import check_batch_size, check_ranks, single_images_warning
 
 
 def faces(**options):
@@ -32,3 +32,10 @@ def test_a_batch_larger_than_the_memory_is_refused():
 def test_people_with_one_image_each_are_warned_of():
     assert "2 or more" in (single_images_warning(faces(images_per_identity=1)) or "")
     assert single_images_warning(faces(images_per_identity=2)) is None
+
+
+@pytest.mark.parametrize("method, size, least", [("f2c", 3, 8), ("f2c", 5, 8), ("full", 3, 4)])
+def test_more_ranks_than_a_batch_is_enough_for_are_told_the_least(method, size, least):
+    with pytest.raises(ConfigError, match=f"set it to {least} or more"):
+        check_ranks(size, 2, method=method)
+    check_ranks(least, 2, method=method)

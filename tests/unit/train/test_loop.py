@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from manyface.base.errors import NonFiniteError
+from manyface.base.errors import DataError, NonFiniteError, PeerError
 from manyface.data.loader import Batch
 from manyface.observe import EventLog, MemoryMeter, Throughput, read_events
 from manyface.observe.progress import LineProgress
@@ -79,7 +79,7 @@ def start(tmp_path, *, num_steps=6, position=None, loader=None, evaluate=None, s
         diary.append(("evaluate", step))
         return 0.5
 
-    saver = Saver(
+    saver = plan.pop("saver", None) or Saver(
         tmp_path / "checkpoints",
         every=plan.pop("save_every", 0),
         on_save=lambda path: diary.append(("save", int(path.name[5:]))),
@@ -204,6 +204,56 @@ def test_a_stop_saves_says_so_and_closes_the_loader(tmp_path):
 def test_a_nan_stops_naming_quantity_step_and_checkpoint(tmp_path, save_every, kept):
     with pytest.raises(NonFiniteError, match=f"the loss is not finite at step 4; .*{kept}"):
         start(tmp_path, loader=FakeLoader(bad_step=3), save_every=save_every)
+
+
+_GONE = PeerError("sum", rank=0, size=2, error=RuntimeError("gone"))
+
+
+class SlowSaver(Saver):
+    """Its last write ends only when somebody waits for it."""
+
+    was_awaited = False
+
+    def wait(self):
+        self.was_awaited = True
+        super().wait()
+
+
+@pytest.mark.parametrize("error, waits", [(DataError("too many"), True), (_GONE, False)])
+def test_an_error_waits_for_the_checkpoint_that_is_written(tmp_path, error, waits):
+    class Failing(FakeLoader):
+        def batches(self, start_step=0, stop_step=None):
+            saver.was_awaited = False
+            raise error
+            yield
+
+    saver = SlowSaver(tmp_path / "checkpoints")
+    with pytest.raises(type(error)):
+        start(tmp_path, loader=Failing(), saver=saver)
+    assert saver.was_awaited == waits
+
+
+@pytest.mark.parametrize("position", [0, 4])
+def test_room_for_copies_is_made_after_the_first_step(tmp_path, position):
+    asked = []
+
+    class Asked(Saver):
+        def reserve(self, method):
+            asked.append(method.updates)
+
+    start(tmp_path, position=Position(step=position), saver=Asked(tmp_path / "checkpoints"))
+    assert asked == [1]
+
+
+def test_a_warning_may_hold_a_name_that_is_no_utf_8(tmp_path):
+    stream = io.StringIO()
+    with EventLog(tmp_path / "events.jsonl") as events, MemoryMeter() as meter:
+        display = LineProgress("run", num_steps=1, stream=stream)
+        recorder = Recorder(events, display, num_steps=1, throughput=Throughput(), meter=meter)
+        recorder.warn("caf\udce9.jpg is damaged")
+    (event,) = read_events(tmp_path / "events.jsonl")
+    assert event["text"] == "caf\\udce9.jpg is damaged"
+    assert event["text"] in stream.getvalue()
 
 
 def test_a_finished_run_trains_no_more(tmp_path):
