@@ -29,8 +29,9 @@ def merge(path: Path, directory: Path) -> Path:
 def export_weights(path: Path, output: Path) -> str:
     """Write the weights of the net in the checkpoint `path` to one safetensors file.
 
-    Those of the averaged net where there is one. Returns the name of the group they were in. A file
-    that is there already is replaced, in one go. Raises CheckpointError; OSError naming the file.
+    Those of the averaged net where there is one; its metadata says that the net takes RGB. Returns
+    the name of the group they were in. A file that is there already is replaced, in one go. Raises
+    CheckpointError; OSError naming the file.
     """
     if (output.parent / MANIFEST_NAME).exists():
         raise CheckpointError(
@@ -41,5 +42,5 @@ def export_weights(path: Path, output: Path) -> str:
     group = next((name for name in ("averaged", "backbone") if name in checkpoint.tensors), None)
     if group is None:
         raise CheckpointError(f"{path} holds no net: it has no group 'backbone'")
-    replace_with(output, safetensors_chunks(checkpoint.group(group)))
+    replace_with(output, safetensors_chunks(checkpoint.group(group), {"colour": "RGB"}))
     return group

@@ -98,8 +98,8 @@ def export(
         raise WriteError(output, error) from error
     typer.echo(f"Wrote {output}, the weights of {group!r}")
     typer.echo(
-        "note: weights alone; how images are prepared for them is not in the file "
-        "(manyface export writes one that says so)"
+        "note: weights, and that they take RGB; nothing else of how images are prepared for them "
+        "is in the file (manyface export writes one that says so)"
     )
 
 

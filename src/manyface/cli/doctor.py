@@ -15,8 +15,22 @@ from manyface.base.errors import ConfigError
 from manyface.cli.console import format_bytes, make_console
 from manyface.cli.options import Overrides
 
-REQUIRED = ("torch", "numpy", "simplejpeg", "pillow", "safetensors", "xxhash", "pydantic")
-OPTIONAL = {"tensorboard": "tensorboard", "triton": "triton"}
+REQUIRED = (
+    *("torch", "numpy", "simplejpeg", "pillow", "safetensors", "xxhash"),
+    *("pydantic", "typer", "rich"),
+)
+OPTIONAL = {  # package -> extra
+    "tensorboard": "tensorboard",
+    "triton": "triton",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "faiss-cpu": "faiss",
+    "lmdb": "lmdb",
+    "pyarrow": "parquet",
+    "fsspec": "remote",
+    "scipy": "tinyface",
+}
 
 
 def doctor(

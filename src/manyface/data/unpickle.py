@@ -216,7 +216,8 @@ class _Machine:
     # --- names ------------------------------------------------------------------------------------
 
     def push_name(self, module: Any, name: Any) -> None:
-        known = _NAMES.get((module, name)) if isinstance(module, str) else None
+        are_texts = isinstance(module, str) and isinstance(name, str)
+        known = _NAMES.get((module, name)) if are_texts else None
         if known is None:
             raise _Refused(f"{_printable(module)}.{_printable(name)}")
         self.push(known)
@@ -238,7 +239,7 @@ class _Machine:
             case PickledArray(), (_, shape, _Dtype() as dtype, is_fortran, raw):
                 target.fill(dtype, shape, raw, is_fortran=is_fortran is True or is_fortran == 1)
             case _Dtype(), (_, str() | bytes() as order, None, None, None, *_):
-                target.order = _text(order)[:1]
+                target.order = _dtype(_text(order)[:1] + target.code).order
             case _:
                 raise _Refused("the state of an object, or of an array of structures")
 

@@ -1,6 +1,7 @@
 """Whether a step runs on Triton kernels, on C++ kernels or on plain torch, and why."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -105,7 +106,7 @@ def _against_triton(device: torch.device) -> str | None:
         return "triton is not installed: pip install 'manyface[triton]'"
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
-    return None
+    return None if _has_c_compiler() else "no C compiler (gcc, clang or CC)"
 
 
 def _name(device: torch.device) -> str:
@@ -115,3 +116,10 @@ def _name(device: torch.device) -> str:
 @cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
+
+
+@cache
+def _has_c_compiler() -> bool:
+    """Whether triton, which compiles its driver at its first kernel, finds one: as it looks."""
+    names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    return any(map(shutil.which, names))

@@ -30,18 +30,18 @@ def tensors_of(net: nn.Module) -> dict[str, Tensor]:
     return {name: v for name, v in net.state_dict().items() if not name.endswith(OPTIONAL)}
 
 
-def card_text(path: Path) -> str | None:
-    """What the safetensors file at `path` says of the model in it; None if it says nothing.
+def texts_of(path: Path) -> dict[str, str]:
+    """What the safetensors file at `path` says beside its tensors; the card is under `KEY`.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+            texts: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"cannot read {path} ({error}); is it whole? get it again") from error
-    return metadata.get(KEY)
+    return texts
 
 
 def open_bundle(path: Path, text: str, *, device: torch.device) -> FaceModel:

@@ -143,6 +143,8 @@ def hash_of_graph(proto: Any) -> str:
         digest.update(tensor.raw_data or tensor.SerializeToString(deterministic=True))
     for node in proto.graph.node:
         digest.update(f"{node.op_type} {list(node.input)} {list(node.output)}\n".encode())
+        for attribute in node.attribute:
+            digest.update(attribute.SerializeToString(deterministic=True))
     return digest.hexdigest()
 
 

@@ -6,10 +6,11 @@ import torch
 
 from manyface.backbones.load import TORCH_STARTS, looks_like_safetensors
 from manyface.base.errors import CheckpointError, ConfigError
-from manyface.model.bundle import card_text, open_bundle
+from manyface.model.bundle import open_bundle, texts_of
+from manyface.model.card import KEY
 from manyface.model.face_model import FaceModel
 from manyface.model.onnx_read import open_onnx
-from manyface.model.preprocessing import Colour
+from manyface.model.preprocessing import COLOURS, Colour
 from manyface.model.published import find_weights, open_weights
 from manyface.model.runs import is_run, open_run
 from manyface.train.devices import choose_device
@@ -66,10 +67,12 @@ def load(
 def _open_file(path: Path, device: torch.device, colour: Colour | None) -> FaceModel:
     start = _start_of(path)
     is_safetensors = looks_like_safetensors(start)
-    if is_safetensors and (text := card_text(path)) is not None:
-        return open_bundle(path, text, device=device)
+    texts = texts_of(path) if is_safetensors else {}
+    if KEY in texts:
+        return open_bundle(path, texts[KEY], device=device)
     if is_safetensors or start.startswith(TORCH_STARTS):
-        return open_weights(path, device=device, colour=colour)
+        said = next((each for each in COLOURS if each == texts.get("colour")), None)
+        return open_weights(path, device=device, colour=said or colour)
     if start.startswith(_PROTOBUF) or path.suffix == ".onnx":
         return open_onnx(path, device=device, colour=colour)
     raise CheckpointError(f"{path} is no model (it begins with {start!r}): expected {KINDS}")

@@ -4,9 +4,10 @@
     CVLface        IR, iResNet, ViT, each name after "net.": model.pt                          RGB
     AdaFace        IR, each name after "model.", class centers beside them: adaface_*.ckpt     BGR
 
-and what `manyface checkpoint export` writes. All take (x - 127.5) / 127.5. A file of weights does
-not say how it is fed; what is assumed here is what its publisher's own code does, and can be
-overruled. Files of torch are read with `weights_only=True`: one with other objects is refused.
+and what `manyface checkpoint export` writes, which says its colour itself (open.py). All take
+(x - 127.5) / 127.5. Other files of weights do not say how they are fed; what is assumed here is
+what their publisher's own code does, and can be overruled. Files of torch are read with
+`weights_only=True`: one with other objects is refused.
 """
 
 from pathlib import Path

@@ -99,7 +99,7 @@ def test_export_writes_the_net_that_is_evaluated(run, tmp_path, averaged):
     code, out, _ = run("export", tmp_path / "run", "-o", file)
     assert code == 0
     assert "weights of 'averaged'" in out if averaged else "weights of 'backbone'" in out
-    assert "how images are prepared for them is not in the file" in out
+    assert "nothing else of how images are prepared for them is in the file" in out
     found = load_file(file)
     assert found.keys() == {"w"}
     assert torch.equal(found["w"], torch.full((2,), 3.0 if averaged else 1.0))

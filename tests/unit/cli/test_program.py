@@ -1,7 +1,9 @@
 """What goes wrong ends in one clear line and an exit code; help teaches and fits the terminal."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import typer
 import manyface
 from manyface.base.errors import ConfigError, DataError, PeerError
 from manyface.cli.app import app
+from manyface.cli.doctor import OPTIONAL, REQUIRED
 from manyface.cli.program import explain, main
 from manyface.config import parse_config
 
@@ -71,6 +74,20 @@ def test_doctor_names_the_extra_of_a_missing_part(
     monkeypatch.setattr("manyface.cli.doctor._installed", lambda package: None)
     monkeypatch.setenv("COLUMNS", "200")
     assert "pip install 'manyface[tensorboard]'" in run("doctor")[1]
+
+
+def test_doctor_knows_all_packages_of_pyproject() -> None:
+    pyproject = Path(__file__).parents[3] / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text())["project"]
+    extras = project["optional-dependencies"]
+    assert set(REQUIRED) == set(map(name_of, project["dependencies"]))
+    del extras["dev"]
+    expected = {name_of(each): extra for extra in extras for each in extras[extra]}
+    assert expected == OPTIONAL
+
+
+def name_of(requirement: str) -> str:
+    return re.split("[<>=!;]", requirement)[0]
 
 
 def test_config_prints_a_recipe(run: Callable[..., Outcome]) -> None:

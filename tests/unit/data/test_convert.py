@@ -15,7 +15,7 @@ from pictures import face, write_folder, write_recordio
 
 from manyface.base.errors import DataError
 from manyface.cli.program import main
-from manyface.data.records import open_records
+from manyface.data.records import open_records, recordio_writer
 from manyface.data.records.kept import HEADER, KeptRecords, select_kept, write_keep_list
 from manyface.data.records.merged import MergedRecords
 from manyface.data.records.naming import is_hidden, safe_name, unique_names
@@ -598,6 +598,18 @@ def test_a_refused_conversion_leaves_nothing(faces, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="cannot be the name of a file"):
         run(faces, tmp_path / "#set.txt", "list")  # each of its lines would be a comment
     assert files_of(tmp_path) == before
+
+
+def test_more_than_header_records_can_hold_is_told_before(faces, tmp_path, monkeypatch):
+    (faces / "person 3" / "0008.jpg").write_bytes(b"x")
+    monkeypatch.setattr(recordio_writer, "LARGEST_LABEL", 13 + 1 + 4)
+    run(faces, tmp_path / "fits.rec", "recordio", headers=True)
+    monkeypatch.setattr(recordio_writer, "LARGEST_LABEL", 13 + 4)
+    before = files_of(tmp_path)
+    with pytest.raises(DataError, match="write it without headers"):
+        run(faces, tmp_path / "set.rec", "recordio", headers=True)
+    assert files_of(tmp_path) == before
+    run(faces, tmp_path / "set.rec", "recordio")
 
 
 @pytest.mark.parametrize("form", sorted(SUFFIXES))

@@ -86,6 +86,15 @@ def test_written_and_read_back_with_any_names(faces, tmp_path):
     assert rest.describe(0) == records.describe(0)
 
 
+def test_a_name_like_a_comment(tmp_path):
+    people = {"#ann": {"#1.jpg": b"a", "2.jpg": b"b"}, "\\#": {"3.jpg": b"c"}}
+    people["bob"] = {"#.jpg": b"d"}
+    records = open_records(write_folder(tmp_path / "faces", people))
+    keep = tmp_path / "keep.txt"
+    write_keep_list(keep, records, [0, 2])
+    assert names_of(select_kept(records, keep)) == {"#ann": ["2.jpg"], "bob": ["#.jpg"]}
+
+
 def test_names_by_stem_and_by_number(faces, tmp_path):
     keep = tmp_path / "keep.txt"
     keep.write_text(f"{HEADER}\n# by hand\n\nAnn\t2\nAnn\t003.png\n")

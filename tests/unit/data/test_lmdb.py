@@ -154,13 +154,16 @@ def test_code_in_a_pickle_is_not_run(tmp_path):
 
 
 def test_as_crnn_scripts_number_it(tmp_path):
-    pairs = [(b"num-samples", b"4")]
-    pairs += [(b"image-%09d" % i, JPEG + bytes([i])) for i in (1, 2, 3, 4)]
-    pairs += [(b"label-%09d" % i, name) for i, name in ((1, b"Zoe"), (2, b"Ann"), (4, b"Zoe"))]
+    pairs = [(b"num-samples", b"5")]
+    pairs += [(b"image-%09d" % i, JPEG + bytes([i])) for i in (1, 2, 3, 4, 5)]
+    labels = {1: b"Zoe", 2: b"Ann", 4: b"Zoe", 5: b" "}
+    pairs += [(b"label-%09d" % i, name) for i, name in labels.items()]
     records = open_records(write_lmdb(tmp_path / "a", pairs), warn=lambda _: None)
     assert list(records.identity_names) == ["Ann", "Zoe"]
     assert stores.read_all(records) == [JPEG + bytes([i]) for i in (2, 1, 4)]
-    assert "label" in records.index.faults[0]
+    no_label, blank = records.index.faults
+    assert "b'image-000000003' has no label" in no_label
+    assert "b'label-000000005': expected a label" in blank
 
 
 def test_plain_images_by_path(tmp_path):

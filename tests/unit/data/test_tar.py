@@ -146,6 +146,17 @@ def test_damaged_header(tmp_path):
         open_records(path)
 
 
+@pytest.mark.parametrize("size", [b"-0000001000\0", b"+0000000001\0", b"00000_00001\0"])
+def test_a_size_with_a_sign_is_no_size(tmp_path, size):
+    header = bytearray(tarfile.TarInfo("a/1.jpg").tobuf())
+    header[124:136] = size
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * ord(" "))
+    path = tmp_path / "a.tar"
+    path.write_bytes(header + bytes(1024))
+    with pytest.raises(DataError, match="a member without size at byte 0"):
+        open_records(path)
+
+
 def test_sparse_members_are_refused(tmp_path):
     path = tmp_path / "a.tar"
     info = tarfile.TarInfo("a/1.jpg")

@@ -122,6 +122,7 @@ class Named:
     [
         (Calls(exec, ("raise SystemExit",)), "exec"),
         (Calls(Path, ("x",)), "pathlib"),
+        (Calls(np.dtype, ("i8",), (3, "x", None, None, None)), "an array of xi8"),
         (Named(), "copy_reg|copyreg|Named|an object"),
         ({"a": 1}, "a dictionary"),
         ({1, 2}, "a set|builtin.*set"),
@@ -146,7 +147,7 @@ def test_refuses_the_rest_by_name(value: Any, words: str, protocol: int) -> None
     [b"", b"\x80", b"\x80\x04", b".", b"N", b"hello", b"\x80\x04K\x01", b"(.", b"(0.", b"h\x05.",
      b"g5\n.", b"gx\n.", b"I\n.", b"I1", b"S'a\n.", b"S'\\q'\n.", b"V\\ud8\n.", b"\x85.", b"a.",
      b"X\x01\x00\x00\x00\xff.", b"\x80\x09N.", b"T\xff\xff\xff\xff.", b"(1.", b"\xff.", b"t.",
-     b"cos\n.", b"\x93.", b"NN\x93.", b"NR.", b"NNR.", b"NNb."],
+     b"cos\n.", b"\x93.", b"NN\x93.", b"\x80\x04\x8c\x01a]\x93.", b"NR.", b"NNR.", b"NNb."],
 )  # fmt: skip
 def test_damage_is_one_kind_of_error(data: bytes) -> None:
     with pytest.raises(DataError, match=r"set.bin, byte \d+: "):

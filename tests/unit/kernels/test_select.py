@@ -1,5 +1,7 @@
 """Which path is chosen, and the words for it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     monkeypatch.setattr(select, "_has_triton", lambda: True)
+    monkeypatch.setattr(select, "_has_c_compiler", lambda: True)
 
 
 def test_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +41,26 @@ def test_without_triton(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "_has_triton", lambda: False)
     expected = "torch (triton is not installed: pip install 'manyface[triton]')"
     assert str(choose(GPU)) == expected
+
+
+def test_without_a_c_compiler(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_has_c_compiler", lambda: False)
+    assert str(choose(GPU)) == "torch (no C compiler (gcc, clang or CC))"
+
+
+@pytest.mark.parametrize(
+    "there, wish, found",
+    [("gcc", None, True), ("clang", None, True), ("cc", None, False), ("gcc", "icc", False)],
+)
+def test_a_c_compiler_is_looked_for_as_triton_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, wish: str | None, found: bool
+) -> None:
+    (tmp_path / there).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    if wish:
+        monkeypatch.setenv("CC", wish)
+    assert select._has_c_compiler.__wrapped__() is found
 
 
 def test_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,6 +156,16 @@ def test_weights_that_were_changed_are_another_model(model, faces, exported):
     assert (found.threshold, found.license) == (None, model.license)
 
 
+def test_an_attribute_that_was_changed_makes_another_model(model, exported):
+    proto = onnx.load(exported)
+    node = next(each for each in proto.graph.node if each.op_type == "Conv")
+    next(each for each in node.attribute if each.name == "pads").ints[:] = [0, 0, 2, 2]
+    onnx.save(proto, exported)
+    found = mf.load(exported)
+    assert found.fingerprint != model.fingerprint
+    assert found.threshold is None
+
+
 def test_a_file_that_computes_something_else_is_not_left_there(model, faces, tmp_path, monkeypatch):
     import manyface.model.export as place
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import manyface as mf
-from manyface.base.errors import CheckpointError, NonFiniteError
+from manyface.base.errors import CheckpointError, ConfigError, NonFiniteError
+from manyface.checkpoint import export_weights, save
 from manyface.testing.published import PUBLISHED, Weights, random_weights
 
 State = dict[str, Tensor]
@@ -106,7 +107,7 @@ def test_colour_can_be_overruled(tmp_path: Path) -> None:
     assert bgr.name == "adaface_ir"
 
 
-def test_weights_that_checkpoint_export_writes(tmp_path: Path) -> None:
+def test_weights_of_a_net_that_was_trained_here(tmp_path: Path) -> None:
     net = mf.create_backbone("tiny", embedding_size=8, image_size=32).eval()
     save_file(net.state_dict(), tmp_path / "lfw.safetensors")
     model = mf.load(tmp_path / "lfw.safetensors")
@@ -115,6 +116,15 @@ def test_weights_that_checkpoint_export_writes(tmp_path: Path) -> None:
         raw = 2 * net(torch.full((1, 3, 32, 32), (200 - 127.5) / 127.5))
     expected = torch.nn.functional.normalize(raw, dim=1).numpy()
     np.testing.assert_allclose(model.embed(pixels), expected, atol=1e-6)
+
+
+def test_an_ir_net_of_checkpoint_export_is_fed_as_it_was_trained(tmp_path: Path) -> None:
+    net = mf.create_backbone("ir_18", embedding_size=8, image_size=32, depths=(1, 1, 1, 1))
+    path = save(tmp_path, step=1, tensors={"backbone": net.state_dict()}, state={})
+    export_weights(path, tmp_path / "net.safetensors")
+    assert mf.load(tmp_path / "net.safetensors").preprocessing.colour == "RGB"
+    with pytest.raises(ConfigError, match="says itself that its net takes RGB"):
+        mf.load(tmp_path / "net.safetensors", colour="BGR")
 
 
 def test_a_tensor_too_many_or_too_few_is_named(tmp_path: Path) -> None:

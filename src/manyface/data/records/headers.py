@@ -107,8 +107,10 @@ def _number(field: bytes) -> int:
     """Octal text, or GNU's base-256 for sizes from 8 GiB on."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
-    digits = field.split(b"\0", 1)[0].strip()
-    return int(digits, 8) if digits else 0
+    digits = field.split(b"\0", 1)[0].strip() or b"0"
+    if not digits.isdigit():  # int() takes a sign, and a size below 0 would lead back for ever
+        raise ValueError(f"{digits!r} is no number")
+    return int(digits, 8)
 
 
 def _plain_name(header: bytes) -> str:

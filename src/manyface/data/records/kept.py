@@ -10,8 +10,8 @@ made of train.rec fits the folder or the shards that it is converted to. Records
 called by their number in the store, which `convert` writes as their name. Names are compared as
 written, then without suffix and leading zeros; people who are numbers without the zeros, too (that
 is how `convert` lets folders keep the order of labels). The third part tells records of one name
-apart. TAB, line ends and backslashes in names are written as in Python. A record that is not found
-is an error: the list belongs to another set.
+apart. TAB, line ends and backslashes in names are written as in Python, a `#` that begins one (else
+a comment) as `\\#`. A record that is not found is an error: the list belongs to another set.
 
 The fourth part is the checksum of the record's bytes (the index's, 8 hexadecimal digits; "-" if
 they could not be read). Another record would have the same number in a store that has changed, so
@@ -47,7 +47,7 @@ from manyface.data.records.subset import select_records
 HEADER = "# manyface keep-list 1: all records stay but these (identity, name, which one, checksum)"
 _MAGIC = HEADER.partition(":")[0]
 _UNREAD = "-"
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r", "#": "\\#"}
 _PLAIN = {escape: sign for sign, escape in _ESCAPES.items()}
 
 
@@ -240,13 +240,13 @@ class _Places:
 
 
 def escaped(text: str) -> str:
-    """On one line, without TAB."""
-    return re.sub(r"[\\\t\n\r]", lambda sign: _ESCAPES[sign[0]], text)
+    """On one line, without TAB, not begun by the sign of a comment."""
+    return re.sub(r"^#|[\\\t\n\r]", lambda sign: _ESCAPES[sign[0]], text)
 
 
 def unescaped(text: str) -> str:
     """What was `escaped`."""
-    return re.sub(r"\\[\\tnr]", lambda escape: _PLAIN[escape[0]], text)
+    return re.sub(r"\\[\\tnr#]", lambda escape: _PLAIN[escape[0]], text)
 
 
 def _parsed(text: str, number: int, path: Path) -> tuple[str, Line]:

@@ -161,8 +161,11 @@ class LmdbStore(RecordStore):
             if label is None or label.key[len(_LABEL) :] != number:
                 faults.add(f"{image.key[:60]!r} has no label")
                 continue
-            text = self._file.read(label.offset, min(label.size, _LONGEST_LABEL))
-            yield image.offset, image.size, as_label(os.fsdecode(text)), image.key
+            try:
+                text = self._file.read(label.offset, min(label.size, _LONGEST_LABEL))
+                yield image.offset, image.size, as_label(os.fsdecode(text)), image.key
+            except (ValueError, OSError) as error:
+                faults.add(f"{label.key[:60]!r}: {error}")
 
     def _look(self, entry: Entry) -> tuple[int, int, int | str | None]:
         """Place and size of the image in a value, and the label in it; ValueError if none."""

@@ -99,12 +99,8 @@ class RecordIOWriter(RecordWriter):
 
     def _write_headers(self) -> None:
         spans = list(self._spans())
+        check_headers(self.path, self._count, len(spans))
         first = self._count + 1
-        if first + len(spans) > LARGEST_LABEL:
-            raise DataError(
-                f"{self.path}: header records keep numbers of photos as float32, exact up to "
-                f"{LARGEST_LABEL}, and there are {self._count}; write it without headers"
-            )
         self._write(0, _header_record(0, first, first + len(spans)))
         for key, (start, end) in enumerate(spans, start=first):
             self._write(key, _header_record(key, start, end))
@@ -127,6 +123,16 @@ class RecordIOWriter(RecordWriter):
     def close(self) -> None:
         for file in self._files:
             file.close()
+
+
+def check_headers(path: Path, num_photos: int, num_people: int) -> None:
+    """Raise DataError if header records cannot hold the keys of so many photos and people."""
+    if num_photos + 1 + num_people > LARGEST_LABEL:
+        raise DataError(
+            f"{path}: header records keep numbers of photos and people as float32, exact up to "
+            f"{LARGEST_LABEL}, and there are {num_photos} and {num_people}; write it without "
+            "headers"
+        )
 
 
 def _header_record(key: int, start: int, end: int) -> bytes:

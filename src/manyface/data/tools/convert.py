@@ -24,6 +24,7 @@ from manyface.base.threads import usable_cores
 from manyface.data.records import IndexedRecords, Records, labels_of, open_records
 from manyface.data.records.base import Warn
 from manyface.data.records.index import checksum_of, keep_index
+from manyface.data.records.recordio_writer import check_headers
 from manyface.data.records.store import Int64Array, UInt32Array
 from manyface.data.records.writer import Position, RecordWriter, draft_of
 from manyface.data.tools.check import Show
@@ -76,7 +77,7 @@ def convert(
         DataError: something is there already, an image cannot be read, the disk is too small, or
             what was written is not what was read. WriteError: it cannot be written.
     """
-    _check_options(options)
+    _check_options(records, destination, options)
     job = _job(records, options)
     try:
         with Journal(destination) as journal:
@@ -249,11 +250,14 @@ class _Conversion:
         keep_index(written.index.with_checksums(checksums), written.store)
 
 
-def _check_options(options: ConvertOptions) -> None:
+def _check_options(records: Records, destination: Path, options: ConvertOptions) -> None:
     if options.shuffle is not None and not FORMATS[options.form].in_order:
         raise DataError(f"a {options.form} has no order to shuffle; leave out --shuffle")
     if options.headers and (options.form != "recordio" or options.shuffle is not None):
         raise DataError("header records are for RecordIO whose photos are in order (no --shuffle)")
+    if options.headers:
+        num_people = int(np.count_nonzero(np.diff(records.first_images)))
+        check_headers(destination, len(records), num_people)
 
 
 def _check_free(places: list[Path]) -> None:
