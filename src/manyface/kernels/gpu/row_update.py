@@ -19,6 +19,7 @@ from torch import Tensor
 from manyface.kernels.noise import Noise
 
 _LARGEST = tl.constexpr(3.3895313892515355e38)  # of bfloat16
+_NAN = tl.constexpr(0x7FC00000)  # as in centers/rounding.py
 
 
 @triton.jit
@@ -27,8 +28,8 @@ def _stored(values, words, columns, ROUNDS: tl.constexpr):
     if ROUNDS:
         noise = ((words * columns) >> 16) & 0xFFFF
         bounded = tl.minimum(tl.maximum(values, -_LARGEST), _LARGEST)
-        bounded = tl.where(values == values, bounded, values)
         bits = (bounded.to(tl.int32, bitcast=True) + noise) & -0x10000
+        bits = tl.where(values == values, bits, _NAN)
         values = bits.to(tl.float32, bitcast=True)
     return values
 
