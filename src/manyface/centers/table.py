@@ -151,13 +151,18 @@ class CenterTable(nn.Module):
         if not self.is_elsewhere:
             return values[ids]
         count = len(range(*ids.indices(len(values)))) if isinstance(ids, slice) else len(ids)
-        pinned = self.device.type == "cuda"  # else a GPU's copy would go through a buffer anyhow
-        staged = values.new_empty(count, *values.shape[1:], pin_memory=pinned)
+        staged = self._buffer(values, count)
         if isinstance(ids, slice):
             staged.copy_(values[ids])
         else:
             torch.index_select(values, 0, ids.to(values.device), out=staged)
         return staged.to(self.device, non_blocking=True)
+
+    def _buffer(self, values: Tensor, count: int) -> Tensor:
+        """Room for `count` rows of `values` where these lie; pinned if it is the host that gives
+        them to a GPU, whose copy would go through a pinned buffer anyhow."""
+        pinned = self.device.type == "cuda" and values.device.type == "cpu"
+        return values.new_empty(count, *values.shape[1:], pin_memory=pinned)
 
     def active(self, ids: Tensor | None = None) -> "ActiveRows":
         """The rows `ids` (int64 [K], sorted, distinct), or all of them, brought up to date."""
