@@ -11,6 +11,7 @@ bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from manyface.base.threads import use_one_core
 from manyface.centers.fused import kernels_of, move
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
-from manyface.centers.read_ahead import Draw
+from manyface.centers.read_ahead import Draw, RowBlocks
 from manyface.centers.rounding import StochasticRounding
 from manyface.centers.sgd import RowSGD
 from manyface.centers.staging import Stage, Staging
@@ -115,9 +116,16 @@ class CenterTable(nn.Module):
         if self.is_elsewhere and self.weight.device.type == "cpu":
             self._drop_unnoted()
             names = [_WEIGHT, *self._state_names]
-            self._staging.begin(draw, names, len(self.weight), self._fetch_named, self.device)
+            asked = partial(self._asked, draw)
+            self._staging.begin(asked, names, len(self.weight), self._fetch_named, self.device)
         else:
             self._place.read_ahead(draw)
+
+    def _asked(self, draw: Draw) -> RowBlocks:
+        """What `draw` gives, as it is asked of the disk."""
+        blocks = draw()
+        self._place.read_ahead(lambda: blocks)
+        return blocks
 
     def stage(self) -> Stage | None:
         """Rows of this step that were fetched before it, if there are any."""
