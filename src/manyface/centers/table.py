@@ -391,11 +391,11 @@ class ActiveRows:
             if self._views and values.dtype == stored.dtype:
                 continue
             ids = self._ids(start, stop)
-            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored)
+            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored.dtype)
             if self._stored is None:
                 stored[start:stop] = kept
                 continue
-            stored.index_copy_(0, self._stored[start:stop], kept)
+            stored.index_copy_(0, self._stored[start:stop], kept.to(stored.device))
             if self._stage is not None:
                 self._stage.write(name, self._stored[start:stop], kept)
         self.table.note_written(None if self._stored is None else self._stored[start:stop])
