@@ -77,8 +77,7 @@ def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> Choice:
         return Choice("torch", f"{dtype} rows".removeprefix("torch."))
     if device.type == "cpu":
         return _on_a_cpu()
-    against = _against_triton(device)
-    return Choice("torch", against) if against else Choice("triton", _name(device))
+    return _on_a_gpu(device)
 
 
 def _is_switched_off() -> bool:
@@ -96,6 +95,15 @@ def _on_a_cpu() -> Choice:
     return Choice("torch", found) if isinstance(found, str) else Choice("c++", "compiled here")
 
 
+@cache
+def _on_a_gpu(device: torch.device) -> Choice:
+    """Asked several times a chunk, and always the same."""
+    against = _against_triton(device)
+    if against is not None:
+        return Choice("torch", against)
+    return Choice("triton", torch.cuda.get_device_name(device))
+
+
 def _against_triton(device: torch.device) -> str | None:
     if not torch.cuda.is_available():
         return "no CUDA device"
@@ -106,10 +114,6 @@ def _against_triton(device: torch.device) -> str | None:
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
     return None
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device)
 
 
 @cache
