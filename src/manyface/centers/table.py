@@ -16,19 +16,19 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
 from manyface.base.threads import use_one_core
-from manyface.centers.fused import kernels_of, move
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
 from manyface.centers.read_ahead import Draw, RowBlocks
 from manyface.centers.rounding import StochasticRounding
-from manyface.centers.sgd import RowSGD
+from manyface.centers.sgd import VELOCITY, RowSGD
 from manyface.centers.staging import Stage, Staging
-from manyface.kernels import Kernels
+from manyface.kernels import Kernels, Noise, choose
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -228,6 +228,16 @@ class CenterTable(nn.Module):
             return values
         return self._rounding.round_(values, ids + self.first_row, step=step, lane=f"{lane} {name}")
 
+    def noise(self, ids: Tensor, *, step: int) -> Noise | None:
+        """What a kernel rounds an update of rows `ids` with; None if these are not rounded."""
+        if self.dtype != torch.bfloat16:
+            return None
+        weight, velocity = (
+            self._rounding.words(ids + self.first_row, step=step, lane=f"update {name}")
+            for name in (_WEIGHT, VELOCITY)
+        )
+        return Noise(weight, velocity, self._rounding.columns(ids.device))
+
     def _make(self, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         """Buffers of zeros, where the table lies."""
         for name, (shape, dtype) in tensors.items():
@@ -322,8 +332,7 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
-        by_kernel = kernels_of(self.table.optimizer, self.table.weight)
-        if by_kernel is not None and not self.table.is_elsewhere:
+        if (by_kernel := self._kernels()) is not None:
             ids = self._ids(start, stop)
             self._move(*by_kernel, ids, gradient, factor=factor, lr=lr, step=step)
             return
@@ -332,6 +341,14 @@ class ActiveRows:
         for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
         self._last = None
+
+    def _kernels(self) -> tuple[Kernels, RowSGD] | None:
+        """That move rows where they lie, and the rule by which; None: plain torch does it."""
+        table = self.table
+        kernels = choose(table.weight.device, table.weight.dtype).kernels()
+        if kernels is None or table.is_elsewhere or not isinstance(table.optimizer, RowSGD):
+            return None
+        return kernels, table.optimizer
 
     def _move(
         self,
@@ -345,21 +362,20 @@ class ActiveRows:
         step: int,
     ) -> None:
         """`update` by the kernel, with the same rounding."""
-        table, rounding = self.table, self.table._rounding
-        move(
-            kernels,
-            rule,
+        table, state = self.table, self.table.state_of_rows()
+        kernels.update_rows(
             table.weight,
-            table.state_of_rows(),
+            state.get(VELOCITY),
             gradient,
             ids,
             factor=factor,
             lr=lr,
-            noise=lambda name: rounding.words(
-                ids + table.first_row, step=step, lane=f"update {name}"
-            ),
-            columns=rounding.columns(ids.device),
+            momentum=rule.momentum,
+            weight_decay=rule.weight_decay,
+            noise=table.noise(ids, step=step),
         )
+        increment_version(table.weight)  # torch does not see what a kernel writes
+        rule.note_update(state, ids)
         self._last = None
 
     def lent(
