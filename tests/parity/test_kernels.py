@@ -5,7 +5,7 @@ import torch
 from languages import LANGUAGES, Language, language_or_skip
 
 import manyface as mf
-from manyface.centers import RowSGD, fused
+from manyface.centers import RowSGD, table
 from manyface.kernels import Choice
 from manyface.kernels import rows as rows_of_kernels
 from manyface.softmax import chunks, streamed_margin_softmax
@@ -23,7 +23,7 @@ def language(request: pytest.FixtureRequest) -> Language:
 
 
 def take(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
-    for room in (chunks, fused, rows_of_kernels):
+    for room in (chunks, table, rows_of_kernels):
         monkeypatch.setattr(room, "choose", lambda *_: choice)
 
 

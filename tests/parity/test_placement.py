@@ -170,8 +170,9 @@ def test_the_rows_of_a_step_are_asked_for_one_step_before(
         head.num_steps += 1
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_sample_is_asked_for_in_a_thread_and_own_classes_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: Counter[int] = Counter()
 
@@ -179,6 +180,7 @@ def test_a_sample_is_asked_for_in_a_thread_and_own_classes_at_once(
         threads[threading.get_ident()] += 1
 
     monkeypatch.setattr("os.posix_fadvise", note)
+    monkeypatch.setattr(CenterTable, "is_elsewhere", elsewhere)
     head = make(0.4, place=InFiles(tmp_path))
     train(head, steps=3)
     head.centers._place._read_ahead.wait()

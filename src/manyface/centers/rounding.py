@@ -17,6 +17,8 @@ from manyface.base.random import stream_seed, torch_generator
 
 # The largest finite bfloat16: nothing is rounded up to infinity.
 _LARGEST = torch.finfo(torch.bfloat16).max
+# Bits of a NaN that bfloat16 holds; those of a GPU's, 0x7FFFFFFF, would become -0 by the noise.
+_NAN = 0x7FC00000
 
 
 class StochasticRounding:
@@ -42,11 +44,11 @@ class StochasticRounding:
             step: number of the update.
             lane: what is rounded: its draws have nothing to do with those of another lane.
         """
-        words = self.words(ids, step=step, lane=lane)  # [n]
+        words, is_nan = self.words(ids, step=step, lane=lane), values.isnan()  # [n], [n, D]
         noise = words[:, None] * self.columns(values.device)  # [n, D], int32 that wraps
         noise.bitwise_right_shift_(16).bitwise_and_(0xFFFF)
         bits = values.clamp_(-_LARGEST, _LARGEST).view(torch.int32)
-        bits.add_(noise).bitwise_and_(-0x10000)
+        bits.add_(noise).bitwise_and_(-0x10000).masked_fill_(is_nan, _NAN)
         return values
 
     def words(self, ids: Tensor, *, step: int, lane: str) -> Tensor:

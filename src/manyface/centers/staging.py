@@ -9,6 +9,7 @@ so that neither is ever stale. Rows that were not foreseen are read from the tab
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from manyface.centers.read_ahead import Draw, RowBlocks
 
 # (rows or state by name, ids int64 [n]) -> these rows on the device that computes.
 Fetch = Callable[[str, Tensor], Tensor]
+# Rows that are fetched at a time: what a GPU copies them from is pinned memory of the host.
+_ROWS_AT_A_TIME = 4096
 
 
 class Stage:
@@ -34,7 +37,7 @@ class Stage:
     def read(self, name: str, ids: Tensor, fetch: Fetch) -> Tensor:
         """Rows `ids` [n, ...], a copy; those that are not here by `fetch`."""
         places, here = self._find(ids)
-        tensor = self.tensors[name]
+        tensor = self._used(name)
         found = tensor.index_select(0, places.to(tensor.device))
         if not bool(here.all()):
             missing = (~here).nonzero().squeeze(1)
@@ -44,9 +47,16 @@ class Stage:
     def write(self, name: str, ids: Tensor, values: Tensor) -> None:
         """Rows `ids` are now `values` [n, ...], wherever these lie."""
         places, here = self._find(ids)
-        tensor = self.tensors[name]
+        tensor = self._used(name)
         kept = values if bool(here.all()) else values[here.to(values.device)]
         tensor[places[here].to(tensor.device)] = kept.to(tensor)
+
+    def _used(self, name: str) -> Tensor:
+        """[K, ...]; a GPU's memory stays its own until the stream that asks is done with it."""
+        tensor = self.tensors[name]
+        if tensor.is_cuda:
+            tensor.record_stream(torch.cuda.current_stream(tensor.device))
+        return tensor
 
     def _find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """Places of `ids` here, int64 [n], 0 for those that are not; whether they are."""
@@ -63,6 +73,7 @@ class Staging:
         self._coming: Future[Stage | None] | None = None
         self._written: list[Tensor] = []  # ids, since the coming one was begun
         self._thread: ThreadPoolExecutor | None = None
+        self._side: torch.cuda.Stream | None = None
 
     def __reduce__(self) -> tuple[type["Staging"], tuple[()]]:
         """A copy has nothing staged."""
@@ -76,7 +87,8 @@ class Staging:
             return
         self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="staging")
         self._written.clear()
-        self._coming = self._thread.submit(_fetched, draw, names, num_rows, fetch, device)
+        side = self._side_stream(device)
+        self._coming = self._thread.submit(_fetched, draw, names, num_rows, fetch, device, side)
 
     def take(self, fetch: Fetch) -> Stage | None:
         """The stage of the step that begins; raises what its `draw` has raised."""
@@ -102,6 +114,14 @@ class Staging:
         if self._coming is not None:
             self._written.append(ids)
 
+    def _side_stream(self, device: torch.device) -> torch.cuda.Stream | None:
+        """Of all copies to a GPU: what one stream has freed, torch gives to no other."""
+        if device.type != "cuda":
+            return None
+        if self._side is None or self._side.device != device:
+            self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return self._side
+
     def _take_again(self, stage: Stage, fetch: Fetch) -> None:
         for ids in self._written:
             common = ids[torch.isin(ids, stage.ids)]
@@ -111,23 +131,33 @@ class Staging:
 
 
 def _fetched(
-    draw: Draw, names: list[str], num_rows: int, fetch: Fetch, device: torch.device
+    draw: Draw,
+    names: list[str],
+    num_rows: int,
+    fetch: Fetch,
+    device: torch.device,
+    side: torch.cuda.Stream | None,
 ) -> Stage | None:
-    """None if it would take more than half of what is free."""
+    """None if it would take more than half of what is free, or others have taken that meanwhile."""
     ids = ids_of(draw(), num_rows)
-    each = sum(fetch(name, ids[:1]).nbytes for name in names)
-    free = free_bytes(device)
-    if len(ids) == 0 or (free is not None and each * len(ids) > free // 2):
-        return None
-    if device.type != "cuda":
-        return Stage(ids, {name: fetch(name, ids) for name in names})
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    with torch.cuda.stream(side):
-        tensors = {name: fetch(name, ids) for name in names}
-    side.synchronize()
-    for tensor in tensors.values():
-        tensor.record_stream(torch.cuda.default_stream(device))
-    return Stage(ids, tensors)
+    with suppress(torch.OutOfMemoryError), torch.cuda.stream(side):
+        first = {name: fetch(name, ids[:1]) for name in names}
+        each, free = sum(row.nbytes for row in first.values()), free_bytes(device)
+        if len(ids) and (free is None or each * len(ids) <= free // 2):
+            tensors = {name: _in_pieces(name, ids, fetch, like=first[name]) for name in names}
+            if side is not None:
+                side.synchronize()
+            return Stage(ids, tensors)
+    return None
+
+
+def _in_pieces(name: str, ids: Tensor, fetch: Fetch, *, like: Tensor) -> Tensor:
+    """Rows `ids` [n, ...], where and of what kind `like` [1, ...] is."""
+    found = like.new_empty(len(ids), *like.shape[1:])
+    pieces = (torch.split(each, _ROWS_AT_A_TIME) for each in (found, ids))
+    for place, some in zip(*pieces, strict=True):
+        place.copy_(fetch(name, some))
+    return found
 
 
 def ids_of(blocks: RowBlocks, num_rows: int) -> Tensor:

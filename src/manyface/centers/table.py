@@ -11,23 +11,24 @@ bfloat16 is in float32 and its results are rounded stochastically (`rounding`).
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from manyface.base.errors import ConfigError
 from manyface.base.numeric import working_dtype
 from manyface.base.random import numpy_generator
 from manyface.base.threads import use_one_core
-from manyface.centers.fused import kernels_of, move
 from manyface.centers.lazy import RowOptimizer, RowState
 from manyface.centers.place import InMemory, Place
-from manyface.centers.read_ahead import Draw
+from manyface.centers.read_ahead import Draw, RowBlocks
 from manyface.centers.rounding import StochasticRounding
-from manyface.centers.sgd import RowSGD
+from manyface.centers.sgd import VELOCITY, RowSGD
 from manyface.centers.staging import Stage, Staging
-from manyface.kernels import Kernels
+from manyface.kernels import Kernels, Noise, choose
 
 INITIAL_DEVIATION = 0.01
 # Rows are drawn in blocks: one generator per row would cost more than its D numbers.
@@ -115,9 +116,16 @@ class CenterTable(nn.Module):
         if self.is_elsewhere and self.weight.device.type == "cpu":
             self._drop_unnoted()
             names = [_WEIGHT, *self._state_names]
-            self._staging.begin(draw, names, len(self.weight), self._fetch_named, self.device)
+            asked = partial(self._asked, draw)
+            self._staging.begin(asked, names, len(self.weight), self._fetch_named, self.device)
         else:
             self._place.read_ahead(draw)
+
+    def _asked(self, draw: Draw) -> RowBlocks:
+        """What `draw` gives, as it is asked of the disk."""
+        blocks = draw()
+        self._place.read_ahead(lambda: blocks)
+        return blocks
 
     def stage(self) -> Stage | None:
         """Rows of this step that were fetched before it, if there are any."""
@@ -151,13 +159,18 @@ class CenterTable(nn.Module):
         if not self.is_elsewhere:
             return values[ids]
         count = len(range(*ids.indices(len(values)))) if isinstance(ids, slice) else len(ids)
-        pinned = self.device.type == "cuda"  # else a GPU's copy would go through a buffer anyhow
-        staged = values.new_empty(count, *values.shape[1:], pin_memory=pinned)
+        staged = self._buffer(values, count)
         if isinstance(ids, slice):
             staged.copy_(values[ids])
         else:
             torch.index_select(values, 0, ids.to(values.device), out=staged)
         return staged.to(self.device, non_blocking=True)
+
+    def _buffer(self, values: Tensor, count: int) -> Tensor:
+        """Room for `count` rows of `values` where these lie; pinned if it is the host that gives
+        them to a GPU, whose copy would go through a pinned buffer anyhow."""
+        pinned = self.device.type == "cuda" and values.device.type == "cpu"
+        return values.new_empty(count, *values.shape[1:], pin_memory=pinned)
 
     def active(self, ids: Tensor | None = None) -> "ActiveRows":
         """The rows `ids` (int64 [K], sorted, distinct), or all of them, brought up to date."""
@@ -214,6 +227,16 @@ class CenterTable(nn.Module):
         if getattr(self, name).dtype != torch.bfloat16:
             return values
         return self._rounding.round_(values, ids + self.first_row, step=step, lane=f"{lane} {name}")
+
+    def noise(self, ids: Tensor, *, step: int) -> Noise | None:
+        """What a kernel rounds an update of rows `ids` with; None if these are not rounded."""
+        if self.dtype != torch.bfloat16:
+            return None
+        weight, velocity = (
+            self._rounding.words(ids + self.first_row, step=step, lane=f"update {name}")
+            for name in (_WEIGHT, VELOCITY)
+        )
+        return Noise(weight, velocity, self._rounding.columns(ids.device))
 
     def _make(self, tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
         """Buffers of zeros, where the table lies."""
@@ -309,8 +332,7 @@ class ActiveRows:
             lr: learning rate.
             step: number of the step, for rounding.
         """
-        by_kernel = kernels_of(self.table.optimizer, self.table.weight)
-        if by_kernel is not None and not self.table.is_elsewhere:
+        if (by_kernel := self._kernels()) is not None:
             ids = self._ids(start, stop)
             self._move(*by_kernel, ids, gradient, factor=factor, lr=lr, step=step)
             return
@@ -319,6 +341,14 @@ class ActiveRows:
         for (values, state), piece in zip(lent, pieces, strict=True):
             self.table.optimizer.update_(values, state, piece, lr=lr)
         self._last = None
+
+    def _kernels(self) -> tuple[Kernels, RowSGD] | None:
+        """That move rows where they lie, and the rule by which; None: plain torch does it."""
+        table = self.table
+        kernels = choose(table.weight.device, table.weight.dtype).kernels()
+        if kernels is None or table.is_elsewhere or not isinstance(table.optimizer, RowSGD):
+            return None
+        return kernels, table.optimizer
 
     def _move(
         self,
@@ -332,21 +362,20 @@ class ActiveRows:
         step: int,
     ) -> None:
         """`update` by the kernel, with the same rounding."""
-        table, rounding = self.table, self.table._rounding
-        move(
-            kernels,
-            rule,
+        table, state = self.table, self.table.state_of_rows()
+        kernels.update_rows(
             table.weight,
-            table.state_of_rows(),
+            state.get(VELOCITY),
             gradient,
             ids,
             factor=factor,
             lr=lr,
-            noise=lambda name: rounding.words(
-                ids + table.first_row, step=step, lane=f"update {name}"
-            ),
-            columns=rounding.columns(ids.device),
+            momentum=rule.momentum,
+            weight_decay=rule.weight_decay,
+            noise=table.noise(ids, step=step),
         )
+        increment_version(table.weight)  # torch does not see what a kernel writes
+        rule.note_update(state, ids)
         self._last = None
 
     def lent(
@@ -378,11 +407,11 @@ class ActiveRows:
             if self._views and values.dtype == stored.dtype:
                 continue
             ids = self._ids(start, stop)
-            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored)
+            kept = self.table.rounded(name, values, ids, step=step, lane=lane).to(stored.dtype)
             if self._stored is None:
                 stored[start:stop] = kept
                 continue
-            stored.index_copy_(0, self._stored[start:stop], kept)
+            stored.index_copy_(0, self._stored[start:stop], kept.to(stored.device))
             if self._stage is not None:
                 self._stage.write(name, self._stored[start:stop], kept)
         self.table.note_written(None if self._stored is None else self._stored[start:stop])

@@ -78,8 +78,7 @@ def choose(device: torch.device, dtype: torch.dtype = torch.float32) -> Choice:
         return Choice("torch", f"{dtype} rows".removeprefix("torch."))
     if device.type == "cpu":
         return _on_a_cpu()
-    against = _against_triton(device)
-    return Choice("torch", against) if against else Choice("triton", _name(device))
+    return _on_a_gpu(device)
 
 
 def _is_switched_off() -> bool:
@@ -97,6 +96,15 @@ def _on_a_cpu() -> Choice:
     return Choice("torch", found) if isinstance(found, str) else Choice("c++", "compiled here")
 
 
+@cache
+def _on_a_gpu(device: torch.device) -> Choice:
+    """Asked several times a chunk, and always the same."""
+    against = _against_triton(device)
+    if against is not None:
+        return Choice("torch", against)
+    return Choice("triton", torch.cuda.get_device_name(device))
+
+
 def _against_triton(device: torch.device) -> str | None:
     if not torch.cuda.is_available():
         return "no CUDA device"
@@ -107,10 +115,6 @@ def _against_triton(device: torch.device) -> str | None:
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
     return None if _has_c_compiler() else "no C compiler (gcc, clang or CC)"
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device)
 
 
 @cache

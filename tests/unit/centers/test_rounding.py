@@ -65,4 +65,10 @@ def test_the_ends_of_the_range() -> None:
     largest = torch.finfo(torch.bfloat16).max
     for value, expected in ((torch.inf, largest), (-torch.inf, -largest), (3.4e38, largest)):
         assert torch.equal(rounded(torch.full((2, DIM), value)), torch.full((2, DIM), expected))
-    assert bool(rounded(torch.full((2, DIM), torch.nan)).isnan().all())
+
+
+# That of CPUs, that of GPUs, one whose payload is cut off, and a negative one.
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, 0x7F800001, -1])
+def test_every_nan_stays(bits: int) -> None:
+    values = torch.full((2, DIM), bits, dtype=torch.int32).view(torch.float32)
+    assert bool(rounded(values).bfloat16().isnan().all())

@@ -1,14 +1,18 @@
 """Copies of rows a step ahead: never stale, never missing."""
 
+from contextlib import nullcontext
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from manyface.centers import CenterTable, InMemory, RowSGD, staging
 from manyface.centers.read_ahead import RowBlocks
 from manyface.centers.staging import Stage, Staging, ids_of
 
-CPU = torch.device("cpu")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 1)
 
 
 class Host:
@@ -16,10 +20,11 @@ class Host:
 
     def __init__(self) -> None:
         self.rows = torch.arange(10.0)[:, None].repeat(1, 3)
-        self.fetched = 0
+        self.fetched, self.largest = 0, 0
 
     def fetch(self, name: str, ids: Tensor) -> Tensor:
         self.fetched += len(ids)
+        self.largest = max(self.largest, len(ids))
         return self.rows[ids]
 
 
@@ -28,6 +33,18 @@ def begun(host: Host, starts: list[int]) -> Staging:
     blocks = RowBlocks(np.array(starts, np.int64), 2)
     staging.begin(lambda: blocks, ["weight"], 10, host.fetch, CPU)
     return staging
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """torch.cuda as it is called, for a `GPU` of endless memory that is not there."""
+    cuda = Mock()
+    cuda.stream.side_effect = nullcontext
+    cuda.Stream.side_effect = lambda device: Mock(device=device)
+    for name in ("stream", "Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, getattr(cuda, name))
+    monkeypatch.setattr(staging, "free_bytes", lambda device: None)
+    return cuda
 
 
 def test_rows_that_are_not_there_are_fetched() -> None:
@@ -74,6 +91,60 @@ def test_without_room_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("manyface.centers.staging.free_bytes", lambda device: 40)
     host = Host()
     assert begun(host, [0, 4]).take(host.fetch) is None
+
+
+def test_where_memory_has_run_out_meanwhile_there_is_none() -> None:
+    host, staging = Host(), Staging()
+    blocks = RowBlocks(np.array([0, 4]), 2)
+
+    def fetch(name: str, ids: Tensor) -> Tensor:
+        if len(ids) > 1:
+            raise torch.OutOfMemoryError
+        return host.fetch(name, ids)
+
+    staging.begin(lambda: blocks, ["weight"], 10, fetch, CPU)
+    assert staging.take(fetch) is None
+
+
+def test_a_buffer_holds_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "_ROWS_AT_A_TIME", 3)
+    host = Host()
+    stage = begun(host, [0, 4, 6, 8]).take(host.fetch)
+    assert stage is not None
+    assert torch.equal(stage.tensors["weight"], host.rows[stage.ids])
+    assert host.largest == 3
+
+
+def test_all_copies_are_of_one_stream(gpu: Mock) -> None:
+    host, staging = Host(), Staging()
+    blocks = RowBlocks(np.array([0, 4]), 2)
+    for _ in range(3):
+        staging.begin(lambda: blocks, ["weight"], 10, host.fetch, GPU)
+        assert staging.take(host.fetch) is not None
+        staging.turn()
+    assert gpu.Stream.call_count == 1
+    assert len({id(call.args[0]) for call in gpu.stream.call_args_list}) == 1
+
+
+def test_memory_is_kept_for_the_stream_that_uses_it(
+    gpu: Mock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[object] = []
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: recorded.append(stream))
+    stage, ids = Stage(torch.tensor([2, 5]), {"weight": torch.zeros(2, 3)}), torch.tensor([5])
+    stage.read("weight", ids, Host().fetch)
+    stage.write("weight", ids, torch.ones(1, 3))
+    assert recorded == [gpu.current_stream()] * 2
+
+
+def test_a_stage_is_given_rows_where_they_were_computed() -> None:
+    """Not by way of the table, which is on `meta` here, for the memory of a host."""
+    one = CenterTable(10, 3, seed=0, optimizer=RowSGD(), device="cpu", place=InMemory("meta"))
+    rows = one.active(torch.arange(4))
+    rows._stage = Mock()
+    rows._store(0, 4, {"weight": torch.ones(4, 3)}, step=0, lane="update")
+    assert rows._stage.write.call_args.args[2].device == CPU
 
 
 def test_blocks_to_rows() -> None:

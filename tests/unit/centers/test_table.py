@@ -75,3 +75,13 @@ def test_a_part_of_a_table_starts_and_is_rounded_as_in_the_whole(dtype: torch.dt
         rows.update(0, 90, gradient, factor=torch.tensor(1.0), lr=0.1, step=3)
     assert torch.equal(whole.weight[130:220], part.weight)
     assert torch.equal(whole.velocity[130:220], part.velocity)
+
+
+def test_only_the_memory_of_the_host_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a GPU that computes; `meta` stands for another GPU, where the rows are."""
+    one, pinned = table(), []
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *_, pin_memory: pinned.append(pin_memory))
+    for computes_on, place in (("cuda:1", "cpu"), ("cuda:1", "meta"), ("cpu", "cpu")):
+        one._computes_on = torch.device(computes_on)
+        one._buffer(torch.empty(3, 2, device=place), 2)
+    assert pinned == [True, False, False]

@@ -116,9 +116,11 @@ def test_no_rows(language: Language) -> None:
     assert torch.equal(rows, torch.ones_like(rows))
 
 
-def test_nan_stays(language: Language) -> None:
+@pytest.mark.parametrize("bits", [0x7FC00000, 0x7FFFFFFF, -1])  # of CPUs, of GPUs, negative
+def test_nan_stays(language: Language, bits: int) -> None:
     rows = torch.ones(1, 4, dtype=torch.bfloat16, device=language.device)
-    gradient = torch.tensor([[0.0, float("nan"), 0.0, 0.0]], device=language.device)
+    gradient = torch.zeros(1, 4, device=language.device)
+    gradient.view(torch.int32)[0, 1] = bits
     ids = torch.zeros(1, dtype=torch.int64)
     rounding = StochasticRounding(seed=SEED, dim=4)
     language.kernels.update_rows(

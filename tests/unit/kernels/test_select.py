@@ -1,5 +1,6 @@
 """Which path is chosen, and the words for it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,16 @@ from manyface.base.errors import ConfigError
 from manyface.kernels import choose, cpu, select
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What was found out about this machine and what a test says of another one."""
+    for found in (select._on_a_cpu, select._on_a_gpu):
+        found.cache_clear()
+    yield
+    for found in (select._on_a_cpu, select._on_a_gpu):
+        found.cache_clear()
 
 
 @pytest.fixture
@@ -30,6 +41,16 @@ def test_with_one(gpu: None) -> None:
     assert str(choose(GPU)) == "triton (a GPU)"
     assert choose(GPU, torch.bfloat16).language == "triton"
     assert str(choose(GPU, torch.float64)) == "torch (float64 rows)"
+
+
+def test_a_gpu_is_asked_once_and_the_switch_each_time(
+    gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = choose(GPU)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked again"))
+    assert choose(GPU, torch.bfloat16) is first
+    monkeypatch.setenv("MANYFACE_KERNELS", "torch")
+    assert choose(GPU).language == "torch"
 
 
 def test_an_old_one(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,10 +86,7 @@ def test_a_c_compiler_is_looked_for_as_triton_does(
 
 def test_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "library", lambda: "no C++ compiler")
-    select._on_a_cpu.cache_clear()
     assert str(choose(CPU)) == "torch (no C++ compiler)"
-    select._on_a_cpu.cache_clear()
-    monkeypatch.undo()
     assert str(choose(CPU, torch.float64)) == "torch (float64 rows)"
 
 

@@ -39,7 +39,8 @@ inline void put_rounded(bfloat16& place, float x, std::uint32_t word, std::uint3
     const float largest = 3.3895313892515355e38f;  // of bfloat16
     x = x > largest ? largest : x;
     x = x < -largest ? -largest : x;
-    place.bits = std::uint16_t((same_bits<std::uint32_t>(x) + ((word * column) >> 16)) >> 16);
+    const std::uint32_t bits = same_bits<std::uint32_t>(x) + ((word * column) >> 16);
+    place.bits = x == x ? std::uint16_t(bits >> 16) : 0x7FC0;  // NaN stays NaN
 }
 
 // 2^x within 3e-7 of itself; 0 below the smallest normal float32, NaN for NaN. x = n + f with f in

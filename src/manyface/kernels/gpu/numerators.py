@@ -91,23 +91,24 @@ def numerators(
     tiles = triton.cdiv(num_rows, _CLASSES)
     values = rows.new_empty(num_samples, num_rows)
     sums = torch.empty(num_samples, tiles, dtype=torch.float32, device=rows.device)
-    numerators_kernel[(triton.cdiv(num_samples, _SAMPLES), tiles)](
-        queries.contiguous(),
-        rows.contiguous(),
-        inverse.contiguous(),
-        own,
-        sums if shift is None else shift.contiguous(),
-        values,
-        sums,
-        num_samples,
-        num_rows,
-        dim,
-        tiles,
-        HAS_SHIFT=shift is not None,
-        SAMPLES=_SAMPLES,
-        CLASSES=_CLASSES,
-        DEPTH=_DEPTH,
-        WIDENS=triton.knobs.runtime.interpret,  # which cannot multiply bfloat16
-        enable_fp_fusion=True,
-    )
+    with torch.cuda.device_of(rows):  # triton launches on the current one
+        numerators_kernel[(triton.cdiv(num_samples, _SAMPLES), tiles)](
+            queries.contiguous(),
+            rows.contiguous(),
+            inverse.contiguous(),
+            own,
+            sums if shift is None else shift.contiguous(),
+            values,
+            sums,
+            num_samples,
+            num_rows,
+            dim,
+            tiles,
+            HAS_SHIFT=shift is not None,
+            SAMPLES=_SAMPLES,
+            CLASSES=_CLASSES,
+            DEPTH=_DEPTH,
+            WIDENS=triton.knobs.runtime.interpret,  # which cannot multiply bfloat16
+            enable_fp_fusion=True,
+        )
     return values, sums.sum(dim=1, keepdim=True)

@@ -12,6 +12,7 @@ there: the same float32 numbers are rounded to the same bfloat16. (The numbers t
 from torch's in their last bit, where a sum over a row is taken in another order.)
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -19,6 +20,7 @@ from torch import Tensor
 from manyface.kernels.noise import Noise
 
 _LARGEST = tl.constexpr(3.3895313892515355e38)  # of bfloat16
+_NAN = tl.constexpr(0x7FC00000)  # as in centers/rounding.py
 
 
 @triton.jit
@@ -27,8 +29,8 @@ def _stored(values, words, columns, ROUNDS: tl.constexpr):
     if ROUNDS:
         noise = ((words * columns) >> 16) & 0xFFFF
         bounded = tl.minimum(tl.maximum(values, -_LARGEST), _LARGEST)
-        bounded = tl.where(values == values, bounded, values)
         bits = (bounded.to(tl.int32, bitcast=True) + noise) & -0x10000
+        bits = tl.where(values == values, bits, _NAN)
         values = bits.to(tl.float32, bitcast=True)
     return values
 
@@ -106,21 +108,22 @@ def update_rows(
     dim = rows.shape[1]
     if ids.shape[0] == 0:
         return
-    row_update_kernel[(ids.shape[0],)](
-        rows,
-        rows if velocity is None else velocity,
-        gradient.contiguous(),
-        ids.contiguous(),
-        ids if noise is None else noise.rows,
-        ids if noise is None else noise.velocity,
-        ids if noise is None else noise.columns,
-        dim,
-        factor,
-        lr,
-        momentum,
-        weight_decay,
-        HAS_VELOCITY=velocity is not None,
-        ROUNDS=noise is not None,
-        WIDTH=triton.next_power_of_2(dim),
-        enable_fp_fusion=False,  # rounded after each operation, as torch is
-    )
+    with torch.cuda.device_of(rows):  # triton launches on the current one
+        row_update_kernel[(ids.shape[0],)](
+            rows,
+            rows if velocity is None else velocity,
+            gradient.contiguous(),
+            ids.contiguous(),
+            ids if noise is None else noise.rows,
+            ids if noise is None else noise.velocity,
+            ids if noise is None else noise.columns,
+            dim,
+            factor,
+            lr,
+            momentum,
+            weight_decay,
+            HAS_VELOCITY=velocity is not None,
+            ROUNDS=noise is not None,
+            WIDTH=triton.next_power_of_2(dim),
+            enable_fp_fusion=False,  # rounded after each operation, as torch is
+        )
