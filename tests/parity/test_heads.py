@@ -475,6 +475,8 @@ def test_wrong_width_is_refused() -> None:
         {"dtype": torch.float16},
         {"momentum": 1.0},
         {"num_classes": 0},
+        {"seed": -1},
+        {"seed": 2**64},
     ],
     ids=str,
 )

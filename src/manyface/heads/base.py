@@ -137,7 +137,7 @@ class CenterHead(nn.Module, Announces, ABC):
         weight_decay: of the centers.
         optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
             `RowSGD(..., mode="lazy-exact")`, `RowAdamW(...)`; of this head alone.
-        seed: of the centers' first values and of all draws.
+        seed: of the centers' first values and of all draws, in [0, 2**64).
         chunk_size: centers per chunk; more is not faster once a chunk fills the caches.
         kept_bytes: softmax numerators are kept from `forward` to `step` if they take no more than
             this: three matrix products, not four.
@@ -184,6 +184,7 @@ class CenterHead(nn.Module, Announces, ABC):
             negatives=negatives,
             label_smoothing=label_smoothing,
             operands=operands,
+            seed=seed,
         )
         check_count("sub_centers", sub_centers)
         self.sub_centers = sub_centers

@@ -106,7 +106,9 @@ class DynamicClassPool(nn.Module):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS)
+        check_arguments(
+            margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS, seed=seed
+        )
         refuse_margin(margin, head="F2C")
         check_count("num_slots", num_slots)
         check_count("dim", dim)

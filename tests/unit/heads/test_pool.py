@@ -48,6 +48,12 @@ def test_a_clip_that_is_no_cosine(clip: float):
         DynamicClassPool(6, DIM, margin=CosFace(), outlier_clip=clip)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_of_more_than_64_bits(seed: int):
+    with pytest.raises(ConfigError, match=r"seed must be in \[0, 2\*\*64\), got"):
+        DynamicClassPool(6, DIM, margin=CosFace(), seed=seed)
+
+
 @pytest.mark.parametrize(
     ("num_slots", "expected"), [(100, 3), (15_001, 3), (25_000, 5), (100_000, 10)]
 )
