@@ -205,7 +205,8 @@ class FullyRandom:
 
     A sample whose class is not drawn is pushed from those that are: its loss, ln(1 + sum_j E_ij),
     is that of a class of its own at cosine 0 which does not learn (softmax/streamed.py, stages 4
-    and 5 with no rank that has the class).
+    and 5 with no rank that has the class). A penalty on its length counts as ever; running averages
+    of cosines leave it out.
     """
 
     def check(self, num_classes: int) -> None:
