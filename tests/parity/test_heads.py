@@ -366,9 +366,10 @@ def test_no_tensor_of_batch_times_classes_exists() -> None:
     assert 0 < largest.numel <= 128 * 64
 
 
-def test_state_dict_continues_the_run_bit_for_bit() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_state_dict_continues_the_run_bit_for_bit(dtype: torch.dtype) -> None:
     data = batches(8)
-    straight, first, second = partial(), partial(), partial(seed=99)
+    straight, first, second = (partial(dtype=dtype, seed=seed) for seed in (7, 7, 99))
     train(straight, data)
     train(first, data[:4])
     second.load_state_dict(first.state_dict())

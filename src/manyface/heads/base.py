@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from manyface.base.errors import CheckpointError
 from manyface.base.numeric import refuse_double_backward, working_dtype
 from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
+from manyface.centers.rounding import StochasticRounding
 from manyface.heads.announced import Announced, Announces
 from manyface.heads.averages import Averages
 from manyface.heads.checks import (
@@ -352,7 +353,8 @@ class CenterHead(nn.Module, Announces, ABC):
         return torch.cat([counts, window.flatten().cpu().view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
+        """Inverse of `get_extra_state`: the loaded head draws as the saved one would have,
+        rounding of bfloat16 centers included."""
         shuffled, layout = self.row_order.is_shuffled, RowLayout.of(state)
         if layout.sub_centers != self.sub_centers:
             raise CheckpointError(
@@ -371,6 +373,8 @@ class CenterHead(nn.Module, Announces, ABC):
             )
         self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
         self.row_order = RowOrder(self.num_classes, seed=self.seed, shuffled=shuffled)
+        self.centers.seed = self.seed
+        self.centers._rounding = StochasticRounding(seed=self.seed, dim=self.dim)
         self._load_window(state[3:].cpu().view(torch.float64), num_steps=state[1].cpu())
 
     def _load_window(self, bits: Tensor, *, num_steps: Tensor) -> None:
