@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -227,6 +228,37 @@ def test_a_loss_from_before_a_step_is_refused_after_it(make: object) -> None:
     head.load_state_dict(head.state_dict())
     with pytest.raises(RuntimeError, match="centers have changed"):
         waiting.backward()
+
+
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("make", [full, partial])
+def test_a_loss_that_is_kept_keeps_nothing_of_its_step(make: object, clips: bool) -> None:
+    head = make()  # type: ignore[operator]
+    loss = head(*batches(1)[0])
+    loss.backward(retain_graph=True)
+    passed = head._pending[0].forward
+    parts = [weakref.ref(part) for part in (passed.rows, passed._residual)]
+    if clips:
+        head.clip_grad_norm_(0.5)
+        assert passed._residual.kept is None
+    head.step(0.1)
+    assert [part() for part in parts] == [None, None]
+    with pytest.raises(RuntimeError, match="centers have changed"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("make", [full, partial])
+def test_backward_again_after_row_gradients_adds(make: object) -> None:
+    once, twice = make(), make()  # type: ignore[operator]
+    embeddings, labels = batches(1)[0]
+    (2 * once(embeddings, labels)).backward()
+    loss = twice(embeddings, labels)
+    loss.backward(retain_graph=True)
+    twice.row_gradients()
+    loss.backward()
+    for head in (once, twice):
+        head.step(0.1)
+    torch.testing.assert_close(twice.centers.weight, once.centers.weight, rtol=1e-12, atol=1e-15)
 
 
 def test_load_forgets_gradients_of_other_centers() -> None:

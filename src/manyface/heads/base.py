@@ -212,6 +212,7 @@ class CenterHead(nn.Module, Announces, ABC):
         self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
         self._pending: list[Backward] = []
+        self._used: list[ForwardPass] = []  # whose row gradients were made real
         self._gradients: RowGradients | None = None
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -288,6 +289,8 @@ class CenterHead(nn.Module, Announces, ABC):
                 self._unfused_step(lr, 1.0 / grad_scale)
             self.centers.finish_step(lr=lr)
         self.num_steps += 1
+        for passed in [*self._used, *(each.forward for each in self._pending)]:
+            passed.drop()
         self.zero_grad()
 
     def row_gradients(self) -> RowGradients:
@@ -297,7 +300,9 @@ class CenterHead(nn.Module, Announces, ABC):
         """
         with torch.no_grad(), self._full_precision():
             while self._pending:
-                found = self._pending.pop(0).gradients()
+                backward = self._pending.pop(0)
+                found = backward.gradients()
+                self._used.append(backward.forward)
                 self._gradients = found if self._gradients is None else self._gradients.merge(found)
         if self._gradients is None:
             raise RuntimeError("the head has no gradient: call loss.backward() before head.step()")
@@ -325,6 +330,7 @@ class CenterHead(nn.Module, Announces, ABC):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients since the last step."""
         self._pending.clear()
+        self._used.clear()
         self._gradients = None
 
     def arguments(self) -> str:
