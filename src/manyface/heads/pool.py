@@ -174,7 +174,7 @@ class DynamicClassPool(nn.Module):
         slots = (plan.slots[here] - self.shard.start).to(self.slot_rows.device)
         rows = rows.to(slots.device)
         before = Overwritten(slots, rows, self.slot_rows[slots, rows])
-        self.slot_rows[slots, rows] = unit_rows(kept.to(self.slot_rows.dtype))[0]
+        self.slot_rows[slots, rows] = unit_rows(kept)[0]
         return before
 
     @torch.no_grad()
@@ -210,17 +210,17 @@ class DynamicClassPool(nn.Module):
         """
         everyone = self._of_all_ranks(embeddings, counts, EMBEDDINGS)
         with torch.autocast(self.slot_rows.device.type, enabled=False), torch.no_grad():
-            loss, gradient = self._scored(everyone.to(self.slot_rows.dtype), plan)
+            loss, gradient = self._scored(everyone, plan)
         if not torch.is_grad_enabled():
             return loss
         mine = self.ranks.scatter_sum(gradient, counts or [len(embeddings)], GRADIENTS)
         return finished(embeddings, loss, mine, factor=self.ranks.size)
 
     def _of_all_ranks(self, values: Tensor, counts: Sequence[int] | None, name: str) -> Tensor:
-        """`values` [n, D] of all ranks, checked; no gradient flows."""
+        """`values` [n, D] of all ranks in the pool's dtype, checked; no gradient flows."""
         counts = counts or [len(values)]
         check_shape(values, batch=counts[self.ranks.rank], dim=self.dim)
-        everyone = self.ranks.gather(values.detach(), counts, name).wait()
+        everyone = self.ranks.gather(values.detach(), counts, name).wait().to(self.slot_rows.dtype)
         check_finite(everyone, counts)
         return everyone
 

@@ -61,6 +61,13 @@ def test_hard_negatives_left_out(num_slots: int, expected: int):
     assert DynamicClassPool(num_slots, 1, margin=CosFace()).hard_negatives == expected
 
 
+def test_float16_embeddings_longer_than_float16_can_say():
+    pool, plan, _ = written(probes=[0, 1, 10])
+    long = torch.full((5, DIM), 6e4, dtype=torch.float16)
+    pool.write(plan, long)
+    assert pool.loss(long[:3], plan).item() == pool.loss(long[:3].float(), plan).item()
+
+
 def test_the_loss_is_full_precision_under_autocast():
     pool, plan, embeddings = written(probes=[0, 1, 10])
     with torch.autocast("cpu", dtype=torch.bfloat16):
