@@ -471,6 +471,17 @@ def test_wrong_labels_are_named(labels: Tensor, message: str) -> None:
         full()(torch.randn(2, DIM), labels)
 
 
+@pytest.mark.parametrize("wrong", [-1, CLASSES])
+def test_centers_of_classes_that_are_none_are_refused(wrong: int) -> None:
+    with pytest.raises(LabelError, match=f"label {wrong} at position 1"):
+        full().class_centers(torch.tensor([0, wrong]))
+
+
+def test_centers_of_classes_in_a_narrow_dtype() -> None:
+    head, classes = full(), torch.tensor([2, 0, 52])
+    assert torch.equal(head.class_centers(classes.to(torch.uint8)), head.class_centers(classes))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_embeddings_are_named(value: float) -> None:
     embeddings = torch.zeros(4, DIM)

@@ -35,6 +35,7 @@ from manyface.heads.checks import (
     check_arguments,
     check_count,
     check_finite,
+    check_labels,
     check_shape,
     check_table,
 )
@@ -226,11 +227,16 @@ class CenterHead(nn.Module, Announces, ABC):
         return at_step(self.margin, self.scale, self.schedules, step)
 
     def class_centers(self, classes: Tensor) -> Tensor:
-        """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
-        the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers = S > 1:
-        which one is dominant is a matter of images, not of the table. Of several ranks all ask for
-        the same classes: an all-reduce of n S dim numbers."""
-        places = self.row_order(classes)
+        """Copies [n, dim] of the centers of `classes`, integer [n]: what `centers.weight` holds is
+        in the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers =
+        S > 1: which one is dominant is a matter of images, not of the table. Of several ranks all
+        ask for the same classes: an all-reduce of n S dim numbers.
+
+        Raises:
+            LabelError: a class is no integer or out of range.
+        """
+        check_labels(classes, num_classes=self.num_classes)
+        places = self.row_order(classes.to(torch.int64))
         here = self.shard.holds(places)
         rows = rows_of_classes(places[here] - self.shard.start, self.sub_centers)
         rows, order = torch.unique(rows, return_inverse=True)
