@@ -219,10 +219,19 @@ def test_samplers_without_state_add_nothing_to_a_checkpoint(kind: str) -> None:
     assert head(kind).state_dict().keys() == head("uniform", sampler=None).state_dict().keys()
 
 
+def test_blocks_of_a_sample_that_is_all_or_none() -> None:
+    for rate in (0.0, 1.0):
+        step(head("uniform", sampler=Uniform(128), sample_rate=rate), batches(1)[0])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="HardNegatives"):
         head("uniform", sampler=HardNegatives(CLASSES + 1))
     with pytest.raises(ConfigError, match="not both"):
         head("uniform", sampler=Uniform(), block=3)
+    with pytest.raises(ConfigError, match=r"blocks of at most 31 rows, .* of 53, got 32"):
+        head("uniform", sampler=Uniform(32))
+    with pytest.raises(ConfigError, match=r"blocks of at most 7 rows, .* of 13, got 8"):
+        head("strata", sampler=Strata(4, 8))
     with pytest.raises(RuntimeError, match=r"Missing key.*sampler\.nearest"):
         head("hard").load_state_dict(head("uniform").state_dict())

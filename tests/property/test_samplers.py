@@ -73,7 +73,7 @@ def test_a_sample(kind: str, num_rows: int, rate: float, batch: int, seed: int, 
     labels = torch.randint(num_rows, (batch,), generator=draw)
     size = sample_size(num_rows, rate)
     sampler, of = sampler_of(kind, num_rows, seed), draw_of(num_rows, size, seed=seed, step=step)
-    sampler.check(num_rows)
+    sampler.check(num_rows, num_rows)
     ids, targets = sampler.draw(labels, of)
     positives = len(labels.unique())
     assert ids.dtype == targets.dtype == torch.int64
@@ -333,20 +333,20 @@ def test_every_list_is_made_once_in_so_many_steps() -> None:
     ("make", "words"),
     [
         (lambda: Strata(0), "1 stratum or more"),
-        (lambda: Strata(6).check(5), "take 5 strata at most"),
+        (lambda: Strata(6).check(5, 5), "take 5 strata at most"),
         (lambda: Uniform(0), "block must be at least 1"),
         (lambda: ClassBalanced(np.array([1.0, 0.0])), "above 0"),
         (lambda: ClassBalanced(np.array([1.0, np.nan])), "above 0"),
         (lambda: ClassBalanced(np.array([1.0, 1e-300])), "finite in float32"),
         (lambda: ClassBalanced(np.array([1.0, 1e300])), "finite in float32"),
         (lambda: ClassBalanced(np.array([])), "one number for each"),
-        (lambda: ClassBalanced(np.ones(3)).check(4), "3 weights for 4 classes"),
+        (lambda: ClassBalanced(np.ones(3)).check(4, 4), "3 weights for 4 classes"),
         (lambda: balance_weights(np.array([3, 0])), "needs an image"),
         (lambda: HardNegatives(5, neighbours=5), "expected 4 at most"),
         (lambda: HardNegatives(5, neighbours=0), "neighbours must be a whole number"),
         (lambda: HardNegatives(5, neighbours=2, refresh_steps=0), "refresh_steps must be"),
         (lambda: HardNegatives(5, neighbours=2, share=1.5), r"in \[0, 1\]"),
-        (lambda: HardNegatives(5, neighbours=2).check(6), "number of classes of the head"),
+        (lambda: HardNegatives(5, neighbours=2).check(6, 6), "number of classes of the head"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make: object, words: str) -> None:
