@@ -20,13 +20,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from manyface.base.errors import CheckpointError
-from manyface.base.numeric import refuse_double_backward, working_dtype
+from manyface.base.numeric import working_dtype
 from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
 from manyface.centers.rounding import StochasticRounding
 from manyface.heads.announced import Announced, Announces
@@ -44,6 +45,7 @@ from manyface.heads.row_order import RowLayout, RowOrder
 from manyface.margins import Margin, NegativeRule
 from manyface.margins.schedules import StepValue, at_step, check_schedules
 from manyface.parallel import Pending, Ranks, Shard
+from manyface.softmax.function import finished
 from manyface.softmax.rows import chunk_borders
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, DEFAULT_KEPT_BYTES, streamed_forward
 from manyface.softmax.sub_centers import rows_of_classes
@@ -96,30 +98,6 @@ class HeadOptions(TypedDict, total=False):
     device: torch.device | str | None
     place: Place | None
     ranks: Ranks | None
-
-
-class _Loss(torch.autograd.Function):
-    """Joins the finished gradient to the backbone's graph and tells the head when it is used."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        embeddings: Tensor,
-        loss: Tensor,
-        gradient: Pending,
-        head: "CenterHead",
-        passed: ForwardPass,
-    ) -> Tensor:
-        ctx.gradient, ctx.head = gradient, head
-        ctx.passed, ctx.dtype = passed, embeddings.dtype
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_double_backward()
-        ctx.head._note_backward(ctx.passed, upstream[0].detach())
-        gradient = ctx.gradient.wait() * (upstream[0] * ctx.head.ranks.size)
-        return gradient.to(ctx.dtype), None, None, None, None
 
 
 class CenterHead(nn.Module, Announces, ABC):
@@ -439,10 +417,8 @@ class CenterHead(nn.Module, Announces, ABC):
         if not embeddings.requires_grad:  # a frozen backbone: the centers still learn
             with torch.inference_mode(False):
                 embeddings = embeddings.detach().clone().requires_grad_()
-        attached: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
-            embeddings, loss, gradient, self, passed
-        )
-        return attached
+        used = partial(self._note_backward, passed)
+        return finished(embeddings, loss, gradient, factor=self.ranks.size, used=used)
 
     def _full_precision(self) -> torch.autocast:
         # The softmax is a full-precision island: see softmax/streamed.py on what bf16 would cost.

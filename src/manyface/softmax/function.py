@@ -1,6 +1,7 @@
 """The streamed softmax as a differentiable function of two tensors, for loops that keep their own
 class centers as a parameter. Heads use `streamed` directly, since they update rows in place."""
 
+from collections.abc import Callable
 from typing import Any, Required, TypedDict, Unpack
 
 import torch
@@ -100,22 +101,38 @@ def _check_targets(targets: Tensor, *, batch: int, classes: int) -> None:
 class _Finished(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, embeddings: Tensor, loss: Tensor, gradient: Pending, factor: float
+        ctx: Any,
+        embeddings: Tensor,
+        loss: Tensor,
+        gradient: Pending,
+        factor: float,
+        used: Callable[[Tensor], None] | None,
     ) -> Tensor:
-        ctx.gradient, ctx.factor, ctx.dtype = gradient, factor, embeddings.dtype
+        ctx.gradient, ctx.factor, ctx.used = gradient, factor, used
+        ctx.dtype = embeddings.dtype
         return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
+        if ctx.used is not None:
+            ctx.used(upstream[0].detach())
         gradient = ctx.gradient.wait() * (upstream[0] * ctx.factor)
-        return gradient.to(ctx.dtype), None, None, None
+        return gradient.to(ctx.dtype), None, None, None, None
 
 
-def finished(embeddings: Tensor, loss: Tensor, gradient: Pending, *, factor: float) -> Tensor:
+def finished(
+    embeddings: Tensor,
+    loss: Tensor,
+    gradient: Pending,
+    *,
+    factor: float,
+    used: Callable[[Tensor], None] | None = None,
+) -> Tensor:
     """`loss`, scalar, with `factor` times `gradient`, [B, D] when it is there, as its gradient in
-    `embeddings`: rows it was computed from may be overwritten before `backward`."""
+    `embeddings`: rows it was computed from may be overwritten before `backward`, which begins with
+    telling `used` the factor of the loss, scalar."""
     attached: Tensor = _Finished.apply(  # type: ignore[no-untyped-call]
-        embeddings, loss, gradient, factor
+        embeddings, loss, gradient, factor, used
     )
     return attached
