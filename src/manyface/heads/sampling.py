@@ -169,12 +169,10 @@ class Strata:
         """Rows [start, stop) of a stratum."""
         return stratum * num_rows // self.count, (stratum + 1) * num_rows // self.count
 
-    def draw(
-        self, labels: Tensor, of: SampleSpec, *, strata: range | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As `RowSampler` says; of `strata` alone if given, then -1 for labels outside of them."""
-        targets, parts, drawn = torch.full_like(labels, -1), [labels[:0]], 0
-        for stratum in strata or range(self.count):
+    def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
+        """As `RowSampler` says."""
+        targets, parts, drawn = torch.empty_like(labels), [], 0
+        for stratum in range(self.count):
             start, stop = self.borders(stratum, of.num_rows)
             mine = (labels >= start) & (labels < stop)
             share = self._share(stratum, of)
