@@ -63,6 +63,10 @@ def test_every_head_is_the_same_on_any_number_of_ranks(head: str, counts: tuple[
     compare(Case(counts, head=head, loss="watching"))
 
 
+def test_a_penalty_on_lengths_where_classes_take_no_part() -> None:
+    compare(Case((3, 0, 5), head="random", loss="magface"))
+
+
 @pytest.mark.parametrize("num_classes", [1, 2, 3, 5])
 @pytest.mark.parametrize("head", ["full", "partial", "partial_all"])
 def test_fewer_classes_than_ranks(num_classes: int, head: str) -> None:

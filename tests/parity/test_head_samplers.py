@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from margins_table import NORM_MARGINS
 from torch import Tensor, nn
 
 import manyface as mf
@@ -15,6 +16,7 @@ from manyface.heads.balanced import ClassBalanced, balance_weights
 from manyface.heads.hard import HardNegatives, nearest_classes
 from manyface.heads.row_order import SHUFFLED_FROM
 from manyface.heads.sampling import FullyRandom, RowSampler, Strata, Uniform
+from manyface.margins import CurricularFace
 from manyface.softmax.dense import class_cosines
 
 CLASSES, DIM, BATCH = 53, 11, 17
@@ -97,6 +99,34 @@ def test_a_step_is_dense_softmax_over_the_sample(kind: str, sub_centers: int) ->
         loss = step(ours, (embeddings, labels))
         torch.testing.assert_close(loss, oracle.detach(), rtol=1e-10, atol=1e-12)
         torch.testing.assert_close(ours.centers.weight, rows.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_samples_whose_class_takes_no_part_are_penalised_for_their_length() -> None:
+    one = head("random", margin=NORM_MARGINS["magface"])
+    embeddings, labels = batches(1)[0]
+    absent = one.select(labels).targets < 0
+    assert 0 < int(absent.sum()) < BATCH
+
+    def loss(embeddings: Tensor) -> Tensor:
+        one.zero_grad()
+        return one(embeddings, labels)
+
+    assert torch.autograd.gradcheck(loss, (embeddings.requires_grad_(),))
+    (gradient,) = torch.autograd.grad(loss(embeddings), embeddings)
+    assert bool(((gradient * embeddings).sum(dim=1)[absent].abs() > 1e-3).all())
+
+
+def test_samples_whose_class_takes_no_part_have_no_cosine_to_average() -> None:
+    rule = CurricularFace(t_alpha=1.0)
+    one = head("random", negatives=rule)
+    embeddings, labels = batches(1)[0]
+    targets = one.select(labels).targets
+    own = nn.functional.cosine_similarity(embeddings, one.class_centers(labels))
+    one(embeddings, labels)
+    torch.testing.assert_close(rule.running["t"], own[targets >= 0].mean())
+    one.sample_size, before = 0, rule.running["t"]
+    one(embeddings, labels)
+    assert rule.running["t"] is before
 
 
 @pytest.mark.parametrize("num_classes", [CLASSES, SHUFFLED_FROM + 3])
@@ -189,10 +219,19 @@ def test_samplers_without_state_add_nothing_to_a_checkpoint(kind: str) -> None:
     assert head(kind).state_dict().keys() == head("uniform", sampler=None).state_dict().keys()
 
 
+def test_blocks_of_a_sample_that_is_all_or_none() -> None:
+    for rate in (0.0, 1.0):
+        step(head("uniform", sampler=Uniform(128), sample_rate=rate), batches(1)[0])
+
+
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="HardNegatives"):
         head("uniform", sampler=HardNegatives(CLASSES + 1))
     with pytest.raises(ConfigError, match="not both"):
         head("uniform", sampler=Uniform(), block=3)
+    with pytest.raises(ConfigError, match=r"blocks of at most 31 rows, .* of 53, got 32"):
+        head("uniform", sampler=Uniform(32))
+    with pytest.raises(ConfigError, match=r"blocks of at most 7 rows, .* of 13, got 8"):
+        head("strata", sampler=Strata(4, 8))
     with pytest.raises(RuntimeError, match=r"Missing key.*sampler\.nearest"):
         head("hard").load_state_dict(head("uniform").state_dict())

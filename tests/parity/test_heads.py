@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -229,6 +230,37 @@ def test_a_loss_from_before_a_step_is_refused_after_it(make: object) -> None:
         waiting.backward()
 
 
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("make", [full, partial])
+def test_a_loss_that_is_kept_keeps_nothing_of_its_step(make: object, clips: bool) -> None:
+    head = make()  # type: ignore[operator]
+    loss = head(*batches(1)[0])
+    loss.backward(retain_graph=True)
+    passed = head._pending[0].forward
+    parts = [weakref.ref(part) for part in (passed.rows, passed._residual)]
+    if clips:
+        head.clip_grad_norm_(0.5)
+        assert passed._residual.kept is None
+    head.step(0.1)
+    assert [part() for part in parts] == [None, None]
+    with pytest.raises(RuntimeError, match="centers have changed"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("make", [full, partial])
+def test_backward_again_after_row_gradients_adds(make: object) -> None:
+    once, twice = make(), make()  # type: ignore[operator]
+    embeddings, labels = batches(1)[0]
+    (2 * once(embeddings, labels)).backward()
+    loss = twice(embeddings, labels)
+    loss.backward(retain_graph=True)
+    twice.row_gradients()
+    loss.backward()
+    for head in (once, twice):
+        head.step(0.1)
+    torch.testing.assert_close(twice.centers.weight, once.centers.weight, rtol=1e-12, atol=1e-15)
+
+
 def test_load_forgets_gradients_of_other_centers() -> None:
     head = full()
     head(*batches(1)[0]).backward()
@@ -366,9 +398,10 @@ def test_no_tensor_of_batch_times_classes_exists() -> None:
     assert 0 < largest.numel <= 128 * 64
 
 
-def test_state_dict_continues_the_run_bit_for_bit() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_state_dict_continues_the_run_bit_for_bit(dtype: torch.dtype) -> None:
     data = batches(8)
-    straight, first, second = partial(), partial(), partial(seed=99)
+    straight, first, second = (partial(dtype=dtype, seed=seed) for seed in (7, 7, 99))
     train(straight, data)
     train(first, data[:4])
     second.load_state_dict(first.state_dict())
@@ -438,6 +471,17 @@ def test_wrong_labels_are_named(labels: Tensor, message: str) -> None:
         full()(torch.randn(2, DIM), labels)
 
 
+@pytest.mark.parametrize("wrong", [-1, CLASSES])
+def test_centers_of_classes_that_are_none_are_refused(wrong: int) -> None:
+    with pytest.raises(LabelError, match=f"label {wrong} at position 1"):
+        full().class_centers(torch.tensor([0, wrong]))
+
+
+def test_centers_of_classes_in_a_narrow_dtype() -> None:
+    head, classes = full(), torch.tensor([2, 0, 52])
+    assert torch.equal(head.class_centers(classes.to(torch.uint8)), head.class_centers(classes))
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_non_finite_embeddings_are_named(value: float) -> None:
     embeddings = torch.zeros(4, DIM)
@@ -475,6 +519,8 @@ def test_wrong_width_is_refused() -> None:
         {"dtype": torch.float16},
         {"momentum": 1.0},
         {"num_classes": 0},
+        {"seed": -1},
+        {"seed": 2**64},
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from margins_table import MARGINS, NORM_MARGINS, RULES
 from torch import Tensor
 
 import manyface as mf
-from manyface.base.errors import LabelError
+from manyface.base.errors import ConfigError, LabelError
 from manyface.softmax import dense_margin_softmax, streamed_margin_softmax
 from manyface.softmax.streamed import needs_shift
 
@@ -248,6 +248,35 @@ def test_targets_out_of_range_are_refused() -> None:
     for wrong in (targets - 5, targets + 5):
         with pytest.raises(LabelError, match=r"targets must be in \[0, 5\)"):
             streamed_margin_softmax(embeddings, rows, wrong, margin=mf.NormFace(), scale=8.0)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (3, 1), ()], ids=str)
+def test_targets_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    embeddings, rows, _ = problem(Shape(3, 4, 5, 2), torch.float32)
+    targets = torch.zeros(shape, dtype=torch.int64)
+    with pytest.raises(LabelError, match=r"one target per embedding, shape \(3,\), got"):
+        streamed_margin_softmax(embeddings, rows, targets, margin=mf.NormFace(), scale=8.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("shape", [SHAPES[0], Shape(64, 128, 1000, 300)], ids=str)
+def test_bfloat16_rows_keep_the_target_in_float32(shape: Shape, dtype: torch.dtype) -> None:
+    embeddings, rows, targets = problem(shape, torch.bfloat16)
+    inputs = embeddings.detach().to(dtype).requires_grad_(), rows
+    double = [each.detach().double().requires_grad_() for each in inputs]
+    options = {"margin": mf.CosFace(0.4), "scale": 64.0}
+    found = streamed_margin_softmax(*inputs, targets, **options, chunk_size=shape.chunk)
+    truth = dense_margin_softmax(*double, targets, **options)
+    assert found.dtype == torch.float32
+    assert relative_error(found.detach(), truth.detach()) < 5e-4
+    pairs = zip(gradients(found, *inputs), gradients(truth, *double), strict=True)
+    assert all(relative_error(got, expected) < 2e-2 for got, expected in pairs)
+
+
+def test_float16_rows_are_refused() -> None:
+    embeddings, rows, targets = problem(SHAPES[0], torch.float16)
+    with pytest.raises(ConfigError, match=r"float32, float64 or bfloat16, got torch\.float16"):
+        streamed_margin_softmax(embeddings, rows, targets, margin=mf.NormFace(), scale=8.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])

@@ -107,6 +107,36 @@ def test_labels_of_a_narrow_dtype(dtype: torch.dtype, num_anchors: int):
     assert torch.equal(one.rows, other.rows)
 
 
+@pytest.mark.parametrize("without", ["eval mode", "gradients"])
+def test_validation_leaves_the_anchors(without: str):
+    head, twin = (
+        VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace()) for _ in range(2)
+    )
+    x = torch.randn(2, 4, DIM, generator=torch_generator(0, "eval"))
+    for each in (head, twin):
+        each(x[0], torch.tensor([0, 1, 8, 8]))
+    rows, is_filled = head.rows.clone(), head.is_filled.clone()
+    labels = torch.tensor([0, 2, 9, 9])
+    with torch.set_grad_enabled(without != "gradients"):
+        loss = head.train(without != "eval mode")(x[1], labels)
+    assert torch.equal(head.rows, rows)
+    assert torch.equal(head.is_filled, is_filled)
+    assert loss.item() == twin(x[1], labels).item()
+
+
+def test_a_step_as_of_other_heads():
+    head = VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace())
+    head.step(0.1, grad_scale=1024.0)
+
+
+def test_float16_embeddings_longer_than_float16_can_say():
+    head, twin = (
+        VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace()) for _ in range(2)
+    )
+    x, labels = torch.full((2, DIM), 6e4, dtype=torch.float16), torch.arange(2)
+    assert head(x, labels).item() == twin(x.float(), labels).item()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_anchors_of_half_precision(dtype: torch.dtype):
     head = VirtualFC(num_classes=30, num_anchors=7, dim=DIM, margin=CosFace()).to(dtype)

@@ -73,7 +73,7 @@ def test_a_sample(kind: str, num_rows: int, rate: float, batch: int, seed: int, 
     labels = torch.randint(num_rows, (batch,), generator=draw)
     size = sample_size(num_rows, rate)
     sampler, of = sampler_of(kind, num_rows, seed), draw_of(num_rows, size, seed=seed, step=step)
-    sampler.check(num_rows)
+    sampler.check(num_rows, num_rows)
     ids, targets = sampler.draw(labels, of)
     positives = len(labels.unique())
     assert ids.dtype == targets.dtype == torch.int64
@@ -246,36 +246,36 @@ def test_balanced_weights_are_of_classes_whatever_rows_they_lie_in() -> None:
 @given(
     num_rows=st.integers(8, 300),
     rate=st.floats(0, 1),
-    ranks=st.sampled_from([1, 2, 4, 8]),
     batch=st.integers(1, 60),
     seed=st.integers(0, 2**30),
 )
-def test_any_number_of_ranks_draws_the_same_sample(
-    num_rows: int, rate: float, ranks: int, batch: int, seed: int
+def test_a_stratum_draws_by_its_own_labels(
+    num_rows: int, rate: float, batch: int, seed: int
 ) -> None:
     labels = torch.randint(num_rows, (batch,), generator=torch.Generator().manual_seed(seed))
     sampler, of = Strata(8), draw_of(num_rows, sample_size(num_rows, rate), seed=seed)
-    ids, targets = sampler.draw(labels, of)
-    each = 8 // ranks
-    parts = [sampler.draw(labels, of, strata=range(r * each, (r + 1) * each)) for r in range(ranks)]
-    assert torch.equal(torch.cat([part for part, _ in parts]), ids)
-    offset, joined = 0, torch.full_like(labels, -1)
-    for part, places in parts:
-        mine = places >= 0
-        assert bool((joined[mine] == -1).all()), "one rank holds a class"
-        joined[mine] = places[mine] + offset
-        offset += len(part)
-    assert torch.equal(joined, targets)
+    ids, _ = sampler.draw(labels, of)
+    for stratum in range(8):
+        alone, _ = sampler.draw(inside(sampler, stratum, labels, num_rows), of)
+        expected = inside(sampler, stratum, ids, num_rows)
+        assert torch.equal(inside(sampler, stratum, alone, num_rows), expected)
 
 
 def test_strata_load_ranks_equally_unless_positives_outnumber_the_share() -> None:
     sampler, of = Strata(4), draw_of(402, 80)
-    few = torch.tensor([0, 1, 2, 399])
-    loads = [len(sampler.draw(few, of, strata=range(s, s + 1))[0]) for s in range(4)]
-    assert loads == [20, 20, 20, 20]
-    many = torch.arange(33)  # all in the first stratum
-    loads = [len(sampler.draw(many, of, strata=range(s, s + 1))[0]) for s in range(4)]
-    assert loads == [33, 20, 20, 20]
+
+    def loads(labels: Tensor) -> list[int]:
+        ids, _ = sampler.draw(labels, of)
+        return [len(inside(sampler, stratum, ids, 402)) for stratum in range(4)]
+
+    assert loads(torch.tensor([0, 1, 2, 399])) == [20, 20, 20, 20]
+    assert loads(torch.arange(33)) == [33, 20, 20, 20]  # all in the first stratum
+
+
+def inside(sampler: Strata, stratum: int, rows: Tensor, num_rows: int) -> Tensor:
+    """Those of `rows` that are in the stratum."""
+    start, stop = sampler.borders(stratum, num_rows)
+    return rows[(rows >= start) & (rows < stop)]
 
 
 # --- hard negatives -------------------------------------------------------------------------------
@@ -333,20 +333,20 @@ def test_every_list_is_made_once_in_so_many_steps() -> None:
     ("make", "words"),
     [
         (lambda: Strata(0), "1 stratum or more"),
-        (lambda: Strata(6).check(5), "take 5 strata at most"),
+        (lambda: Strata(6).check(5, 5), "take 5 strata at most"),
         (lambda: Uniform(0), "block must be at least 1"),
         (lambda: ClassBalanced(np.array([1.0, 0.0])), "above 0"),
         (lambda: ClassBalanced(np.array([1.0, np.nan])), "above 0"),
         (lambda: ClassBalanced(np.array([1.0, 1e-300])), "finite in float32"),
         (lambda: ClassBalanced(np.array([1.0, 1e300])), "finite in float32"),
         (lambda: ClassBalanced(np.array([])), "one number for each"),
-        (lambda: ClassBalanced(np.ones(3)).check(4), "3 weights for 4 classes"),
+        (lambda: ClassBalanced(np.ones(3)).check(4, 4), "3 weights for 4 classes"),
         (lambda: balance_weights(np.array([3, 0])), "needs an image"),
         (lambda: HardNegatives(5, neighbours=5), "expected 4 at most"),
         (lambda: HardNegatives(5, neighbours=0), "neighbours must be a whole number"),
         (lambda: HardNegatives(5, neighbours=2, refresh_steps=0), "refresh_steps must be"),
         (lambda: HardNegatives(5, neighbours=2, share=1.5), r"in \[0, 1\]"),
-        (lambda: HardNegatives(5, neighbours=2).check(6), "number of classes of the head"),
+        (lambda: HardNegatives(5, neighbours=2).check(6, 6), "number of classes of the head"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make: object, words: str) -> None:

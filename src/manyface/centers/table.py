@@ -88,7 +88,7 @@ class CenterTable(nn.Module):
         super().__init__()
         if num_rows < 0 or dim < 1:
             raise ConfigError(f"a center table needs dim >= 1, got {num_rows} rows of {dim}")
-        self.optimizer, self.dtype, self.seed = optimizer, dtype, seed
+        self.optimizer, self.dtype = optimizer, dtype
         self.first_row = first_row
         self._place = place or InMemory(device)  # kept: a folder is locked while it lives
         self._computes_on = None if place is None else torch.empty(0, device=device).device
@@ -96,7 +96,7 @@ class CenterTable(nn.Module):
         self._state_names = [name for name in tensors if name != _WEIGHT]
         self._place.reserve(sum(math.prod(s) * d.itemsize for s, d in tensors.values()))
         self._make(tensors)
-        self._rounding = StochasticRounding(seed=seed, dim=dim)
+        self.reseed(seed)
         self._caught_up = 0  # how often missed steps were written
         self._staging, self._staged_version = Staging(), 0
         self._draw_rows()
@@ -227,6 +227,11 @@ class CenterTable(nn.Module):
         if getattr(self, name).dtype != torch.bfloat16:
             return values
         return self._rounding.round_(values, ids + self.first_row, step=step, lane=f"{lane} {name}")
+
+    def reseed(self, seed: int) -> None:
+        """Round, and draw first values, by another seed from now on."""
+        self.seed = seed
+        self._rounding = StochasticRounding(seed=seed, dim=self.weight.shape[1])
 
     def noise(self, ids: Tensor, *, step: int) -> Noise | None:
         """What a kernel rounds an update of rows `ids` with; None if these are not rounded."""

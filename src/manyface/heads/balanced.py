@@ -104,7 +104,7 @@ class ClassBalanced:
     def __repr__(self) -> str:
         return f"ClassBalanced([{len(self._weights)}])"
 
-    def check(self, num_classes: int) -> None:
+    def check(self, num_classes: int, size: int) -> None:
         """There must be a weight for every class."""
         if len(self._weights) != num_classes:
             raise ConfigError(

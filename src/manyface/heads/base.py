@@ -20,13 +20,14 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from functools import partial
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from manyface.base.errors import CheckpointError
-from manyface.base.numeric import refuse_double_backward, working_dtype
+from manyface.base.numeric import working_dtype
 from manyface.centers import CenterTable, Place, RowOptimizer, RowSGD
 from manyface.heads.announced import Announced, Announces
 from manyface.heads.averages import Averages
@@ -34,6 +35,7 @@ from manyface.heads.checks import (
     check_arguments,
     check_count,
     check_finite,
+    check_labels,
     check_shape,
     check_table,
 )
@@ -42,6 +44,7 @@ from manyface.heads.row_order import RowLayout, RowOrder
 from manyface.margins import Margin, NegativeRule
 from manyface.margins.schedules import StepValue, at_step, check_schedules
 from manyface.parallel import Pending, Ranks, Shard
+from manyface.softmax.function import finished
 from manyface.softmax.rows import chunk_borders
 from manyface.softmax.streamed import DEFAULT_CHUNK_SIZE, DEFAULT_KEPT_BYTES, streamed_forward
 from manyface.softmax.sub_centers import rows_of_classes
@@ -96,30 +99,6 @@ class HeadOptions(TypedDict, total=False):
     ranks: Ranks | None
 
 
-class _Loss(torch.autograd.Function):
-    """Joins the finished gradient to the backbone's graph and tells the head when it is used."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        embeddings: Tensor,
-        loss: Tensor,
-        gradient: Pending,
-        head: "CenterHead",
-        passed: ForwardPass,
-    ) -> Tensor:
-        ctx.gradient, ctx.head = gradient, head
-        ctx.passed, ctx.dtype = passed, embeddings.dtype
-        return loss.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_double_backward()
-        ctx.head._note_backward(ctx.passed, upstream[0].detach())
-        gradient = ctx.gradient.wait() * (upstream[0] * ctx.head.ranks.size)
-        return gradient.to(ctx.dtype), None, None, None, None
-
-
 class CenterHead(nn.Module, Announces, ABC):
     """A head with one center per class; subclasses choose which classes take part in a step.
 
@@ -137,7 +116,7 @@ class CenterHead(nn.Module, Announces, ABC):
         weight_decay: of the centers.
         optimizer: of the centers, instead of SGD with these two, whose missed steps are `frozen`:
             `RowSGD(..., mode="lazy-exact")`, `RowAdamW(...)`; of this head alone.
-        seed: of the centers' first values and of all draws.
+        seed: of the centers' first values and of all draws, in [0, 2**64).
         chunk_size: centers per chunk; more is not faster once a chunk fills the caches.
         kept_bytes: softmax numerators are kept from `forward` to `step` if they take no more than
             this: three matrix products, not four.
@@ -184,6 +163,7 @@ class CenterHead(nn.Module, Announces, ABC):
             negatives=negatives,
             label_smoothing=label_smoothing,
             operands=operands,
+            seed=seed,
         )
         check_count("sub_centers", sub_centers)
         self.sub_centers = sub_centers
@@ -210,6 +190,7 @@ class CenterHead(nn.Module, Announces, ABC):
         self.row_order = RowOrder(num_classes, seed=seed)
         self.num_steps = 0
         self._pending: list[Backward] = []
+        self._used: list[ForwardPass] = []  # whose row gradients were made real
         self._gradients: RowGradients | None = None
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
@@ -223,11 +204,16 @@ class CenterHead(nn.Module, Announces, ABC):
         return at_step(self.margin, self.scale, self.schedules, step)
 
     def class_centers(self, classes: Tensor) -> Tensor:
-        """Copies [n, dim] of the centers of `classes`, int64 [n]: what `centers.weight` holds is in
-        the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers = S > 1:
-        which one is dominant is a matter of images, not of the table. Of several ranks all ask for
-        the same classes: an all-reduce of n S dim numbers."""
-        places = self.row_order(classes)
+        """Copies [n, dim] of the centers of `classes`, integer [n]: what `centers.weight` holds is
+        in the order of rows, see `RowOrder`. All S of each as [n, S, dim] where sub_centers =
+        S > 1: which one is dominant is a matter of images, not of the table. Of several ranks all
+        ask for the same classes: an all-reduce of n S dim numbers.
+
+        Raises:
+            LabelError: a class is no integer or out of range.
+        """
+        check_labels(classes, num_classes=self.num_classes)
+        places = self.row_order(classes.to(torch.int64))
         here = self.shard.holds(places)
         rows = rows_of_classes(places[here] - self.shard.start, self.sub_centers)
         rows, order = torch.unique(rows, return_inverse=True)
@@ -286,6 +272,8 @@ class CenterHead(nn.Module, Announces, ABC):
                 self._unfused_step(lr, 1.0 / grad_scale)
             self.centers.finish_step(lr=lr)
         self.num_steps += 1
+        for passed in [*self._used, *(each.forward for each in self._pending)]:
+            passed.drop()
         self.zero_grad()
 
     def row_gradients(self) -> RowGradients:
@@ -295,7 +283,9 @@ class CenterHead(nn.Module, Announces, ABC):
         """
         with torch.no_grad(), self._full_precision():
             while self._pending:
-                found = self._pending.pop(0).gradients()
+                backward = self._pending.pop(0)
+                found = backward.gradients()
+                self._used.append(backward.forward)
                 self._gradients = found if self._gradients is None else self._gradients.merge(found)
         if self._gradients is None:
             raise RuntimeError("the head has no gradient: call loss.backward() before head.step()")
@@ -323,6 +313,7 @@ class CenterHead(nn.Module, Announces, ABC):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients since the last step."""
         self._pending.clear()
+        self._used.clear()
         self._gradients = None
 
     def arguments(self) -> str:
@@ -351,7 +342,8 @@ class CenterHead(nn.Module, Announces, ABC):
         return torch.cat([counts, window.flatten().cpu().view(torch.int64)])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Inverse of `get_extra_state`: the loaded head draws as the saved one would have."""
+        """Inverse of `get_extra_state`: the loaded head draws as the saved one would have,
+        rounding of bfloat16 centers included."""
         shuffled, layout = self.row_order.is_shuffled, RowLayout.of(state)
         if layout.sub_centers != self.sub_centers:
             raise CheckpointError(
@@ -370,6 +362,7 @@ class CenterHead(nn.Module, Announces, ABC):
             )
         self.seed, self.num_steps = int(state[0]) % 2**64, int(state[1])
         self.row_order = RowOrder(self.num_classes, seed=self.seed, shuffled=shuffled)
+        self.centers.reseed(self.seed)
         self._load_window(state[3:].cpu().view(torch.float64), num_steps=state[1].cpu())
 
     def _load_window(self, bits: Tensor, *, num_steps: Tensor) -> None:
@@ -422,10 +415,8 @@ class CenterHead(nn.Module, Announces, ABC):
         if not embeddings.requires_grad:  # a frozen backbone: the centers still learn
             with torch.inference_mode(False):
                 embeddings = embeddings.detach().clone().requires_grad_()
-        attached: Tensor = _Loss.apply(  # type: ignore[no-untyped-call]
-            embeddings, loss, gradient, self, passed
-        )
-        return attached
+        used = partial(self._note_backward, passed)
+        return finished(embeddings, loss, gradient, factor=self.ranks.size, used=used)
 
     def _full_precision(self) -> torch.autocast:
         # The softmax is a full-precision island: see softmax/streamed.py on what bf16 would cost.

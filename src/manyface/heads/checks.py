@@ -83,6 +83,7 @@ def check_arguments(
     negatives: object = None,
     label_smoothing: float = 0.0,
     operands: torch.dtype | None = None,
+    seed: int = 0,
 ) -> None:
     """The arguments of a head that no other room checks; `what` its rows are called."""
     if isinstance(margin, type) or not callable(margin):
@@ -91,6 +92,8 @@ def check_arguments(
         raise ConfigError(f"scale must be a number above 0, got {scale}")
     if chunk_size < 1:
         raise ConfigError(f"chunk_size must be at least 1, got {chunk_size}")
+    if not 0 <= seed < 2**64:
+        raise ConfigError(f"seed must be in [0, 2**64), got {seed}; take seed % 2**64")
     if negatives is not None and (
         isinstance(negatives, type) or not isinstance(negatives, NegativeRule)
     ):

@@ -1,7 +1,7 @@
 """What a head remembers between `backward` and `step`, and row gradients made real."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,7 +38,8 @@ class RowGradients:
 
 
 class ForwardPass:
-    """The part of a forward pass that row gradients are made from: O(B D) bytes.
+    """The part of a forward pass that row gradients are made from: O(B D) bytes, and numerators
+    that are kept until they are used.
 
     It holds only for the centers it was computed from: once they have moved, using it is an error.
     """
@@ -47,7 +48,7 @@ class ForwardPass:
         """`residual` None is an empty batch: no row moves."""
         self.rows = rows
         self._residual = residual
-        self._weight = rows.table.weight
+        self._weight: Tensor | None = rows.table.weight
         self._version = rows.table.version
 
     def check_fresh(self) -> None:
@@ -59,11 +60,17 @@ class ForwardPass:
                 "load came in between): call backward before step, and drop losses from before it"
             )
 
+    def drop(self) -> None:
+        """Free all of it, for losses that outlive their step; using it is an error from now on."""
+        self.rows = ActiveRows(self.rows.table, None)
+        self._residual = self._weight = None
+
     def chunks(self) -> Iterator[tuple[int, int, Tensor]]:
         """(start, stop, row gradient [n, D]) of every chunk, for a loss of factor 1."""
         self.check_fresh()
         if self._residual is not None:
             yield from row_gradients(self._residual, self.rows)
+            self._residual = replace(self._residual, kept=None)
 
 
 @dataclass

@@ -85,7 +85,7 @@ class HardNegatives(nn.Module):
             f"refresh_steps={self.refresh_steps}"
         )
 
-    def check(self, num_classes: int) -> None:
+    def check(self, num_classes: int, size: int) -> None:
         """There must be a list for every class."""
         if len(self.nearest) != num_classes:
             raise ConfigError(

@@ -39,8 +39,8 @@ class PartialFC(CenterHead):
 
     Args:
         sample_rate: share of the classes that take part in a step, in [0, 1].
-        block: neighbouring rows that are drawn together; None is 1 for small samples and up to 64
-            for large ones.
+        block: neighbouring rows that are drawn together, at most the sample; None is 1 for small
+            samples and up to 64 for large ones.
         sampler: how the classes of a step are drawn, of this head alone: `Strata()`,
             `ClassBalanced(...)`, `HardNegatives(...)`; None is `Uniform(block)`.
         others: as in `CenterHead`.
@@ -62,7 +62,7 @@ class PartialFC(CenterHead):
         if sampler is not None and block is not None:
             raise ConfigError("block is of the uniform sampler; give it or a sampler, not both")
         chosen = Uniform(block) if sampler is None else sampler
-        chosen.check(num_classes)
+        chosen.check(num_classes, self.sample_size)
         self._asked_for = -1  # the last step whose rows were
         super().__init__(num_classes=num_classes, dim=dim, margin=margin, **options)
         if isinstance(chosen, nn.Module):

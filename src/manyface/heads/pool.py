@@ -106,7 +106,9 @@ class DynamicClassPool(nn.Module):
         ranks: Ranks | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS)
+        check_arguments(
+            margin=margin, scale=scale, chunk_size=chunk_size, dtype=dtype, what=ROWS, seed=seed
+        )
         refuse_margin(margin, head="F2C")
         check_count("num_slots", num_slots)
         check_count("dim", dim)
@@ -172,7 +174,7 @@ class DynamicClassPool(nn.Module):
         slots = (plan.slots[here] - self.shard.start).to(self.slot_rows.device)
         rows = rows.to(slots.device)
         before = Overwritten(slots, rows, self.slot_rows[slots, rows])
-        self.slot_rows[slots, rows] = unit_rows(kept.to(self.slot_rows.dtype))[0]
+        self.slot_rows[slots, rows] = unit_rows(kept)[0]
         return before
 
     @torch.no_grad()
@@ -208,17 +210,17 @@ class DynamicClassPool(nn.Module):
         """
         everyone = self._of_all_ranks(embeddings, counts, EMBEDDINGS)
         with torch.autocast(self.slot_rows.device.type, enabled=False), torch.no_grad():
-            loss, gradient = self._scored(everyone.to(self.slot_rows.dtype), plan)
+            loss, gradient = self._scored(everyone, plan)
         if not torch.is_grad_enabled():
             return loss
         mine = self.ranks.scatter_sum(gradient, counts or [len(embeddings)], GRADIENTS)
         return finished(embeddings, loss, mine, factor=self.ranks.size)
 
     def _of_all_ranks(self, values: Tensor, counts: Sequence[int] | None, name: str) -> Tensor:
-        """`values` [n, D] of all ranks, checked; no gradient flows."""
+        """`values` [n, D] of all ranks in the pool's dtype, checked; no gradient flows."""
         counts = counts or [len(values)]
         check_shape(values, batch=counts[self.ranks.rank], dim=self.dim)
-        everyone = self.ranks.gather(values.detach(), counts, name).wait()
+        everyone = self.ranks.gather(values.detach(), counts, name).wait().to(self.slot_rows.dtype)
         check_finite(everyone, counts)
         return everyone
 

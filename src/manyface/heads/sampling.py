@@ -57,8 +57,8 @@ class SampleSpec:
 class RowSampler(Protocol):
     """A way to choose the classes of a step; a function of labels, (seed, step) and its state."""
 
-    def check(self, num_classes: int) -> None:
-        """Raise ConfigError if it cannot draw from so many classes."""
+    def check(self, num_classes: int, size: int) -> None:
+        """Raise ConfigError if it cannot draw `size` of so many classes."""
 
     def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
         """Ids int64 [K], distinct, and targets int64 [B] with ids[targets] == labels, or -1 where
@@ -90,7 +90,7 @@ class Uniform:
     """Every class is as likely; drawn in blocks of neighbouring rows where the sample is large.
 
     Args:
-        block: rows per block; None is `block_size` of the sample.
+        block: rows per block, at most the sample; None is `block_size` of the sample.
     """
 
     block: int | None = None
@@ -99,8 +99,13 @@ class Uniform:
         if self.block is not None and self.block < 1:
             raise ConfigError(f"block must be at least 1 row, got {self.block}")
 
-    def check(self, num_classes: int) -> None:
-        """Any number will do."""
+    def check(self, num_classes: int, size: int) -> None:
+        """A block must fit into the sample, or no negative would ever be drawn."""
+        if 0 < size < num_classes and self._block(size) > size:
+            raise ConfigError(
+                f"expected blocks of at most {size} rows, as many as are drawn of {num_classes}, "
+                f"got {self.block}; take a smaller block, or leave it out"
+            )
 
     def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
         """As `RowSampler` says. In blocks, K is short of the size by a block, and by the positives
@@ -139,7 +144,7 @@ class Strata:
     Args:
         count: S, at most the number of classes. The share is size // S; a stratum with more
             positives than that takes just these.
-        block: rows per block; None is `block_size` of the share.
+        block: rows per block, at most the share; None is `block_size` of the share.
     """
 
     count: int = 8
@@ -150,24 +155,24 @@ class Strata:
         if self.count < 1:
             raise ConfigError(f"a table is cut into 1 stratum or more, got {self.count}")
 
-    def check(self, num_classes: int) -> None:
-        """Every stratum must hold a class."""
+    def check(self, num_classes: int, size: int) -> None:
+        """Every stratum must hold a class, and a block fit into its share."""
         if self.count > num_classes:
             raise ConfigError(
                 f"{self.count} strata of {num_classes} classes: expected a class in each; take "
                 f"{num_classes} strata at most"
             )
+        if size < num_classes:
+            Uniform(self.block).check(num_classes // self.count, size // self.count)
 
     def borders(self, stratum: int, num_rows: int) -> tuple[int, int]:
         """Rows [start, stop) of a stratum."""
         return stratum * num_rows // self.count, (stratum + 1) * num_rows // self.count
 
-    def draw(
-        self, labels: Tensor, of: SampleSpec, *, strata: range | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """As `RowSampler` says; of `strata` alone if given, then -1 for labels outside of them."""
-        targets, parts, drawn = torch.full_like(labels, -1), [labels[:0]], 0
-        for stratum in strata or range(self.count):
+    def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:
+        """As `RowSampler` says."""
+        targets, parts, drawn = torch.empty_like(labels), [], 0
+        for stratum in range(self.count):
             start, stop = self.borders(stratum, of.num_rows)
             mine = (labels >= start) & (labels < stop)
             share = self._share(stratum, of)
@@ -205,10 +210,11 @@ class FullyRandom:
 
     A sample whose class is not drawn is pushed from those that are: its loss, ln(1 + sum_j E_ij),
     is that of a class of its own at cosine 0 which does not learn (softmax/streamed.py, stages 4
-    and 5 with no rank that has the class).
+    and 5 with no rank that has the class). A penalty on its length counts as ever; running averages
+    of cosines leave it out.
     """
 
-    def check(self, num_classes: int) -> None:
+    def check(self, num_classes: int, size: int) -> None:
         """Any number will do."""
 
     def draw(self, labels: Tensor, of: SampleSpec) -> tuple[Tensor, Tensor]:

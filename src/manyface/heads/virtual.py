@@ -8,7 +8,8 @@ In each step the anchor of every identity in the batch becomes the mean of its e
 (detached, unit length), and the batch is scored against all anchors. Where two identities of a
 batch share an anchor, the first keeps it and the others borrow anchors of groups that are not in
 the batch; these get their old rows back afterwards. So a batch has to show identities more than
-once (`DualLoader(identity_share=1)`), and may have at most V identities.
+once (`DualLoader(identity_share=1)`), and may have at most V identities. In eval mode or without
+gradients all anchors get their old rows back.
 
 Nothing is trained here: `step` does nothing. From the paper and its published code, in our words:
 rows that were never written do not count as negatives, and unit means stand for their sums.
@@ -106,7 +107,8 @@ class VirtualFC(nn.Module, Announces):
         self.register_buffer("is_filled", torch.zeros(num_anchors, dtype=torch.bool, device=device))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of a batch, scalar; writes the anchors of its identities.
+        """Mean loss of a batch, scalar; in training with gradients it writes the anchors of its
+        identities.
 
         Of several ranks each gives its part; loss and gradients are as in `CenterHead.forward`.
         Collectives: the labels (`announce`), an all-gather of as many embeddings as the fullest
@@ -125,19 +127,21 @@ class VirtualFC(nn.Module, Announces):
         batch = self._batch_of(labels)
         check_shape(embeddings, batch=len(labels), dim=self.dim)
         everyone = self.ranks.gather(embeddings.detach(), batch.counts, EMBEDDINGS).wait()
+        everyone = everyone.to(self.rows.dtype)
         check_finite(everyone, batch.counts)
         if len(everyone) == 0:
             return embeddings.sum()
         anchors = assign_anchors(batch.all_labels(), num_anchors=self.num_anchors)
+        keeps = self.training and torch.is_grad_enabled()
         with torch.autocast(self.rows.device.type, enabled=False), torch.no_grad():
-            loss, gradient = self._scored(everyone.to(self.rows.dtype), anchors, batch.counts)
+            loss, gradient = self._scored(everyone, anchors, batch.counts, keeps=keeps)
         return finished(embeddings, loss, Pending(lambda: gradient), factor=self.ranks.size)
 
     def shards(self) -> dict[str, Shard]:
         """The tensors of `state_dict` of which this rank has some rows: none."""
         return {}
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: float, *, grad_scale: float = 1.0) -> None:
         """Nothing: anchors are written in `forward`."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -148,16 +152,18 @@ class VirtualFC(nn.Module, Announces):
         return f"{self.num_classes}, {self.num_anchors}, {self.dim}, margin={self.margin}"
 
     def _scored(
-        self, embeddings: Tensor, anchors: Anchors, counts: list[int]
+        self, embeddings: Tensor, anchors: Anchors, counts: list[int], *, keeps: bool
     ) -> tuple[Tensor, Tensor]:
-        """Loss of all ranks' embeddings [B, D], and its gradient in those of this rank."""
+        """Loss of all ranks' embeddings [B, D], and its gradient in those of this rank; `keeps`
+        what is written to anchors that are not borrowed."""
         rows, is_filled = self.rows[anchors.distinct], self.is_filled[anchors.distinct]
         self._write(embeddings, anchors)
         first = sum(counts[: self.ranks.rank])
         mine = slice(first, first + counts[self.ranks.rank])
         loss, gradient = self._score(embeddings[mine], anchors.of_sample[mine])
-        back = anchors.distinct[anchors.borrowed]
-        self.rows[back], self.is_filled[back] = rows[anchors.borrowed], is_filled[anchors.borrowed]
+        lent = anchors.borrowed if keeps else torch.ones_like(anchors.borrowed)
+        back = anchors.distinct[lent]
+        self.rows[back], self.is_filled[back] = rows[lent], is_filled[lent]
         share = len(gradient) / len(embeddings)
         return self.ranks.sum_(loss * share, LOSS), gradient * share
 

@@ -47,7 +47,8 @@ class Stateful(Protocol):
         """The averages; shared by copies made with `dataclasses.replace`."""
 
     def observe(self, cosine: Tensor, norms: Tensor) -> None:
-        """Take in target cosines [B] and lengths of the embeddings [B]; not differentiated."""
+        """Take in target cosines [n], of the samples whose class takes part (all B of them but
+        with the sampler `FullyRandom`), and lengths of the embeddings [B]; not differentiated."""
 
 
 @runtime_checkable
@@ -63,7 +64,7 @@ class TrainsNorm(Protocol):
 
 
 def let_observe(parts: Iterable[object], cosine: Tensor, norms: Tensor) -> None:
-    """Show a training batch to those of `parts` that are `Stateful`, as [B] and [B]."""
+    """Show a training batch to those of `parts` that are `Stateful`, as [n] and [B]."""
     for part in parts:
         if isinstance(part, Stateful):
             part.observe(cosine.detach(), norms.detach())

@@ -79,7 +79,7 @@ class CurricularFace:
         return 2.0
 
     def observe(self, cosine: Tensor, norms: Tensor) -> None:
-        """Average in the target cosines [B] of a batch."""
+        """Average in the target cosines [n] of a batch."""
         if cosine.shape[0] > 0:
             self.running.update(self.t_alpha, t=cosine.mean())
 

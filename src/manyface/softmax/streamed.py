@@ -37,7 +37,8 @@ a = s log2(e).
    and each row gains the same vector, own samples added back. No product is needed.
 9. *A margin that trains lengths* a = |x| is psi(c, a), with a penalty(a) in the loss:
        dL/dx_i     gains  1/B [ -s pull_i d psi / d a + d penalty / d a ] x^_i,
-   the part of the gradient that is not tangent.
+   the part of the gradient that is not tangent. Every sample has a penalty, also one whose class
+   takes no part; of several ranks the first adds its slope.
 
 10. *Sub-centers*: c_ij is the largest cosine of class j's S rows; E_ij stands at that row in the
    products of stages 5 and 6, and w^_y is the sample's nearest own row (`sub_centers`). P_i is then
@@ -51,7 +52,7 @@ a = s log2(e).
    the sum of the ranks' [B, D] is the gradient; whoever calls adds up (a head by reduce-scatter).
    No row, row gradient or logit travels. A rule wants psi_i before its numerators, and so does a
    shift: it goes ahead as [B, 1], `TARGETS` (N_i then goes alone), and the largest logits by
-   [B, 1], `LARGEST`; running averages want all c_iy: [B], `COSINES`.
+   [B, 1], `LARGEST`; running averages want the c_iy of classes that take part: [B], `COSINES`.
 
 The numerators of a chunk (stages 1, 3, 7) are made in `chunks`, stage 8's sums in `smoothing`.
 
@@ -86,7 +87,15 @@ from manyface.softmax.products import as_it_comes, product
 from manyface.softmax.rows import Rows
 from manyface.softmax.smoothing import EvenSums
 from manyface.softmax.sub_centers import Unchanged, check_sub_centers
-from manyface.softmax.target import OwnLogit, OwnRows, Targets, own_logit, own_rows, penalties
+from manyface.softmax.target import (
+    OwnLogit,
+    OwnRows,
+    Penalty,
+    Targets,
+    own_logit,
+    own_rows,
+    penalty_of,
+)
 
 # At B = 256, D = 512 on two cores 4 % faster than 2048 in bfloat16; 8192 leaves the caches.
 DEFAULT_CHUNK_SIZE = 4096
@@ -207,15 +216,20 @@ def streamed_forward(
     if sums.even is not None and negatives is None:
         sums.even.leave_out(mine.unit, unit, mine.samples)
     _join(sums, None if is_known else logit, ranks)
-    losses = _losses(scoring, sums, penalties(margin, norms))
-    return _finish(scoring, sums, losses, mine, own, inverse)
+    penalty = penalty_of(margin, norms)
+    losses = _losses(scoring, sums, penalty)
+    found = _finish(scoring, sums, losses, mine, own, inverse)
+    if penalty is not None and ranks.rank == 0:
+        found.embedding_gradient.addcmul_(penalty.slope / len(unit), unit)
+    return found
 
 
 def _show(mine: OwnRows, norms: Tensor, parts: tuple[object, ...], ranks: Ranks) -> None:
     """The batch to the running averages of `parts`; every rank sees all of it."""
     if any(isinstance(part, Stateful) for part in parts):
-        cosines = ranks.sum_(mine.of_batch(mine.cosine), COSINES)
-        let_observe(parts, cosines, norms)
+        cosines = torch.full_like(norms, -torch.inf)
+        ranks.max_(cosines.index_copy_(0, mine.samples, mine.cosine), COSINES)
+        let_observe(parts, cosines[cosines > -torch.inf], norms)
 
 
 @dataclass
@@ -274,7 +288,7 @@ def _join(sums: _Sums, logit: Tensor | None, ranks: Ranks) -> None:
             part.copy_(whole)
 
 
-def _losses(scoring: Scoring, sums: _Sums, penalty: Tensor | None) -> _Losses:
+def _losses(scoring: Scoring, sums: _Sums, penalty: Penalty | None) -> _Losses:
     """Loss of every sample, and the weights of stages 5 and 6."""
     scale, batch = scoring.scale, len(scoring.unit_embeddings)
     own_exponent = scoring.target_logit * in_base_2(scale)
@@ -294,7 +308,7 @@ def _losses(scoring: Scoring, sums: _Sums, penalty: Tensor | None) -> _Losses:
         losses += even_weight * batch * even
         pull -= even_weight * sums.even.count
     if penalty is not None:
-        losses += penalty
+        losses += penalty.values
     return _Losses(losses.mean(), row_weight, pull, even_weight)
 
 
@@ -314,9 +328,8 @@ def _finish(
     target_pull = pull * own.slope  # [b, 1]
     mine.add_(gradient, target_pull * mine.unit, -1.0)
     gradient = tangent_gradient(gradient, unit, inverse)
-    if own.lengths is not None:
-        radial = own.lengths.penalty_slope / len(unit) - pull * own.lengths.slope  # [b, 1]
-        mine.add_(gradient, radial * unit[mine.samples], 1.0)
+    if own.length_slope is not None:
+        mine.add_(gradient, pull * own.length_slope * unit[mine.samples], -1.0)
     residual = Residual(
         scoring, losses.row_weight, mine.of_batch(target_pull), losses.even_weight, sums.kept
     )

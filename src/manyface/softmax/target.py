@@ -84,57 +84,54 @@ def own_rows(unit: Tensor, rows: Rows, targets: Tensor, *, sub_centers: int) -> 
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """What a margin says of the lengths a that it trains.
-
-    Attributes:
-        slope: d psi / d a, [b, 1].
-        penalty_slope: d penalty / d a, [b, 1].
-    """
-
-    slope: Tensor
-    penalty_slope: Tensor
-
-
-@dataclass(frozen=True)
 class OwnLogit:
     """The logit of each sample's own class, before the scale.
 
     Attributes:
         logit: psi, [b, 1].
         slope: psi', [b, 1].
-        lengths: of a margin that trains them, else None.
+        length_slope: d psi / d a, [b, 1], of a margin that trains lengths a, else None.
     """
 
     logit: Tensor
     slope: Tensor
-    lengths: Lengths | None
+    length_slope: Tensor | None
 
 
 def own_logit(cosine: Tensor, norms: Tensor, margin: Margin) -> OwnLogit:
     """psi and its slopes for target cosines [b] and lengths of embeddings [b]."""
-    trained = margin if isinstance(margin, TrainsNorm) else None
+    trains = isinstance(margin, TrainsNorm)
     with torch.inference_mode(False), torch.enable_grad():
         cosine = cosine.clone().requires_grad_()
-        norms = norms.clone().requires_grad_(trained is not None)
+        norms = norms.clone().requires_grad_(trains)
         logit = margin(cosine, norms)
-        (slope,) = torch.autograd.grad(logit.sum(), cosine, retain_graph=trained is not None)
-        lengths = None if trained is None else _lengths(trained, logit, norms)
-    return OwnLogit(logit.detach()[:, None], slope[:, None], lengths)
+        (slope,) = torch.autograd.grad(logit.sum(), cosine, retain_graph=trains)
+        length_slope = _slope(logit, norms) if trains else None
+    return OwnLogit(logit.detach()[:, None], slope[:, None], length_slope)
 
 
-def penalties(margin: Margin, norms: Tensor) -> Tensor | None:
-    """What each sample adds to the loss, [B, 1], for lengths [B]; None if nothing."""
-    return margin.penalty(norms)[:, None] if isinstance(margin, TrainsNorm) else None
+@dataclass(frozen=True)
+class Penalty:
+    """What each sample's length a adds to its loss, `values`, and d values / d a, [B, 1] each."""
+
+    values: Tensor
+    slope: Tensor
 
 
-def _lengths(margin: TrainsNorm, logit: Tensor, norms: Tensor) -> Lengths:
-    penalty = margin.penalty(norms)  # [b]
-    slope, penalty_slope = (
-        # A margin may read no length, a penalty may be constant: then nothing flows.
-        torch.autograd.grad(each.sum(), norms, allow_unused=True, materialize_grads=True)[0]
-        if each.requires_grad
-        else torch.zeros_like(norms)
-        for each in (logit, penalty)
-    )
-    return Lengths(slope[:, None], penalty_slope[:, None])
+def penalty_of(margin: Margin, norms: Tensor) -> Penalty | None:
+    """For lengths [B]; None if the margin has none."""
+    if not isinstance(margin, TrainsNorm):
+        return None
+    with torch.inference_mode(False), torch.enable_grad():
+        norms = norms.clone().requires_grad_()
+        values = margin.penalty(norms)
+        slope = _slope(values, norms)
+    return Penalty(values.detach()[:, None], slope)
+
+
+def _slope(values: Tensor, norms: Tensor) -> Tensor:
+    """d values / d norms, [n, 1]: a margin may read no length, a penalty may be constant."""
+    if not values.requires_grad:
+        return torch.zeros_like(norms)[:, None]
+    (slope,) = torch.autograd.grad(values.sum(), norms, allow_unused=True, materialize_grads=True)
+    return slope[:, None]

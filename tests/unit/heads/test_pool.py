@@ -48,11 +48,24 @@ def test_a_clip_that_is_no_cosine(clip: float):
         DynamicClassPool(6, DIM, margin=CosFace(), outlier_clip=clip)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_of_more_than_64_bits(seed: int):
+    with pytest.raises(ConfigError, match=r"seed must be in \[0, 2\*\*64\), got"):
+        DynamicClassPool(6, DIM, margin=CosFace(), seed=seed)
+
+
 @pytest.mark.parametrize(
     ("num_slots", "expected"), [(100, 3), (15_001, 3), (25_000, 5), (100_000, 10)]
 )
 def test_hard_negatives_left_out(num_slots: int, expected: int):
     assert DynamicClassPool(num_slots, 1, margin=CosFace()).hard_negatives == expected
+
+
+def test_float16_embeddings_longer_than_float16_can_say():
+    pool, plan, _ = written(probes=[0, 1, 10])
+    long = torch.full((5, DIM), 6e4, dtype=torch.float16)
+    pool.write(plan, long)
+    assert pool.loss(long[:3], plan).item() == pool.loss(long[:3].float(), plan).item()
 
 
 def test_the_loss_is_full_precision_under_autocast():
