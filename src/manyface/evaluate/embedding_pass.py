@@ -11,7 +11,7 @@ be used is left out and named; nothing takes its place.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -60,7 +60,11 @@ class PassOptions:
 
 
 class EmbeddedImages:
-    """What a pass has made, in the order of the records.
+    """What a pass has made, in the order of the records; the embeddings stay in their files.
+
+    Args:
+        parts: all arrays of each part, one at a time, as each holds its file open.
+        paths: of their files.
 
     Attributes:
         records: int64 [M], those that have an embedding.
@@ -69,23 +73,36 @@ class EmbeddedImages:
         dtype: float32 or float16.
     """
 
-    def __init__(self, parts: Sequence[Arrays], dtype: np.dtype[Any]) -> None:
-        self._parts = [part["embeddings"] for part in parts if len(part["embeddings"])]
-        self.records: Int64Array = np.concatenate([part["records"] for part in parts])
-        self.left_out = [item for part in parts for item in _left_out(part)]
-        self.embedding_size = self._parts[0].shape[1] if self._parts else 0
-        self.dtype = dtype
+    def __init__(
+        self, parts: Iterable[Arrays], paths: Sequence[Path], dtype: np.dtype[Any]
+    ) -> None:
+        self._paths, self.dtype, self.embedding_size = paths, dtype, 0
+        self.left_out: list[tuple[int, str]] = []
+        records: list[Int64Array] = []
+        for part in parts:
+            records.append(part["records"].copy())
+            self.left_out += _left_out(part)
+            self.embedding_size = self.embedding_size or part["embeddings"].shape[1]
+        self.records: Int64Array = np.concatenate(records)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def parts(self) -> Iterator[npt.NDArray[np.floating]]:
-        """Embeddings [m, D] one after the other, mapped from their files."""
-        return iter(self._parts)
+        """Embeddings [m, D] one after the other, each mapped from its file while it is used."""
+        for path in self._paths:
+            embeddings = map_arrays(path)[0]["embeddings"]
+            if len(embeddings):
+                yield embeddings
 
     def array(self) -> npt.NDArray[np.floating]:
         """All embeddings in memory, [M, D] of unit length."""
-        return np.concatenate([np.zeros((0, self.embedding_size), self.dtype), *self._parts])
+        found = np.empty((len(self), self.embedding_size), self.dtype)
+        done = 0
+        for part in self.parts():
+            found[done : done + len(part)] = part
+            done += len(part)
+        return found
 
 
 def embed_records(
@@ -122,7 +139,9 @@ def embed_records(
     except OSError as error:
         raise WriteError(error.filename or folder, error) from error
     ranks.wait_for_all(DONE)
-    found = EmbeddedImages([work.finished(part) for part in work.numbers()], work.dtype)
+    numbers = work.numbers()
+    parts, paths = map(work.finished, numbers), [work.path(number) for number in numbers]
+    found = EmbeddedImages(parts, paths, work.dtype)
     if not len(found):
         remove_parts(folder)  # nothing is lost, and the next try may be another job
         raise DataError(_all_bad(records, found))
@@ -187,22 +206,29 @@ class _Work:
         arrays = self.opened(number)
         if arrays is None:
             raise DataError(
-                f"{self._path(number)} is missing or damaged: ranks need a common file system; "
+                f"{self.path(number)} is missing or damaged: ranks need a common file system; "
                 "give the same command again to make what is missing"
             )
         return arrays
 
     def opened(self, number: int) -> Arrays | None:
-        """The arrays of a part that is whole and of these images, mapped; else None."""
+        """The arrays of a part that is whole and of these images, mapped; else None.
+
+        DataError if there is a file that cannot be read.
+        """
         try:
-            arrays, notes = map_arrays(self._path(number))
+            arrays, notes = map_arrays(self.path(number))
             if json.loads(notes["hashes"]).keys() != arrays.keys() or wrong_hash(arrays, notes):
                 return None
             return arrays if notes["images"] == self._images(number) else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataError(f"cannot read {self.path(number)}: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def _path(self, number: int) -> Path:
+    def path(self, number: int) -> Path:
         return self.folder / f"{number:08d}{_SUFFIX}"
 
     def _images(self, number: int) -> str:
@@ -256,7 +282,7 @@ class _Work:
             "records": np.concatenate([batch["records"] for batch in batches]),
             **StringTable(reasons).parts("left_out"),
         }
-        with new_file(self._path(number)) as file:
+        with new_file(self.path(number)) as file:
             write_arrays(file, arrays, {"images": self._images(number)})
 
 
