@@ -1,7 +1,6 @@
 """`manyface evaluate`: a net judged on sets of faces, as the field does."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -181,13 +180,14 @@ def _judge(
 def _kept(places: Sequence[Path]) -> Iterator[None]:
     """No other command uses the folders inside; if all goes well, they are not needed any more."""
     from manyface.base.files import held
+    from manyface.evaluate.part_files import remove_parts
 
     with ExitStack() as locks:
         for place in places:
             locks.enter_context(held(place))
         yield
         for place in places:
-            shutil.rmtree(place, ignore_errors=True)
+            remove_parts(place)
     with suppress(OSError):  # those of other commands are there
         places[0].parent.rmdir()
 
