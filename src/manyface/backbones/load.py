@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from manyface.backbones.base import Backbone
 from manyface.backbones.registry import BACKBONES, create_backbone
-from manyface.base.errors import CheckpointError
+from manyface.base.errors import CheckpointError, one_line
 
 CONTAINERS = ("state_dict_backbone", "state_dict", "model")
 WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
@@ -111,9 +111,9 @@ def _read(path: Path) -> Any:
     except (CheckpointError, MemoryError):
         raise
     except Exception as error:  # both readers raise whatever a damaged file leads them to
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
         raise CheckpointError(
-            f"cannot read backbone weights from {path} ({reason}); is it whole? get it again"
+            f"cannot read backbone weights from {path} ({one_line(error)}); is it whole? "
+            "get it again"
         ) from error
     raise CheckpointError(
         f"cannot read backbone weights from {path}: expected a file of safetensors or of torch, "

@@ -7,6 +7,12 @@ a defect of ours, so anything a user can cause is raised as one of these classes
 from pathlib import Path
 
 
+def one_line(error: BaseException) -> str:
+    """An error of a library in a line: its kind, and the first line of what it says."""
+    said = str(error).strip().partition("\n")[0][:300]
+    return f"{type(error).__name__}: {said}".removesuffix(": ")
+
+
 class ManyfaceError(Exception):
     """Anything a user can cause or mend."""
 

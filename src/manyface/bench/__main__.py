@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from manyface.base.errors import ManyfaceError
+from manyface.base.errors import ManyfaceError, one_line
 from manyface.bench.measure import measure, product_figures
 from manyface.bench.shape import Shape
 from manyface.bench.training import TrainingOptions, measure_training
@@ -26,8 +26,7 @@ def main() -> None:
     except ManyfaceError as error:
         _say(error=str(error))
     except Exception as error:  # anything: the process above says it in a line
-        first = str(error).strip().partition("\n")[0]
-        _say(error=f"{type(error).__name__}: {first}")
+        _say(error=one_line(error))
 
 
 def _measure(kind: str, what: str, options: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, distributed
 
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, one_line
 from manyface.bench.centers import partial_rows, table_bytes
 from manyface.bench.rivals import SCALE, DenseRun, autograd_bytes, draw_bytes
 from manyface.bench.shape import Needs, Shape
@@ -120,9 +120,8 @@ def _load(path: Path, name: str) -> Any:
     try:
         return getattr(_module(path), name)
     except Exception as error:
-        first = str(error).partition("\n")[0]
         raise ConfigError(
-            f"cannot use {path}: {type(error).__name__}: {first}; "
+            f"cannot use {path}: {one_line(error)}; "
             "--rival arcface_torch=DIR takes a checkout of insightface"
         ) from error
 

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manyface.base.errors import CheckpointError, NonFiniteError
+from manyface.base.errors import CheckpointError, NonFiniteError, one_line
 
 _KINDS = tuple(
     re.compile(pattern)
@@ -127,10 +127,9 @@ def _read(path: Path) -> Tensor:
     except MemoryError:
         raise
     except Exception as error:  # both readers raise whatever a damaged file leads them to
-        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ")
         raise CheckpointError(
-            f"cannot read class centers from {path} ({reason}); is it whole, and written by torch "
-            "1.6 or later? get it again, or save it anew"
+            f"cannot read class centers from {path} ({one_line(error)}); is it whole, and "
+            "written by torch 1.6 or later? get it again, or save it anew"
         ) from error
     return _rows_in(content, path)
 

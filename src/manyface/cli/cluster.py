@@ -61,7 +61,7 @@ def cluster(
         open_model,
     )
     from manyface.data.tools.formats import checked_target
-    from manyface.evaluate.embedding_pass import parts_folder, remove_parts
+    from manyface.evaluate.part_files import parts_folder, remove_parts
     from manyface.gallery import cluster as find_groups
     from manyface.observe.counting import Counting
 

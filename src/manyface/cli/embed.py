@@ -88,7 +88,7 @@ def _embed(
     from manyface.cli.console import shown
     from manyface.cli.using import embedded, images_at
     from manyface.evaluate.embedding_files import write_embeddings
-    from manyface.evaluate.embedding_pass import parts_folder, remove_parts
+    from manyface.evaluate.part_files import parts_folder, remove_parts
 
     records = images_at(images)
     folder = parts_folder(target)

@@ -106,7 +106,7 @@ def _enrol(
 ) -> None:
     from manyface.cli.data.shared import open_with_progress
     from manyface.cli.using import embedded, name_left_out
-    from manyface.evaluate.embedding_pass import parts_folder, remove_parts
+    from manyface.evaluate.part_files import parts_folder, remove_parts
     from manyface.gallery import Cropping
 
     records = open_with_progress(source)

@@ -1,8 +1,8 @@
 """`manyface evaluate`: a net judged on sets of faces, as the field does."""
 
 import json
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -151,7 +151,7 @@ def _judge(
     from manyface.base.threads import cpu_threads
     from manyface.evaluate.kept_features import Kept
     from manyface.evaluate.sets.opening import check_used, open_set
-    from manyface.parallel.start import joined
+    from manyface.parallel import all_or_none, joined
     from manyface.train.devices import threads_here
 
     options = _options(model, how)
@@ -159,14 +159,37 @@ def _judge(
     sets = [open_set(name, options) for name in names]
     embed = embed_function(model, half=half, unit=False)
     job = {"model": model.fingerprint, "half": str(half)}
-    found = []
-    with joined(model.device, seconds=A_DAY) as ranks, cpu_threads(threads_here()):
-        for name, judged in zip(names, sets, strict=True):
-            place = output / FEATURES / quote(name.name, safe="")
-            found.append(_judgement(judged, embed, Kept(place, job), batch_size, ranks))
+    places = [output / FEATURES / quote(name.name, safe="") for name in names]
+    with (
+        joined(model.device, seconds=A_DAY) as ranks,
+        cpu_threads(threads_here()),
+        ExitStack() as features,
+    ):
+        with all_or_none(ranks, "places of features"):
+            if ranks.rank == 0:
+                features.enter_context(_kept(places))
+        found = [
+            _judgement(judged, embed, Kept(place, job), batch_size, ranks)
+            for judged, place in zip(sets, places, strict=True)
+        ]
         if ranks.rank == 0:
             _tell(model, names, found, output)
-            shutil.rmtree(output / FEATURES, ignore_errors=True)
+
+
+@contextmanager
+def _kept(places: Sequence[Path]) -> Iterator[None]:
+    """No other command uses the folders inside; if all goes well, they are not needed any more."""
+    from manyface.base.files import held
+    from manyface.evaluate.part_files import remove_parts
+
+    with ExitStack() as locks:
+        for place in places:
+            locks.enter_context(held(place))
+        yield
+        for place in places:
+            remove_parts(place)
+    with suppress(OSError):  # those of other commands are there
+        places[0].parent.rmdir()
 
 
 def _judgement(

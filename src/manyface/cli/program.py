@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import typer
 
-from manyface.base.errors import ManyfaceError, PeerError, WriteError
+from manyface.base.errors import ManyfaceError, PeerError, WriteError, one_line
 from manyface.cli import INTERRUPTED
 from manyface.cli.app import app
 from manyface.cli.console import tell
@@ -80,7 +80,7 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, typer.Abort):
         return "interrupted", INTERRUPTED
     if _is_out_of_memory(error):
-        return f"out of memory: lower train.batch_size or data.image_size ({_short(error)})", 1
+        return f"out of memory: lower train.batch_size or data.image_size ({one_line(error)})", 1
     if isinstance(error, OSError):
         # Whatever else we write names its path.
         if error.filename is None and error.errno in _FAILED_WRITES:
@@ -88,7 +88,8 @@ def explain(error: Exception) -> tuple[str, int]:
         place = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror or error}{place}", 1
     return (
-        f"a defect of manyface: {_short(error)}; run again with --debug and report what it prints",
+        f"a defect of manyface: {one_line(error)}; run again with --debug and report what it "
+        "prints",
         DEFECT,
     )
 
@@ -99,10 +100,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
         "RuntimeError" in names and "can't allocate memory" in str(error)
     )
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {_first_line(str(error))}"
 
 
 def _first_line(text: str) -> str:

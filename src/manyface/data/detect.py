@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from manyface.base.errors import ConfigError, DataError, ManyfaceError
+from manyface.base.errors import ConfigError, DataError, ManyfaceError, one_line
 from manyface.data.align import NUM_POINTS, FindPoints, FloatArray, UInt8Array
 
 Face = Literal["largest", "central"]
@@ -84,7 +84,7 @@ def _called(detector: Detector, image: UInt8Array) -> tuple[FloatArray, FloatArr
     except (ManyfaceError, MemoryError):
         raise
     except Exception as error:  # whatever code of others does with an unusual photo
-        raise DataError(f"the detector fails on it ({_said(error)})") from error
+        raise DataError(f"the detector fails on it ({one_line(error)})") from error
 
 
 def detected(detector: Detector, *, face: Face = "largest") -> FindPoints:
@@ -104,7 +104,7 @@ def _uniface() -> Detector:
         network: Any = module.RetinaFace()
     except Exception as error:  # nothing to fetch from, no room, no ONNX Runtime
         raise ConfigError(
-            f"uniface cannot be made ready ({_said(error)}); it fetches its weights when it is "
+            f"uniface cannot be made ready ({one_line(error)}); it fetches its weights when it is "
             "first used, and keeps them in ~/.uniface/models, or in $UNIFACE_CACHE_DIR"
         ) from error
 
@@ -127,9 +127,5 @@ def _imported(module: str, remedy: str) -> Any:
         return importlib.import_module(module)
     except Exception as error:  # of a module of others
         raise ConfigError(
-            f"the detector's module {module} cannot be imported ({_said(error)}): {remedy}"
+            f"the detector's module {module} cannot be imported ({one_line(error)}): {remedy}"
         ) from error
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".strip().partition("\n")[0].removesuffix(": ")

@@ -30,6 +30,7 @@ from manyface.data.faults import BadImages
 from manyface.data.records import Records, labels_of
 from manyface.data.records.base import person_of
 from manyface.data.records.naming import number_at_end
+from manyface.data.source import check_records
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +118,7 @@ class DecodedImages:
     def load(self, indices: Int64Array, out: torch.Tensor | None = None) -> torch.Tensor:
         """int64 [B] -> uint8 [B, S, S, 3], RGB, in `out` if given. Safe from many threads."""
         indices = np.asarray(indices, dtype=np.int64)
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"records are 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}"
-            )
+        check_records(indices, len(self))
         if out is None:
             shape = (len(indices), self.image_size, self.image_size, 3)
             out = torch.empty(shape, dtype=torch.uint8)

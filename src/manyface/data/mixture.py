@@ -24,7 +24,7 @@ from manyface.base.errors import ConfigError
 from manyface.base.random import stream_seed
 from manyface.data.records.table import LazyStrings
 from manyface.data.samplers import MakeSampler
-from manyface.data.source import GroupedSource, Int64Array
+from manyface.data.source import GroupedSource, Int64Array, check_records
 
 _LARGEST_SUM = 2**31  # of shares: products with what is left of a position stay below 2^62
 _ROUNDED_SUM = 2**30
@@ -91,10 +91,7 @@ class Mixture:
             self.sources[number].will_read(records)
 
     def _parts(self, indices: Int64Array) -> list[tuple[int, Int64Array, Int64Array]]:
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"records are 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}"
-            )
+        check_records(indices, len(self))
         return _parts(indices, self.first_records)
 
 

@@ -18,7 +18,7 @@ import torch
 from manyface.base.errors import DataError
 from manyface.base.random import hash_uint64, hash_uniform
 from manyface.data.records.table import LazyStrings
-from manyface.data.source import GroupedSource, Int64Array
+from manyface.data.source import GroupedSource, Int64Array, check_records
 
 _SPLIT, _DEAL, _FLIP, _TARGET = range(4)  # lanes of the hash
 
@@ -106,10 +106,7 @@ class NoisyLabels:
         self.source.will_read(self._records[self._checked(indices)])
 
     def _checked(self, indices: Int64Array) -> Int64Array:
-        if indices.size and not 0 <= indices.min() <= indices.max() < len(self):
-            raise IndexError(
-                f"records are 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}"
-            )
+        check_records(indices, len(self))
         return indices
 
 

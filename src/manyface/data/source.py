@@ -10,6 +10,12 @@ import torch
 Int64Array = npt.NDArray[np.int64]
 
 
+def check_records(indices: Int64Array, count: int) -> None:
+    """IndexError if one of `indices` is none of the records 0 to count - 1."""
+    if indices.size and not 0 <= indices.min() <= indices.max() < count:
+        raise IndexError(f"records are 0 to {count - 1}, got {indices.min()} to {indices.max()}")
+
+
 class ImageSource(Protocol):
     """Labelled square images that can be asked for in any order, from any thread.
 

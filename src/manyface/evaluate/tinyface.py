@@ -16,11 +16,10 @@ published set that is the same.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, one_line
 from manyface.data.records.naming import is_hidden, is_image_name
 from manyface.evaluate.metrics import IntArray
 
@@ -118,15 +117,13 @@ def _read_list(path: Path, names: str, persons: str) -> tuple[list[str], IntArra
         listed = [str(np.atleast_1d(each).item()) for each in content[names].ravel()]
         labels = content[persons].ravel().astype(np.int64)
     except Exception as error:  # its reader raises whatever a damaged file leads it to
-        raise DataError(_damaged(path, names, persons, error)) from None
+        raise DataError(
+            f"{path} is no list of TinyFace, expected {names} and {persons} in a .mat: "
+            f"{one_line(error)}"
+        ) from None
     if not len(listed) or len(listed) != len(labels):
         raise DataError(f"{path}: {len(listed)} photos and {len(labels)} persons; expected as many")
     return listed, labels
-
-
-def _damaged(path: Path, names: str, persons: str, error: Any) -> str:
-    reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"{path} is no list of TinyFace, expected {names} and {persons} in a .mat: {reason}"
 
 
 def _images(folder: Path) -> list[Path]:

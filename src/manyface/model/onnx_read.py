@@ -21,7 +21,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from manyface.base.errors import CheckpointError, MissingExtraError
+from manyface.base.errors import CheckpointError, MissingExtraError, one_line
 from manyface.model.card import KEY, Card
 from manyface.model.face_model import FaceModel
 from manyface.model.preprocessing import Colour, Preprocessing
@@ -62,7 +62,7 @@ class OnnxNet(nn.Module):
         try:
             (found,) = self._session.run([self._output], {self._input: pixels})
         except Exception as error:  # ONNX Runtime raises kinds of its own
-            raise CheckpointError(f"{self._path} cannot be run: {_first_line(error)}") from error
+            raise CheckpointError(f"{self._path} cannot be run: {one_line(error)}") from error
         return np.asarray(found, np.float32)
 
     def _try_out(self) -> int:
@@ -165,10 +165,10 @@ def _parse(path: Path) -> tuple[Any, bytes]:
         proto = onnx.load_model_from_string(content)
         count = len(proto.graph.node)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"cannot read {path}: {one_line(error)}") from error
     except Exception as error:  # protobuf raises kinds of its own
         raise CheckpointError(
-            f"{path} is no ONNX file, or damaged ({_first_line(error)}); get it again"
+            f"{path} is no ONNX file, or damaged ({one_line(error)}); get it again"
         ) from error
     if count == 0:
         raise CheckpointError(f"{path} is no ONNX file of a net: it has no graph")
@@ -211,7 +211,7 @@ def _session(content: bytes, path: Path, device: torch.device) -> Any:
         # Its own second try prints to standard output.
         return runtime.InferenceSession(content, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises kinds of its own
-        raise CheckpointError(f"ONNX Runtime refuses {path}: {_first_line(error)}") from error
+        raise CheckpointError(f"ONNX Runtime refuses {path}: {one_line(error)}") from error
 
 
 def _input_of(session: Any, path: Path) -> tuple[str, int, int | None]:
@@ -299,7 +299,3 @@ def _filled(pixels: npt.NDArray[np.float32], count: int) -> npt.NDArray[np.float
     if len(pixels) == count:
         return pixels
     return np.concatenate([pixels, np.repeat(pixels[-1:], count - len(pixels), axis=0)])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:300]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from manyface.base.errors import WriteError
+from manyface.base.files import held
 from manyface.cli import main
 from manyface.data.bin_file import VerificationSet, write_bin
 from manyface.evaluate import kept_features
@@ -124,6 +125,29 @@ def test_a_stopped_evaluation_goes_on(net, faces, tmp_path, capsys):
     both = [(tmp_path / place / "scores.json").read_bytes() for place in ("out", "whole")]
     assert both[0] == both[1]
     assert not (tmp_path / "out/.features").exists()
+
+
+def test_a_stopped_evaluation_goes_on_after_another_one(net, faces, tmp_path, capsys):
+    words = ["evaluate", "net", "--output", "out", "--batch-size", "8", "--on"]
+    net.stops_after = 40
+    assert main([*words, f"all={faces}"]) == 130
+    net.stops_after = 10**9
+    assert main([*words, "lfw.bin"]) == 0
+    net.seen = 0
+    assert main([*words, f"all={faces}"]) == 0
+    assert net.seen == PEOPLE * PHOTOS - 32
+    assert not (tmp_path / "out/.features").exists()
+    capsys.readouterr()
+
+
+def test_one_command_at_a_time_judges_a_set(net, faces, tmp_path, capsys):
+    words = ["evaluate", "net", "--output", "out", "--on"]
+    with held(tmp_path / "out/.features/faces"):
+        assert main([*words, "lfw.bin"]) == 0
+        assert main([*words, "lfw.bin", f"all={faces}"]) == 1
+        assert "another process is writing out/.features/faces" in capsys.readouterr().err
+    assert main([*words, f"all={faces}"]) == 0
+    capsys.readouterr()
 
 
 def test_parts_of_changed_images_or_another_batch_size_are_no_help(net, faces, tmp_path, capsys):

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import struct
+import tracemalloc
 from collections import namedtuple
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pictures import face, write_folder, write_recordio
 from manyface.base.errors import DataError
 from manyface.cli.program import main
 from manyface.data.records import open_records, recordio_writer
+from manyface.data.records.base import GroupedRecords
 from manyface.data.records.kept import HEADER, KeptRecords, select_kept, write_keep_list
 from manyface.data.records.merged import MergedRecords
 from manyface.data.records.naming import is_hidden, safe_name, unique_names
@@ -420,6 +422,32 @@ def test_a_write_that_went_wrong_is_noticed(faces, tmp_path):
 
     with pytest.raises(DataError, match="does not hold what"):
         convert(open_records(faces), path, ConvertOptions(form="tar"), show=damage)
+
+
+class _Alike(GroupedRecords):
+    """Records of one byte each."""
+
+    index_bytes = 0
+    file_name = describe = read_text = str
+
+    def read(self, index):
+        return b"1"
+
+
+def test_memory_of_verifying(tmp_path):
+    """Four bytes for the index, eight for each side, and one of their comparison."""
+    count = 400_000
+    records = _Alike(tmp_path, identity_names=["ann", "bob"], images_per_identity=[1, count - 1])
+    with Journal(tmp_path / "set.rec") as journal:
+        options = ConvertOptions(form="recordio", threads=1)
+        work = module._Conversion(records, tmp_path / "set.rec", options, {}, journal)
+        journal.add([module.checksum_of(b"1")] * count)
+        journal.save({}, done=count, position=None, stage="verifying")
+        tracemalloc.start()
+        work._verify(records, module.np.arange(2), quiet("verifying"))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 29 * count  # with what is at hand for 65,536 of them
 
 
 def test_an_image_that_cannot_be_read_stops_it(faces, tmp_path):

@@ -1,9 +1,11 @@
 """The embedding pass: killed and gone on with, on several ranks, with bad images; its files."""
 
+import errno
 import io
 import os
 import signal
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,17 +19,14 @@ from manyface.base.files import held
 from manyface.data.decode import UnreadableImageError, decode_whole
 from manyface.data.records import open_records
 from manyface.data.records.loose import has_people, open_images
+from manyface.evaluate import part_files
 from manyface.evaluate.embedding_files import (
     checked_format,
     read_embeddings,
     write_embeddings,
 )
-from manyface.evaluate.embedding_pass import (
-    PassOptions,
-    embed_records,
-    parts_folder,
-    remove_parts,
-)
+from manyface.evaluate.embedding_pass import PassOptions, embed_records
+from manyface.evaluate.part_files import parts_folder, remove_parts
 from manyface.parallel import Ranks
 
 SIDE = 8
@@ -181,6 +180,36 @@ def test_damaged_parts_are_made_again_and_those_of_other_images_too(faces, tmp_p
     (faces / "p0/1b.png").write_bytes(png(77))
     changed = run(faces, tmp_path / "out")[1].array()
     assert (changed != expected).any(axis=1).tolist() == [k == 1 for k in range(27)]
+
+
+def test_parts_of_images_that_were_replaced_are_made_again(faces, tmp_path):
+    run(faces, tmp_path / "out")
+    for image in faces.glob("*/*.png"):
+        image.write_bytes(png(ord(image.parent.name[1]) * 1000 + ord(image.stem)))
+    expected = run(faces, tmp_path / "anew")[1].array()
+    np.testing.assert_array_equal(run(faces, tmp_path / "out")[1].array(), expected)
+
+
+def test_no_part_stays_open(faces, tmp_path):
+    """A process may open about a thousand files, and a set has thousands of parts."""
+
+    def open_files():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = open_files()
+    _, found = run(faces, tmp_path / "out")
+    assert open_files() == before
+    assert max(open_files() for _ in found.parts()) <= before + 2
+    assert len(found.array()) == len(found)
+
+
+def test_a_part_that_cannot_be_opened_is_not_called_damaged(faces, tmp_path, monkeypatch):
+    def no_more(path):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    monkeypatch.setattr(part_files, "map_arrays", no_more)
+    with pytest.raises(DataError, match=r"cannot read .*00000000\.part: Too many open files"):
+        run(faces, tmp_path / "out")
 
 
 def test_parts_of_another_job_are_refused(faces, tmp_path):

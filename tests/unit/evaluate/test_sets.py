@@ -324,3 +324,12 @@ def test_lists_of_ijb_are_read_before_the_photos_are_embedded(tmp_path):
     (root / "meta/ijbc_template_pair_label.txt").write_text("1 2 1\n1 x 0\n")
     with pytest.raises(DataError, match="line 2: expected two templates"):
         open_set(parse_set(f"ijbc={root}"), options)
+
+
+@pytest.mark.parametrize(
+    "word, name", [("all=.", "here"), ("ijbc=..", "set"), ("all=here", "here")]
+)
+def test_a_set_has_the_name_of_its_folder(tmp_path, monkeypatch, word, name):
+    (tmp_path / "set/here/here").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "set/here")
+    assert parse_set(word).name == name

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, one_line
 from manyface.base.progress import Progress
 from manyface.data.records.naming import people_of_folders, person_name
 from manyface.data.records.parquet_columns import Columns, class_names, library
@@ -94,7 +94,7 @@ class ParquetStore(RecordStore):
                     done += len(found)
                     progress(done, None)
             except (self._arrow.ArrowException, ValueError, OSError, DataError) as error:
-                faults.add(f"{file.name} cannot be read further: {_first_line(error)}")
+                faults.add(f"{file.name} cannot be read further: {one_line(error)}")
 
     def read(self, place: int, size: int) -> bytes:
         group, row = place >> _ROW_BITS, place & (1 << _ROW_BITS) - 1
@@ -137,7 +137,7 @@ class ParquetStore(RecordStore):
                 table = file.read_row_group(group, columns=wanted, use_threads=False)
                 yield self._found(table, _place(number, group, 0), where, faults)
             except (self._arrow.ArrowException, ValueError, OSError) as error:
-                faults.add(f"{where}: {_first_line(error)}")
+                faults.add(f"{where}: {one_line(error)}")
 
     def _check_group(self, file: Any, number: int, group: int) -> None:
         """ValueError if it is more than can be counted, or than is read at once."""
@@ -197,7 +197,7 @@ class ParquetStore(RecordStore):
                 thrift_container_size_limit=_LONGEST_TEXT,
             )
         except (self._arrow.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"cannot read {self.files[number]}: {_first_line(error)}") from None
+            raise DataError(f"cannot read {self.files[number]}: {one_line(error)}") from None
 
     def _images(self, group: int, row: int) -> "_Rows":
         """Images of a row group, `group` with the number of its file, of which `row` is one."""
@@ -236,7 +236,7 @@ class ParquetStore(RecordStore):
                 first += len(images)
             raise OSError(f"its row group has {first} images, fewer than labels")
         except (self._arrow.ArrowException, ValueError, IndexError, KeyError) as error:
-            raise OSError(f"its row group cannot be read: {_first_line(error)}") from None
+            raise OSError(f"its row group cannot be read: {one_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,3 @@ def _numbers(column: Any) -> tuple[Int64Array, Any]:
     values = column.fill_null(0).to_numpy()  # a number of every type
     known = ~nulls & (values >= 0) & (values < 2**63) & (values == np.floor(values))
     return np.where(known, values, 0).astype(np.int64), known
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from manyface.base.errors import DataError, WriteError
 from manyface.base.permutation import Permutation
@@ -214,7 +215,10 @@ class _Conversion:
             keys[part] = people << np.uint64(32) | checksums[part]
             done = part.stop
             progress(done, len(written))
-        if not np.array_equal(np.sort(keys), np.sort(self._keys())):
+        theirs = self._keys()
+        keys.sort()  # in place: there may be billions
+        theirs.sort()
+        if not np.array_equal(keys, theirs):
             raise DataError(
                 f"{self.destination} does not hold what {self.records.path} does: a person's "
                 "images differ; the disk or the memory may be faulty; remove it and try again"
@@ -222,7 +226,7 @@ class _Conversion:
         if isinstance(written, IndexedRecords):
             self._keep_checksums(written, checksums)
 
-    def _keys(self) -> Any:
+    def _keys(self) -> npt.NDArray[np.uint64]:
         """Person and checksum of each record that was read, uint64 [N]."""
         checksums, keys = self.journal.checksums(), np.empty(len(self.records), np.uint64)
         for start in range(0, len(keys), 1 << 16):

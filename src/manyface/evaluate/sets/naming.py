@@ -34,12 +34,9 @@ class SetName:
     @property
     def name(self) -> str:
         """What results call it."""
-        own = (
-            self.path.name
-            if self.kind in ("all", "gallery", "megaface", "tinyface")
-            else self.path.stem
-        )
-        return self.called or own
+        path = self.path.resolve() if self.path.name in ("", "..") else self.path
+        is_folder = self.kind in ("all", "gallery", "megaface", "tinyface")
+        return self.called or (path.name if is_folder else path.stem)
 
 
 def parse_set(text: str) -> SetName:
