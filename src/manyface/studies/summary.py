@@ -11,28 +11,31 @@ from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.judging import Line
 from manyface.studies.tables import Judged, line_of
 
-# Name in the picture, that of its cost, table and cell of its score.
+# Name in the picture, that of its cost and of the cell of its score.
 ROWS = (
-    ("full FC", "full FC", "Sample rate", "full FC"),
-    ("Partial FC, a tenth", "Partial FC 0.1", "Sample rate", "Partial FC 0.1"),
-    ("F2C, pool of a tenth", "F2C 10 %", "Size of the pool", "F2C 10 %"),
-    ("F2C, pool of a hundredth", "F2C 1 %", "Size of the pool", "F2C 1 %"),
+    ("full FC", "full FC"),
+    ("Partial FC, a tenth", "Partial FC 0.1"),
+    ("F2C, pool of a tenth", "F2C 10 %"),
+    ("F2C, pool of a hundredth", "F2C 1 %"),
 )
+# Tables of the scores, each a panel: what is ahead after few photos need not be after many.
+SCORES = (("Sample rate", "Size of the pool"), ("4 times the photos",))
 
 
 def write_summary(
     judged: Sequence[Judged], costs: Costs, classes: Sequence[int], folder: Path
 ) -> Path | None:
     """The picture in `folder`; None as long as a score or a cost of it is missing."""
-    lines = [line_of(judged, table, cell) for _, _, table, cell in ROWS]
+    found = [_lines(judged, tables) for tables in SCORES]
     size = _largest(costs, classes)
-    if size is None or not all(lines):
+    scores = [_scores(lines) for lines in found if lines is not None]
+    if size is None or len(scores) < len(SCORES):
         return None
     at = f"at {size:,} identities"
     panels = [
         Panel("a step of the head", at, _marks(costs, size, seconds_of, "{:.2g} s")),
         Panel("memory of its process", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
-        _scores([line for line in lines if line]),
+        *scores,
     ]
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
     return write_page(alone(drawing), folder / "summary.svg")
@@ -55,11 +58,24 @@ def _marks(
     return [None if value is None else Mark(value, said.format(value)) for value in found]
 
 
+def _lines(judged: Sequence[Judged], tables: Sequence[str]) -> list[Line] | None:
+    """Of each row, the line of the first table that has it; None if one is missing."""
+    found = []
+    for _, cell in ROWS:
+        lines = [line for table in tables if (line := line_of(judged, table, cell))]
+        if not lines:
+            return None
+        found.append(lines[0])
+    return found
+
+
 def _scores(lines: Sequence[Line]) -> Panel:
     marks = [
         Mark(line.mean, f"{100 * line.mean:.1f} %", *(line.ends or (None, None))) for line in lines
     ]
     lowest = min(mark.value if mark.low is None else mark.low for mark in marks)
     floor = twentieth_below(lowest)
-    trained = f"trained on {lines[0].runs[0]['num_identities']:,} identities"
+    run = lines[0].runs[0]
+    people = run["num_identities"]
+    trained = f"{people:,} people, {run['steps'] * run['batch_size'] / people:.0f} photos of each"
     return Panel("pairs told rightly", trained, marks, floor, foot=in_percent(floor))
