@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, WriteError
+from manyface.base.files import is_first
 from manyface.centers.read_ahead import Draw, ReadAhead, RowBlocks, RowFile, ask
 from manyface.observe.available import available_bytes
 
@@ -79,14 +80,12 @@ class InMemory:
 
 def is_held(folder: Path) -> bool:
     """Whether rows of a table that lives, in this or another process, are in its files."""
+    lock = folder / _LOCK
     try:
-        with (folder / _LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        with lock.open("rb") as file:
+            return not is_first(file.fileno(), lock)
     except OSError:  # no lock there
         return False
-    return False
 
 
 def disk_bytes(folder: Path | str) -> int:

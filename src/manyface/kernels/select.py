@@ -117,12 +117,10 @@ def _against_triton(device: torch.device) -> str | None:
     return None if _has_c_compiler() else "no C compiler (gcc, clang or CC)"
 
 
-@cache
 def _has_triton() -> bool:
     return find_spec("triton") is not None
 
 
-@cache
 def _has_c_compiler() -> bool:
     """Whether triton, which compiles its driver at its first kernel, finds one: as it looks."""
     names = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]

@@ -12,11 +12,11 @@ from manyface.studies.tables import markdown
 
 QUESTION = (
     f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "
-    f"{DIM} numbers? Each in a process of its own; memory is the peak of it: rows, "
-    "optimizer, step, and Python with torch (some 0.16 GiB). What does not fit is given with the "
-    "bytes that it would take. Pale lines are what "
-    "`manyface plan` says before anything of that size is made. The net is not in it: F2C's costs "
-    "a third more for each photo, as its gallery net reads them too."
+    f"{DIM} numbers? Each in a process of its own; memory is the peak of it: rows, optimizer, "
+    "step, and Python with torch (some 0.16 GiB). What does not fit is given with the bytes that "
+    "it would take. Pale lines are what `manyface plan` says before anything of that size is made. "
+    "The net is not in it: F2C's costs a third more for each photo, as its gallery net reads them "
+    "too."
 )
 # Partial FC's own figures, 8 x V100 32 GB, whole trainings (arcface_torch docs/speed_benchmark.md):
 # identities -> images/s and MB of a GPU, data parallel, model parallel and Partial FC.

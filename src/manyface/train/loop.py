@@ -162,9 +162,10 @@ class Loop:
             yield
         except NonFiniteError as error:
             raise self.saver.explain(error, step=self.position.step) from error
-        except Exception as error:
-            if not isinstance(error, PeerError):
-                self.saver.finish()
+        except PeerError:
+            raise
+        except Exception:
+            self.saver.finish()
             raise
 
 

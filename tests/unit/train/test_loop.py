@@ -209,8 +209,8 @@ def test_a_nan_stops_naming_quantity_step_and_checkpoint(tmp_path, save_every, k
 _GONE = PeerError("sum", rank=0, size=2, error=RuntimeError("gone"))
 
 
-class SlowSaver(Saver):
-    """Its last write ends only when somebody waits for it."""
+class AwaitedSaver(Saver):
+    """Knows whether somebody has waited for it."""
 
     was_awaited = False
 
@@ -227,7 +227,7 @@ def test_an_error_waits_for_the_checkpoint_that_is_written(tmp_path, error, wait
             raise error
             yield
 
-    saver = SlowSaver(tmp_path / "checkpoints")
+    saver = AwaitedSaver(tmp_path / "checkpoints")
     with pytest.raises(type(error)):
         start(tmp_path, loader=Failing(), saver=saver)
     assert saver.was_awaited == waits
