@@ -9,7 +9,6 @@ memory itself: what lasts is a checkpoint, and a table that is made anew overwri
 process has left.
 """
 
-import fcntl
 import math
 import os
 import weakref
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from manyface.base.errors import ConfigError, WriteError
-from manyface.base.files import is_first
+from manyface.base.files import is_first, open_lock
 from manyface.centers.read_ahead import Draw, ReadAhead, RowBlocks, RowFile, ask
 from manyface.observe.available import available_bytes
 
@@ -121,7 +120,7 @@ class InFiles:
         self._read_ahead = ReadAhead()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+            self._lock = open_lock(self.folder / _LOCK)
         except OSError as error:
             raise WriteError(self.folder, error) from error
         weakref.finalize(self, os.close, self._lock)  # held as long as this object lives
@@ -170,13 +169,11 @@ class InFiles:
         self._read_ahead(tuple(self._files.values()), draw)
 
     def _take_lock(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not is_first(self._lock, self.folder / _LOCK):
             raise ConfigError(
                 f"{self.folder} holds the class centers of another head, of this or another "
                 "process; wait for it, stop it or delete it, or choose another folder"
-            ) from error
+            )
 
     def _refuse_strangers(self) -> None:
         for path in self.folder.iterdir():

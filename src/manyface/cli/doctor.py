@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,10 @@ OPTIONAL = {  # package -> extra
     "pyarrow": "parquet",
     "fsspec": "remote",
     "scipy": "tinyface",
+}
+OTHER_BUILDS = {
+    "onnxruntime": ("onnxruntime-gpu",),
+    "faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12"),
 }
 
 
@@ -129,7 +134,8 @@ def _room() -> list[tuple[str, str]]:
 
 
 def _installed(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    """Its version, or that of another build of the same module."""
+    for build in (package, *OTHER_BUILDS.get(package, ())):
+        with suppress(PackageNotFoundError):
+            return version(build) if build == package else f"{version(build)} ({build})"
+    return None

@@ -55,8 +55,9 @@ class EventLog:
         return self._clock() - self._start
 
     def write(self, kind: str, **fields: Any) -> Event:
-        """Append one event and return it; numbers that JSON cannot say (NaN, inf) become null."""
-        event = {"kind": kind, "seconds": round(self.seconds, 3), **_finite(fields)}
+        """Append one event and return it; NaN and inf, which JSON cannot say, become null, and
+        bytes of names that are no UTF-8 are spelt out."""
+        event = {"kind": kind, "seconds": round(self.seconds, 3), **_sayable(fields)}
         try:
             with self._lock:
                 self._file.write(json.dumps(event, allow_nan=False, ensure_ascii=False) + "\n")
@@ -138,11 +139,13 @@ def _parse(line: bytes) -> Event | None:
     return event if isinstance(event, dict) and "kind" in event else None
 
 
-def _finite(value: Any) -> Any:
+def _sayable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _sayable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_sayable(item) for item in value]
     return value

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import fcntl
 import gc
 import os
 from pathlib import Path
@@ -70,6 +71,16 @@ def test_a_folder_belongs_to_one_table_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "weight.rows").write_bytes(b"half written")
     again = table(InFiles(tmp_path), rows=20)
     assert torch.equal(again.weight, table(rows=20).weight), "what was left is overwritten"
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert table(InFiles(tmp_path)).weight.shape == (300, 8)
 
 
 def test_rows_of_another_number_of_ranks_go_unless_they_are_in_use(tmp_path: Path) -> None:

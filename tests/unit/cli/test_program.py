@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import typer
 import manyface
 from manyface.base.errors import ConfigError, DataError, PeerError
 from manyface.cli.app import app
-from manyface.cli.doctor import OPTIONAL, REQUIRED
+from manyface.cli.doctor import OPTIONAL, REQUIRED, _software
 from manyface.cli.program import explain, main
 from manyface.config import parse_config
 
@@ -88,6 +89,21 @@ def test_doctor_knows_all_packages_of_pyproject() -> None:
 
 def name_of(requirement: str) -> str:
     return re.split("[<>=!;]", requirement)[0]
+
+
+def test_doctor_knows_builds_of_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"faiss-gpu-cu12": "1.12.0", "onnxruntime": "1.23.0"}
+
+    def version(package: str) -> str:
+        if package in there:
+            return there[package]
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr("manyface.cli.doctor.version", version)
+    rows = dict(_software())
+    assert rows["faiss-cpu"] == "1.12.0 (faiss-gpu-cu12)"
+    assert rows["onnxruntime"] == "1.23.0"
+    assert rows["lmdb"] == "not there (optional): pip install 'manyface[lmdb]'"
 
 
 def test_config_prints_a_recipe(run: Callable[..., Outcome]) -> None:

@@ -55,6 +55,13 @@ def test_a_resume_supersedes_what_came_after_its_step(tmp_path):
     assert len(read_events(log.path, superseded=True)) == 6
 
 
+def test_bytes_of_a_name_that_are_no_utf_8_are_spelt_out(tmp_path):
+    with EventLog(tmp_path / "events.jsonl") as log:
+        log.write("evaluation", sets=[{"name": "caf\udce9"}])
+    (event,) = read_events(tmp_path / "events.jsonl")
+    assert event["sets"] == [{"name": "caf\\udce9"}]
+
+
 def test_seconds_go_on_after_a_resume_and_numbers_json_lacks_become_null(tmp_path):
     ticks = iter([100.0, 101.5])
     with EventLog(tmp_path / "e.jsonl", seconds_before=60.0, clock=lambda: next(ticks)) as log:
