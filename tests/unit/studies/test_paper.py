@@ -24,6 +24,7 @@ PEOPLE = {
 }
 LARGE = ("r100", "r200", "vit_b", "vit_l")  # as r50 and vit_t, and minutes of this machine
 SCALE = find_scale("paper")
+POOLS = studies_of(SCALE)["pool"].tables
 TABLES = [table for study in studies_of(SCALE).values() for table in study.tables]
 
 
@@ -45,18 +46,36 @@ def test_a_recipe_on_two_sets_is_two_runs() -> None:
     assert all(len(sets) == 1 for sets in runs.values())
 
 
-def test_pools_margins_and_decays_are_as_published() -> None:
+@pytest.mark.parametrize(("table", "margin"), [(POOLS[0], "arcface"), (POOLS[1], "cosface")])
+def test_pools_stand_beside_the_full_fc_of_their_set(table: Table, margin: str) -> None:
     """F2C's own repository counts 19 epochs of a loader that a third of its photos are of."""
-    (table, *_) = studies_of(SCALE)["pool"].tables
     for cell in table.cells:
         config = job(table, cell).config
-        light = "MobileFaceNet" in cell.name or "F2C" in cell.name
-        assert config.optimizer.weight_decay == (1e-4 if light else 5e-4)
-        assert config.head.m == (0.5 if "F2C" in cell.name else 0.4)
+        assert config.head.weight_decay == config.optimizer.weight_decay or "F2C " in cell.name
         if "F2C" in cell.name:
             assert [each / 3 for each in config.schedule.milestones] == [8, 14, 17]
+            assert (config.head.margin, config.head.m, config.head.scale) == ("cosface", 0.5, 32)
+            assert config.optimizer.weight_decay == 1e-4
         else:
-            assert config.head.weight_decay == config.optimizer.weight_decay
+            assert config.head.margin == margin
+
+
+def test_nets_are_those_of_the_authors_configurations() -> None:
+    found = {
+        cell.name.split(",")[0]: job(table, cell).config.backbone
+        for study in studies_of(SCALE).values()
+        for table in study.tables
+        for cell in table.cells
+    }
+    options = {
+        name: (net.drop_path, net.mask_ratio) for name, net in found.items() if "VIT" in name
+    }
+    assert options == {
+        "VIT-T": (0.05, 0.0),
+        "VIT-S": (0.05, 0.0),
+        "VIT-B": (0.05, 0.05),
+        "VIT-L": (0.05, 0.05),
+    }
 
 
 def with_few_faces(config: Config) -> Config:
