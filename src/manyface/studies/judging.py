@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class Line:
     @property
     def accuracies(self) -> list[float]:
         """Of each seed."""
-        return _accuracies(self.runs)
+        return [accuracy_of(run) for run in self.runs]
 
     @property
     def mean(self) -> float:
@@ -59,34 +60,78 @@ def judge(
 ) -> list[Line]:
     """The cells that are finished in a seed or more, in order. Where each has one seed, `beside`
     are tables whose runs of the same recipe tell how far seeds scatter."""
-    of_cell = _done(table, scale, ledger, data)
-    against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
-    on_pairs = OnPairs.of(_pairs(against[0])) if against else None
-    noise = _noise([of_cell], ledger) or _noise(
-        [_done(each, scale, ledger, data) for each in beside if each.recipe == table.recipe], ledger
+    done = _Done.of(table, scale, ledger, data)
+    on_pairs = OnPairs.of(_pairs(done.baseline[0])) if done.baseline else None
+    noise = _noise([done]) or _noise(
+        [_Done.of(each, scale, ledger, data) for each in beside if each.recipe == table.recipe]
     )
     return [
-        Line(cell, _less(found, against, ledger, on_pairs, noise), ledger.of(found))
-        for cell, found in of_cell.items()
+        Line(cell, done.less(found, on_pairs, noise), ledger.of(found))
+        for cell, found in done.of_cell.items()
         if found
     ]
 
 
-def _done(table: Table, scale: Scale, ledger: Ledger, data: Path | None) -> dict[Cell, list[Job]]:
-    jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
-    done = [job for job in jobs if ledger.has(job)]
-    return {cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells}
+@dataclass(frozen=True)
+class _Done:
+    """The finished runs of a table: of each cell, and of its baseline."""
+
+    ledger: Ledger
+    of_cell: dict[Cell, list[Job]]
+    baseline: list[Job]
+
+    @classmethod
+    def of(cls, table: Table, scale: Scale, ledger: Ledger, data: Path | None) -> Self:
+        jobs = [*jobs_of(table, scale, data=data), *again(table, scale, ledger, data=data)]
+        done = [job for job in jobs if ledger.has(job)]
+        of_cell = {
+            cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells
+        }
+        against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
+        return cls(ledger, of_cell, against)
+
+    def by_seed(self, jobs: Sequence[Job]) -> list[float]:
+        """Points of accuracy less those of the baseline, at each seed that both have."""
+        theirs = self._accuracies(self.baseline)
+        ours = self._accuracies(jobs)
+        return [100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
+
+    def _accuracies(self, jobs: Sequence[Job]) -> dict[int, float]:
+        """Seed -> accuracy."""
+        return {job.seed: accuracy_of(self.ledger.runs[job.digest]) for job in jobs}
+
+    def less(
+        self, jobs: Sequence[Job], on_pairs: OnPairs | None, noise: SeedNoise | None
+    ) -> Difference | None:
+        """The difference over the seeds that both have; None of the baseline, or without one."""
+        both = {job.seed for job in jobs} & {job.seed for job in self.baseline}
+        if on_pairs is None or not both or jobs is self.baseline:
+            return None
+        ours, theirs = (
+            [self.ledger.correct(job) for job in each if job.seed in both]
+            for each in (jobs, self.baseline)
+        )
+        found = on_pairs.difference(ours, theirs)
+        return found if noise is None else found.widened(noise.reach(self.by_seed(jobs)))
+
+    def differences(self) -> dict[tuple[str, ...], list[float]]:
+        """Of all cells but the baseline, by the runs that they are of."""
+        return {
+            tuple(job.digest for job in (*found, *self.baseline)): self.by_seed(found)
+            for found in self.of_cell.values()
+            if found is not self.baseline
+        }
 
 
-def _noise(tables: Sequence[dict[Cell, list[Job]]], ledger: Ledger) -> SeedNoise | None:
-    """None if no cell has two seeds."""
-    cells = [found for of_cell in tables for found in of_cell.values()]
-    once = {tuple(job.digest for job in found): found for found in cells}  # tables share cells
-    return SeedNoise.of([_accuracies(ledger.of(found)) for found in once.values()])
+def _noise(tables: Sequence[_Done]) -> SeedNoise | None:
+    """None if no cell has two seeds in common with its baseline. Tables share cells."""
+    by_runs = {runs: found for done in tables for runs, found in done.differences().items()}
+    return SeedNoise.of(list(by_runs.values()))
 
 
-def _accuracies(runs: Sequence[Entry]) -> list[float]:
-    return [run["verification_accuracy"] for run in runs]
+def accuracy_of(run: Entry) -> float:
+    """Of verification, a share of the pairs."""
+    return float(run["verification_accuracy"])
 
 
 def again(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = None) -> list[Job]:
@@ -94,7 +139,7 @@ def again(table: Table, scale: Scale, ledger: Ledger, *, data: Path | None = Non
     first = jobs_of(table, scale, data=data)
     if not table.best_again or not all(ledger.has(job) for job in first):
         return []
-    ranked = sorted(first, key=lambda job: -ledger.runs[job.digest]["verification_accuracy"])
+    ranked = sorted(first, key=lambda job: -accuracy_of(ledger.runs[job.digest]))
     chosen = dict.fromkeys(job.cell.name for job in ranked[: table.best_again])
     chosen[table.baseline] = None
     cells = tuple(Cell(cell.name, cell.changes) for cell in table.cells if cell.name in chosen)
@@ -107,21 +152,3 @@ def _pairs(job: Job) -> PairSet:
     if pairs is None:
         raise DataError(f"the recipe of {job.cell.name} has no pairs to be judged on")
     return pairs
-
-
-def _less(
-    jobs: Sequence[Job],
-    against: Sequence[Job],
-    ledger: Ledger,
-    on_pairs: OnPairs | None,
-    noise: SeedNoise | None,
-) -> Difference | None:
-    """The difference over the seeds that both have; None of the baseline, or without one."""
-    both = {job.seed for job in jobs} & {job.seed for job in against}
-    if on_pairs is None or not both or jobs is against:
-        return None
-    ours, theirs = (
-        [ledger.correct(job) for job in each if job.seed in both] for each in (jobs, against)
-    )
-    found = on_pairs.difference(ours, theirs)
-    return found if noise is None else found.widened(noise.reach(len(both)))

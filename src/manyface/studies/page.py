@@ -23,6 +23,9 @@ from manyface.studies.tables import (
     trained_on,
 )
 
+Named = tuple[str, str]  # a cell, and what it changes
+_CHANGES = "What each cell changes in the recipe"
+
 
 def write_study(study: Study, judged: Sequence[Judged], folder: Path, *, command: str) -> Path:
     """<study>.html, <study>.md and pictures of its tables in `folder`; the page's path."""
@@ -63,8 +66,13 @@ def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
         parts += [markdown(*found) for found in looks_of(each, study.looks)]
         if not each.table.columns:
             parts += [f"![{title}]({study.name}-{number}.svg)", f"{_bars(each)}."]
-    parts += ["## How to read it", about(judged[0]), trained_on(judged)]
+    parts += [f"## {_CHANGES}", _listed(_changes(judged))]
+    parts += ["## How to read it", *about(judged), trained_on(judged)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _listed(changes: Sequence[Named]) -> str:
+    return "\n".join(f"- {name}: `{changed}`" for name, changed in changes)
 
 
 def _page(study: Study, judged: Sequence[Judged], drawings: Sequence[str], command: str) -> str:
@@ -72,22 +80,27 @@ def _page(study: Study, judged: Sequence[Judged], drawings: Sequence[str], comma
     body = [
         header("manyface reproduce", study.title),
         *(_section(*each, study.looks) for each in zip(judged, drawings, leads, strict=True)),
-        html.section("The exact command", html.code(command), _changes(judged)),
+        html.section("The exact command", html.code(command), _folded(_changes(judged))),
         html.section(
-            "How to read it", html.listing([about(judged[0]), trained_on(judged)], classes="notes")
+            "How to read it", html.listing([*about(judged), trained_on(judged)], classes="notes")
         ),
     ]
     return document(study.title, "".join(body))
 
 
-def _changes(judged: Sequence[Judged]) -> str:
+def _changes(judged: Sequence[Judged]) -> list[Named]:
+    """Of each cell; one name may stand for several recipes, in tables of their own."""
     changes = [
-        f"{line.cell.name}: {' '.join(line.cell.changes) or 'the recipe as it is'}"
+        (line.cell.name, " ".join(line.cell.changes) or "the recipe as it is")
         for each in judged
         for line in each.lines
     ]
-    listed = html.listing(list(dict.fromkeys(changes)), classes="notes")
-    return html.folded("What each cell changes in the recipe", listed)
+    return list(dict.fromkeys(changes))
+
+
+def _folded(changes: Sequence[Named]) -> str:
+    listed = [f"{name}: {changed}" for name, changed in changes]
+    return html.folded(_CHANGES, html.listing(listed, classes="notes"))
 
 
 def _section(judged: Judged, drawing: str, lead: str, looks: Sequence[str]) -> str:

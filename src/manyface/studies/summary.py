@@ -6,6 +6,7 @@ from pathlib import Path
 from manyface.report.document import alone, write_page
 from manyface.report.panels import Mark, Panel, panels_chart
 from manyface.report.svg import in_percent, twentieth_below
+from manyface.studies.compared import longer
 from manyface.studies.cost import Costs, Figures
 from manyface.studies.cost_page import memory_of, seconds_of
 from manyface.studies.judging import Line
@@ -18,8 +19,8 @@ ROWS = (
     ("F2C, pool of a tenth", "F2C 10 %"),
     ("F2C, pool of a hundredth", "F2C 1 %"),
 )
-# Tables of the scores, each a panel: what is ahead after few photos need not be after many.
-SCORES = (("Sample rate", "Size of the pool"), ("4 times the photos",))
+# Tables of the scores, each a panel: what leads in short trainings need not in long ones.
+SCORES = (("Sample rate", "Size of the pool"), (longer(4),))
 
 
 def write_summary(
@@ -77,5 +78,6 @@ def _scores(lines: Sequence[Line]) -> Panel:
     floor = twentieth_below(lowest)
     run = lines[0].runs[0]
     people = run["num_identities"]
-    trained = f"{people:,} people, {run['steps'] * run['batch_size'] / people:.0f} photos of each"
-    return Panel("pairs told rightly", trained, marks, floor, foot=in_percent(floor))
+    showings = run["steps"] * run["batch_size"] / people
+    trained = f"{people:,} people, each shown {showings:.0f} times"
+    return Panel("pairs decided rightly", trained, marks, floor, foot=in_percent(floor))

@@ -9,6 +9,7 @@ from manyface.studies.cells import Table
 from manyface.studies.differences import Difference
 from manyface.studies.judging import Line
 
+ONE_SEED = "one seed"
 _FAR = "0.01"  # of the true accepts beside the accuracy
 _WHAT = {"groups": "accuracy on new photos", "updates": "updates with, without an own image"}
 Text = tuple[list[str], list[list[str]]]  # headings, lines
@@ -55,7 +56,7 @@ def text_of(judged: Judged) -> Text:
 
 
 def _lines(judged: Judged) -> Text:
-    headings = ["", "accuracy of each seed", "mean", f"less {judged.table.baseline}, points",
+    headings = ["", "accuracy of each seed", "mean", f"minus {judged.table.baseline}, points",
                 "TAR at FAR 1 %"]  # fmt: skip
     lines = [_line(line) for line in judged.lines]
     if any(line.cell.published for line in judged.lines):
@@ -94,7 +95,7 @@ def _short(line: Line | None) -> str:
 
 def said(judged: Judged) -> list[str]:
     """Which cells are better and worse than the baseline by their intervals; nothing of columns."""
-    compared = [(line.cell.name, line.less) for line in judged.lines if line.less is not None]
+    compared = [(_named(line), line.less) for line in judged.lines if line.less is not None]
     groups = {
         "Better than": [name for name, less in compared if less.low > 0],
         "Not to be told from": [name for name, less in compared if less.low <= 0 <= less.high],
@@ -108,16 +109,24 @@ def said(judged: Judged) -> list[str]:
     return [] if judged.table.columns else found
 
 
-def about(judged: Judged) -> str:
-    """What the numbers of the table are."""
-    pairs = judged.lines[0].runs[0]["num_pairs"]
-    return (
-        f"Accuracy: share of {pairs:,} pairs of people not trained on that are decided rightly, "
-        "each tenth by the threshold of the others. Less the baseline: points of accuracy, mean "
-        "over the seeds that both have, with its 95 % interval: people of the pairs resampled, and "
-        "the spread over seeds, pooled over the table's cells (where they have one seed each, over "
-        "the study's other tables of that recipe)."
-    )
+def _named(line: Line) -> str:
+    return line.cell.name if len(line.runs) > 1 else f"{line.cell.name} ({ONE_SEED})"
+
+
+def about(judged: Sequence[Judged]) -> list[str]:
+    """What the numbers of the tables are."""
+    pairs = sorted({line.runs[0]["num_pairs"] for each in judged for line in each.lines})
+    return [
+        f"Accuracy: share of {' or '.join(f'{each:,}' for each in pairs)} pairs of people not "
+        "trained on that are decided rightly, each tenth by the threshold of the others.",
+        "Minus the baseline: points of accuracy, mean over the seeds that both have, with its 95 % "
+        "interval: people of the pairs resampled, and the spread of the difference over seeds, the "
+        "cell's own beside that of all the table's cells (where they have one seed each, of the "
+        "study's other tables of that recipe).",
+        "Each interval is of one comparison: of twenty cells that do not differ from the baseline, "
+        "one is said to. All are of one world of faces, and of recipes whose learning rates were "
+        "chosen for full FC on these pairs.",
+    ]
 
 
 def trained_on(judged: Sequence[Judged]) -> str:

@@ -9,7 +9,7 @@ from manyface.base.threads import usable_cores
 from manyface.checkpoint import run_lock
 from manyface.studies.catalog import studies_of
 from manyface.studies.cells import Scale, Study
-from manyface.studies.claims import write_claims
+from manyface.studies.claims_page import write_claims
 from manyface.studies.cost import Costs, measure
 from manyface.studies.cost_page import write_costs
 from manyface.studies.jobs import Job, jobs_of_study, tables_here
@@ -17,6 +17,7 @@ from manyface.studies.judging import again, judge
 from manyface.studies.ledger import Ledger
 from manyface.studies.page import write_study
 from manyface.studies.running import Told, missing, run_all
+from manyface.studies.scales import find_scale
 from manyface.studies.summary import write_summary
 from manyface.studies.tables import Judged
 
@@ -134,8 +135,13 @@ def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) ->
 
 
 def _command(name: str, folder: Folder) -> str:
-    data = "" if folder.data is None or name == COST else f" --data {folder.data.name}"
-    return f"manyface reproduce {name} --scale {folder.scale.name}{data}"
+    scale = folder.scale
+    words = ["manyface reproduce", name, "--scale", scale.name]
+    if folder.data is not None and name != COST:
+        words += ["--data", folder.data.name]
+    if scale.seeds != find_scale(scale.name).seeds:
+        words += ["--seeds", str(scale.seeds)]
+    return " ".join(words)
 
 
 def _judged(study: Study, folder: Folder, ledger: Ledger) -> list[Judged]:

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from manyface.studies.cells import Cell, Table
+from manyface.studies.compared import longer
 from manyface.studies.cost import Costs
 from manyface.studies.judging import Line
 from manyface.studies.summary import ROWS, write_summary
 from manyface.studies.tables import Judged
 
 SIZES = (1_000, 10_000)
-LONGER = "4 times the photos"
+LONGER = longer(4)
 TABLES = {
     "full FC": ("Sample rate", "Size of the pool", LONGER),
     "Partial FC 0.1": ("Sample rate", LONGER),
@@ -55,8 +56,8 @@ def test_it_shows_the_largest_size_at_which_all_ran(tmp_path: Path, costs: Costs
     assert path is not None
     text = path.read_text()
     assert "at 1,000 identities" in text
-    assert "500 people, 6 photos of each" in text
-    assert "500 people, 24 photos of each" in text
+    assert "500 people, each shown 6 times" in text
+    assert "500 people, each shown 24 times" in text
     assert text.count("0.25 s</text>") == text.count("1.50 GiB</text>") == len(ROWS)
     assert text.count("87.5 %</text>") == 2 * len(ROWS)
 

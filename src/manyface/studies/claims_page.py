@@ -1,0 +1,143 @@
+"""claims.md: what the studies have found of each claim, and whether it holds."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from manyface.report.document import write_page
+from manyface.studies.claims import (
+    NONE,
+    NOTHING,
+    OF_CAPACITY,
+    OF_COST,
+    OF_PARTIAL,
+    OF_POOLS,
+    OURS,
+    PFC,
+    PFC_1,
+    TAIL,
+    Claim,
+    better,
+)
+from manyface.studies.cost import Costs
+from manyface.studies.cost_page import memory_of, seconds_of
+from manyface.studies.differences import over_seeds
+from manyface.studies.tables import ONE_SEED, Judged, in_points, line_of, markdown
+
+HEADINGS = ("claim", "of", "published", "ours", "holds?", "what we think")
+Verdict = tuple[str, str]  # what was found, and whether the claim holds
+
+
+def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path) -> Path:
+    """claims.md in `folder`."""
+    lines = [
+        *(_line(claim, judged) for claim in OF_PARTIAL),
+        *_tail_lines(judged),
+        *(_line(claim, judged) for claim in OF_POOLS),
+        *_cost_lines(costs),
+        _capacity(costs),
+    ]
+    text = (
+        "# Claims\n\n"
+        f"Nothing is lost if the 95 % interval begins above -{NOTHING:g} points, and the claim is "
+        "wrong if it ends below that; better and worse are told by the interval too. Each row is "
+        "one comparison: of twenty, one is told wrongly. What is missing was not finished. "
+        "Accuracy is at the best threshold of verification; true accepts at a FAR of 1 % move "
+        "further, the same way (in the pages of the studies). All heads train with the learning "
+        "rates that are best of full FC: what loses may lose less with its own. Costs are of a "
+        "step of the head alone, on two CPU cores.\n\n"
+        f"{markdown(HEADINGS, lines)}\n"
+    )
+    return write_page(text, folder / "claims.md")
+
+
+def _line(claim: Claim, judged: Sequence[Judged]) -> list[str]:
+    line, ours, holds = line_of(judged, claim.table, claim.cell), "", ""
+    if line is not None and (found := line.less) is not None:
+        ours = f"{in_points(found)} points, at {line.mean:.3f}"
+        holds = claim.rule(found) + (f" ({ONE_SEED})" if len(line.runs) == 1 else "")
+    return [claim.says, claim.paper, claim.published, ours, holds, claim.think if holds else ""]
+
+
+def _tail_lines(judged: Sequence[Judged]) -> list[list[str]]:
+    """Of people with few photos: how often their centers are moved, and new photos of them."""
+    moved, gained = _moved(judged), _gained(judged)
+    of_whom = "people with one to three photos; the interval is of seeds alone"
+    return [
+        ["centers of the tail are moved without an own photo less often", PFC, NONE, *moved, ""],
+        ["sampling helps people with few photos, on new ones", PFC, NONE, *gained,
+         of_whom if any(gained) else ""],
+    ]  # fmt: skip
+
+
+def _moved(judged: Sequence[Judged]) -> Verdict:
+    full, sampled = _of_tail(judged, "updates", "passive")
+    if not full or not sampled:
+        return "", ""
+    often = [statistics.fmean(each) for each in (full, sampled)]
+    return f"{often[0]:,.0f} and {often[1]:,.0f} steps", _yes(often[1] < often[0])
+
+
+def _gained(judged: Sequence[Judged]) -> Verdict:
+    full, sampled = _of_tail(judged, "groups", "accuracy")
+    if not full or not sampled:
+        return "", ""
+    by_seed = [100 * (ours - theirs) for ours, theirs in zip(sampled, full, strict=False)]
+    found = over_seeds(by_seed)
+    return f"{in_points(found)} points", better(found)
+
+
+def _of_tail(judged: Sequence[Judged], look: str, key: str) -> list[list[float]]:
+    """Of the people with the fewest photos, the first group: full FC's at each seed, and those of
+    Partial FC."""
+    lines = [line_of(judged, TAIL, name) for name in ("full FC", "Partial FC 0.1")]
+    runs = [[] if line is None else line.runs for line in lines]
+    return [[run["looks"][look][0][key] for run in each if run["looks"].get(look)] for each in runs]
+
+
+def _cost_lines(costs: Costs) -> list[list[str]]:
+    return [
+        [says, whose, published, *_ratio(costs, ours, theirs), ""]
+        for says, whose, published, ours, theirs in OF_COST
+    ]
+
+
+def _ratio(costs: Costs, ours: str, theirs: str) -> Verdict:
+    """Times and memory at the largest number of identities at which both ran."""
+    sizes = {int(key.rpartition(" at ")[2]) for key in costs.figures}
+    for size in sorted(sizes, reverse=True):
+        first, second = (_seconds_and_memory(costs, name, size) for name in (ours, theirs))
+        if first and second:
+            times, memory = second[0] / first[0], first[1] / second[1]
+            said = f"{times:.1f} times as fast, {memory:.2f} of the memory ({size:,} identities)"
+            return said, f"time {_yes(times > 1)}, memory {_yes(memory < 1)}"
+    return "", ""
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _seconds_and_memory(costs: Costs, name: str, size: int) -> tuple[float, float] | None:
+    """None if it did not run."""
+    found = costs.of(name, size) or {}
+    seconds, memory = seconds_of(found), memory_of(found)
+    return None if seconds is None or memory is None else (seconds, memory)
+
+
+def _capacity(costs: Costs) -> list[str]:
+    """The most identities of each that ran, of those that were asked for."""
+    most = [_most(costs, name) for name in (*OF_CAPACITY, "full FC")]
+    found = ("", "")
+    if all(most):
+        ran = ", ".join(f"{size:,}" for size in most)
+        found = ran, _yes(min(most[:-1]) > most[-1])
+    says = f"{'; '.join(OF_CAPACITY)}: more identities in the same memory than full FC"
+    published = "8 V100 of 32 GB: 29M, full FC 5.5M"
+    return [says, f"{PFC_1}, {OURS}", published, *found, "24 GiB of memory" if all(most) else ""]
+
+
+def _most(costs: Costs, name: str) -> int:
+    """0 if it never ran."""
+    sizes = {int(key.rpartition(" at ")[2]) for key in costs.figures}
+    return max((n for n in sizes if _seconds_and_memory(costs, name, n)), default=0)
