@@ -41,7 +41,7 @@ def train(
         loss = head(embeddings, batch.labels)
         optimizer.zero_grad()
         loss.backward()
-        head.step(lr=0.1)
+        head.step(lr=0.005)  # docs/heads.md has the rule
         if not frozen:
             optimizer.step()
     return float(loss.detach())

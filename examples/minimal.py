@@ -38,12 +38,13 @@ optimizer = torch.optim.SGD(backbone.parameters(), lr=0.1, momentum=0.9, weight_
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=options.steps)
 
 # 3. Train. The head has no parameters in the optimizer: `step` moves the centers that took part.
+#    They want a smaller learning rate than the net, the smaller the batch is: docs/heads.md.
 for step, batch in enumerate(loader.batches(stop_step=options.steps), start=1):
     loss = head(backbone(batch.images), batch.labels)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    head.step(lr=schedule.get_last_lr()[0])
+    head.step(lr=0.03 * schedule.get_last_lr()[0])
     schedule.step()
     if step % 50 == 0 or step == options.steps:
         print(f"step {step:4d}  loss {loss.item():6.3f}")

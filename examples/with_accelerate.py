@@ -40,6 +40,6 @@ for step, batch in enumerate(loader.batches(stop_step=options.steps), start=1):
     optimizer.zero_grad()
     accelerator.backward(loss)
     optimizer.step()
-    head.step(lr=0.05)
+    head.step(lr=0.0025)  # docs/heads.md has the rule
     if step % 50 == 0 or step == options.steps:
         accelerator.print(f"step {step:4d}  loss {loss.item():6.3f}")

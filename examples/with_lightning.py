@@ -46,7 +46,7 @@ class FaceModule(lightning.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        self.head.step(lr=optimizer.param_groups[0]["lr"])
+        self.head.step(lr=0.05 * optimizer.param_groups[0]["lr"])  # docs/heads.md
         self.log("loss", loss, prog_bar=True)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -112,8 +112,9 @@ class HeadConfig(Section):
     sampler: Literal["uniform", "strata", "balanced", "hard", "random"] = Field(
         "uniform",
         description="How the partial head draws negatives. strata: an equal share of each part of "
-        "the table; balanced: classes of many images the less; hard: the nearest to the batch's, "
-        "and others.",
+        "the table; balanced: classes with many images less often; hard: the nearest to the "
+        "batch's, and others; random: without the batch's own classes first, for studies only: "
+        "accuracy collapses.",
     )
     strata: Count | None = Field(
         None, description="Parts of the table, of sampler strata; default 8."
@@ -183,9 +184,10 @@ class HeadConfig(Section):
     negatives: Literal["none", "curricular", "mv", "interclass_filter", "interclass_remove"] = (
         Field(
             "none",
-            description="Rule for the cosines of other classes, of class centers only. curricular, "
-            "mv: those above the target logit weigh by training progress, or more; "
-            "interclass_filter, interclass_remove: those above a threshold count as 0, or not.",
+            description="Rule for the cosines of other classes, of class centers only. Those above "
+            "the target logit are weighted by how far training is (curricular) or raised by "
+            "negatives_t (mv); those above a threshold count as 0 (interclass_filter) or not at "
+            "all (interclass_remove).",
         )
     )
     negatives_t_alpha: PositiveFraction | None = Field(
@@ -246,7 +248,8 @@ class HeadConfig(Section):
     )
     learning_rate: Positive | None = Field(
         None,
-        description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate.",
+        description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate, "
+        "which suits large batches: docs/heads.md has a rule.",
     )
     optimizer: Literal["sgd", "adamw"] = Field(
         "sgd", description="The optimizer of the centers, if any."

@@ -6,6 +6,7 @@ from manyface.base.errors import ManyfaceError
 from manyface.config import Config
 from manyface.plan.measuring import changed
 from manyface.plan.prediction import Prediction
+from manyface.train.checks import fast_centers_warning
 
 Replan = Callable[[Config], Prediction]
 Fewest = Callable[[Config], int | None]
@@ -21,10 +22,15 @@ def advice(
 
     `fewest`: number of GPUs on which a recipe fits, where ranks share the rows.
     """
-    saving = _about_saving(config, found)
+    always = [*_about_saving(config, found), *_about_centers(config)]
     if not found.fits:
-        return [*_to_fit(config, found, replan, fewest), *saving]
-    return [*_about_files(found), *_about_sampling(config, found), *saving]
+        return [*_to_fit(config, found, replan, fewest), *always]
+    return [*_about_files(found), *_about_sampling(config, found), *always]
+
+
+def _about_centers(config: Config) -> list[str]:
+    warning = fast_centers_warning(config)
+    return [] if warning is None else [warning]
 
 
 def _about_saving(config: Config, found: Prediction) -> list[str]:

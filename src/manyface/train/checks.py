@@ -1,8 +1,13 @@
 """Whether a recipe and its data fit together: said before a run begins, not in its middle."""
 
 from manyface.base.errors import ConfigError
+from manyface.centers.table import INITIAL_DEVIATION
+from manyface.config import Config
+from manyface.config.head import WITHOUT_CENTERS
 from manyface.data import ImageSource, Mixture
 from manyface.observe.memory import machine_bytes
+
+_FAST = 4.0  # where 6 points of accuracy were lost; the papers' runs have 1 to 2
 
 
 def check_batch_size(batch_size: int, source: ImageSource) -> None:
@@ -29,6 +34,24 @@ def check_ranks(batch_size: int, num_ranks: int, *, method: str) -> None:
             f"train.batch_size is {batch_size} images of all {num_ranks} ranks together, which "
             f"gives some less than 2 at a time; set it to {least} or more, or start fewer ranks"
         )
+
+
+def fast_centers_warning(config: Config) -> str | None:
+    """What to say of class centers whose first step throws them far out, where they stay: by
+    `times` their first length (docs/heads.md, "The learning rate of the head")."""
+    head, batch_size = config.head, config.train.batch_size * config.optimizer.accumulation
+    if head.method in WITHOUT_CENTERS or head.optimizer != "sgd":
+        return None
+    learning_rate = head.learning_rate or config.optimizer.learning_rate
+    first_length = INITIAL_DEVIATION**2 * config.backbone.embedding_size  # squared
+    times = learning_rate / (1 - head.momentum) * head.scale / (batch_size * first_length)
+    if times <= _FAST:
+        return None
+    return (
+        f"a photo moves its class center by {times:.0f} times the center's first length, which "
+        f"costs accuracy: set head.learning_rate to about {learning_rate / times:.1g} for batches "
+        f"of {batch_size}, or make these larger (docs/heads.md)"
+    )
 
 
 def check_half_batch(batch_size: int) -> None:
