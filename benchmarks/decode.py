@@ -1,6 +1,6 @@
 """JPEG decoders for face crops: simplejpeg against Pillow and, where it is installed, OpenCV.
 
-    python benchmarks/decode.py [--lfw ../shared/data/lfw-112.tar --images 1500 --repeats 7]
+    python benchmarks/decode.py [--lfw lfw-112.tar --images 1500 --repeats 7]
 
 Encoded images are in memory. One thread, images per second of its processor time: what decoding
 takes from training, whatever else the machine is doing. Then whole batches through DecodedImages on
@@ -127,7 +127,7 @@ def installed(package: str) -> str | None:
 def main() -> None:
     """Measure, print, write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lfw", type=Path, default=ROOT.parent / "shared" / "data" / "lfw-112.tar")
+    parser.add_argument("--lfw", type=Path, default=Path("lfw-112.tar"))
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)

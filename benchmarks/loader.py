@@ -1,6 +1,6 @@
 """Decoding and batching of 112 x 112 JPEGs: the bare decoder, our loader, torch's with Pillow.
 
-    python benchmarks/loader.py [--lfw ../shared/data/lfw-112.tar --images 6000 --rounds 7]
+    python benchmarks/loader.py [--lfw lfw-112.tar --images 6000 --rounds 7]
 
 Files are in the page cache. In each round, one after the other: the bare decoder (simplejpeg in a
 plain loop, encoded images in memory, into one buffer) on one thread, whose rate times 2 is what
@@ -256,7 +256,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 def main() -> None:
     """Measure, print, write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lfw", type=Path, default=ROOT.parent / "shared" / "data" / "lfw-112.tar")
+    parser.add_argument("--lfw", type=Path, default=Path("lfw-112.tar"))
     parser.add_argument("--images", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)

@@ -105,5 +105,5 @@ class MissingExtraError(ManyfaceError):
 
     def __init__(self, package: str, *, extra: str) -> None:
         super().__init__(
-            f"{package} is not installed; install it with: pip install 'manyface[{extra}]'"
+            f"{package} is not installed; run: pip install '.[{extra}]' in manyface's folder"
         )

@@ -87,7 +87,7 @@ def _software() -> list[tuple[str, str]]:
     ]
     rows += [(package, _installed(package) or "missing") for package in REQUIRED]
     for package, extra in OPTIONAL.items():
-        missing = f"not there (optional): pip install 'manyface[{extra}]'"
+        missing = f"not there (optional): pip install '.[{extra}]' in manyface's folder"
         rows.append((package, _installed(package) or missing))
     return rows
 

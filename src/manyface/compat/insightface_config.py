@@ -8,6 +8,7 @@ What their trainer does with each key was read in train_v2.py, partial_fc_v2.py,
 lr_scheduler.py.
 """
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -326,7 +327,8 @@ class _Mapping:
             return
         self.put("evaluation.pairs", f"{targets[0]}.bin")  # it is looked for in data.path
         if len(targets) > 1:
-            others = " ".join(f"{name}.bin" for name in targets[1:])
+            folder = self.text("rec") or "REC"
+            others = " ".join(shlex.quote(f"{folder}/{name}.bin") for name in targets[1:])
             self.lose(
                 "val_targets",
                 f"a run evaluates on one set, {targets[0]}.bin; on others afterwards: "

@@ -151,8 +151,8 @@ class DataConfig(Section):
     min_images_per_identity: Count = Field(1, description="People with fewer photos are left out.")
     threads: CountOrOff = Field(
         0,
-        description="Threads that decode photos; 0 takes half of the cores, the rest is for "
-        "training.",
+        description="Threads that decode photos, of each rank; 0 shares half of the cores out to "
+        "the ranks of a machine, the rest is for training.",
     )
     max_bad_share: Fraction = Field(
         0.01,

@@ -82,7 +82,7 @@ def _photos(
         if (lists / name).is_file():
             notes.append(
                 f"{name} was not read, the names of the files say who is who: to read it, "
-                "pip install 'manyface[tinyface]'"
+                "pip install '.[tinyface]' in manyface's folder"
             )
         labels = np.array([_person(path) for path in found], np.int64)
     else:

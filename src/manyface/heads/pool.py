@@ -118,7 +118,7 @@ class DynamicClassPool(nn.Module):
         self.num_slots, self.dim, self.features = num_slots, dim, features
         self.margin, self.scale, self.chunk_size = margin, float(scale), chunk_size
         self.outlier_weight, self.outlier_clip = outlier_weight, outlier_clip
-        self.hard_negatives = hard_negatives or min(max(int(0.0002 * num_slots), 3), 10)
+        self.hard_negatives = hard_negatives or default_hard_negatives(num_slots)
         self.count_empty = count_empty
         self.ranks = ranks or Ranks()
         self.shard = Shard.of(num_slots, rank=self.ranks.rank, size=self.ranks.size)
@@ -283,6 +283,11 @@ class DynamicClassPool(nn.Module):
     def extra_repr(self) -> str:
         """Arguments as they would be written."""
         return f"{self.num_slots}, {self.dim}, margin={self.margin}, scale={self.scale:g}"
+
+
+def default_hard_negatives(num_slots: int) -> int:
+    """k, as the authors' code has it."""
+    return min(max(int(0.0002 * num_slots), 3), 10)
 
 
 @torch.no_grad()

@@ -111,7 +111,7 @@ def _against_triton(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"rows are on {device.type}"
     if not _has_triton():
-        return "triton is not installed: pip install 'manyface[triton]'"
+        return "triton is not installed: pip install '.[triton]' in manyface's folder"
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
     return None if _has_c_compiler() else "no C compiler (gcc, clang or CC)"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 from manyface.base.errors import ManyfaceError
 from manyface.config import Config
+from manyface.config.head import CENTER_KEYS, HeadConfig
 from manyface.plan.measuring import changed
 from manyface.plan.prediction import Prediction
 from manyface.train.checks import fast_centers_warning
@@ -99,11 +100,7 @@ def _is_possible(config: Config) -> bool:
 
 
 def _of_centers(config: Config, found: Prediction) -> list[tuple[str, Config]]:
-    bf16 = changed(config, "head", dtype="bfloat16")
-    changes = [("head.dtype=bfloat16", bf16)]
-    if config.head.optimizer == "sgd":
-        both = changed(bf16, "head", momentum=0.0)
-        changes.append(("head.dtype=bfloat16 and head.momentum=0", both))
+    changes = _of_numbers(config)
     if config.head.placement == "device" and found.host is not None:
         changes.append(("head.placement=host", changed(config, "head", placement="host")))
     if config.head.placement != "file":
@@ -112,7 +109,25 @@ def _of_centers(config: Config, found: Prediction) -> list[tuple[str, Config]]:
     rate = 0.1 * config.head.sample_rate
     fewer = changed(config, "head", method="partial", sample_rate=rate)
     changes.append((f"head.sample_rate={rate:g}", fewer))
-    return [*changes, ("head.method=f2c", changed(config, "head", method="f2c"))]
+    return [*changes, ("head.method=f2c", _as_pool(config))]
+
+
+def _as_pool(config: Config) -> Config:
+    """As `--set head.method=f2c` makes it: what the recipe says of class centers has no effect."""
+    defaults = HeadConfig.model_validate({}).model_dump(include={*CENTER_KEYS})
+    return changed(config, "head", **{**defaults, "method": "f2c"})
+
+
+def _of_numbers(config: Config) -> list[tuple[str, Config]]:
+    """Smaller numbers, and fewer of them, each change on top of those before."""
+    head, changes, words = config.head, [], []
+    if head.dtype != "bfloat16":
+        config, words = changed(config, "head", dtype="bfloat16"), ["head.dtype=bfloat16"]
+        changes.append((words[0], config))
+    if head.optimizer == "sgd" and head.momentum > 0:
+        config = changed(config, "head", momentum=0.0)
+        changes.append((" and ".join([*words, "head.momentum=0"]), config))
+    return changes
 
 
 def _to_fit(config: Config, found: Prediction, replan: Replan, fewest: Fewest | None) -> list[str]:
@@ -124,7 +139,7 @@ def _to_fit(config: Config, found: Prediction, replan: Replan, fewest: Fewest | 
     if fewest is not None:
         said += _more_gpus(config, found, changes, fewest)
     if said:
-        return ["it fits with one of these: " + "; ".join(said)]
+        return ["it would fit with any one of these: " + "; ".join(said)]
     return [f"no single change makes it fit: {_in_the_way(found)}"]
 
 

@@ -119,7 +119,7 @@ def _where(cluster: Cluster) -> str:
 def _parts(config: Config, identities: int, cluster: Cluster) -> tuple[NetCosts, HeadCosts]:
     """Costs of the net, and of the head of a rank that has most rows."""
     head = head_costs(
-        config,
+        _slots_of_a_rank(config, cluster.gpus),
         -(-identities // cluster.gpus),
         batch_size=config.train.batch_size * cluster.gpus,
         ranks=cluster.gpus,
@@ -127,6 +127,13 @@ def _parts(config: Config, identities: int, cluster: Cluster) -> tuple[NetCosts,
         timed=False,
     )
     return _net(_for_the_net(config)), head
+
+
+def _slots_of_a_rank(config: Config, ranks: int) -> Config:
+    """A pool whose slots are given by number is spread over the ranks; a share is of each one's."""
+    if config.head.method != "f2c" or config.pool.slots is None:
+        return config
+    return changed(config, "pool", slots=-(-config.pool.slots // ranks))
 
 
 def _for_the_net(config: Config) -> Config:

@@ -6,7 +6,6 @@ so nothing grows with the number of classes.
     counts                 all-gather      16           a batch's size, and whether labels are right
     labels                 all-gather      8 B          before the backbone runs
     embeddings             all-gather      4 B D        the trainer makes them float32
-    gallery features       all-gather      4 (B / 2) D  of F2C, a pass
     target cosines         all-reduce      4 W B        where a margin or rule keeps averages
     target logits          all-reduce      4 W B        with a rule, or logits that need a shift
     largest logits         all-reduce      4 W B        with logits that need a shift
@@ -16,6 +15,16 @@ so nothing grows with the number of classes.
     backbone gradients     all-reduce      4 P          P parameters; once in an update (DDP)
     batch norm statistics  all-reduce      4 S          S running means and variances; once
     stop and save          all-reduce      24           once, before the step
+
+Of F2C, whose trainer plans a batch's labels ahead, O of all probes outside of the pool at most, k
+rows that each of them is pushed from; sums and hardest cosines once for each feature of a slot:
+
+    counts                 all-gather      24
+    gallery features       all-gather      4 (B / 2) D  in each pass, as all that follow
+    embeddings             all-gather      4 (B / 2) D
+    sums                   all-reduce      8 W (B / 2)  at most: probes outside have none
+    hardest cosines        all-gather      4 k O
+    embedding gradients    reduce-scatter  4 W (B / 2) D
 
 A ring of W sends W - 1 times what an all-gather is passed, (W - 1) / W of what a reduce-scatter is,
 and 2 (W - 1) / W of what an all-reduce is.
@@ -29,6 +38,7 @@ import torch
 
 from manyface.config import Config
 from manyface.config.head import WITHOUT_CENTERS
+from manyface.heads.pool import GALLERY, HARDEST, default_hard_negatives
 from manyface.margins import Stateful
 from manyface.plan.gpus import Cluster
 from manyface.softmax.streamed import needs_shift
@@ -89,9 +99,10 @@ def collectives(
     """
     if cluster.gpus == 1:
         return ()
+    of_head = _of_the_pool if config.head.method == "f2c" else _of_the_head
     under = {EMBEDDING_GRADIENTS: head_seconds / 2, BACKBONE_GRADIENTS: net_seconds / 2}
     found = (
-        *_of_the_head(config, cluster.gpus, active),
+        *of_head(config, cluster.gpus, active),
         Collective(BACKBONE_GRADIENTS, REDUCE, gradients),
         Collective(STATISTICS, REDUCE, statistics),
         Collective(STOP_AND_SAVE, REDUCE, 24),
@@ -104,18 +115,29 @@ STOP_AND_SAVE = "stop and save"
 
 
 def _of_the_head(config: Config, ranks: int, active: int) -> Iterator[Collective]:
-    """Of every batch; a pass of F2C has half of it as probes."""
+    """Of every batch."""
     batch, dim = config.train.batch_size, config.backbone.embedding_size
-    times, is_pool = config.optimizer.accumulation, config.head.method == "f2c"
-    passes = times * config.pool.passes if is_pool else times
-    probes = -(-batch // 2) if is_pool else batch
+    times = config.optimizer.accumulation
     yield Collective("counts", GATHER, 16, times)
     yield Collective("labels", GATHER, 8 * batch, times)
-    yield Collective("embeddings", GATHER, EMBEDDING * probes * dim, passes)
-    if is_pool:
-        yield Collective("gallery features", GATHER, 4 * probes * dim, passes)
+    yield Collective("embeddings", GATHER, EMBEDDING * batch * dim, times)
     for name, numbers in _of_samples(config, active):
-        yield Collective(name, REDUCE, 4 * numbers * ranks * probes, passes)
+        yield Collective(name, REDUCE, 4 * numbers * ranks * batch, times)
+    yield Collective(EMBEDDING_GRADIENTS, SCATTER, 4 * ranks * batch * dim, times)
+
+
+def _of_the_pool(config: Config, ranks: int, slots: int) -> Iterator[Collective]:
+    """Of every batch, half of which are a pass's probes."""
+    pool, dim, times = config.pool, config.backbone.embedding_size, config.optimizer.accumulation
+    probes, passes = -(-config.train.batch_size // 2), times * pool.passes
+    outside = ceil((1 - pool.identity_share) * ranks * probes) if pool.outlier_weight else 0
+    nearest = 4 * (pool.hard_negatives or default_hard_negatives(slots)) * outside
+    yield Collective("counts", GATHER, 24, times)
+    yield Collective(GALLERY, GATHER, 4 * probes * dim, passes)
+    yield Collective("embeddings", GATHER, EMBEDDING * probes * dim, passes)
+    yield Collective("sums", REDUCE, 8 * ranks * probes, passes * pool.features)
+    if outside:
+        yield Collective(HARDEST, GATHER, nearest, passes * pool.features)
     yield Collective(EMBEDDING_GRADIENTS, SCATTER, 4 * ranks * probes * dim, passes)
 
 

@@ -74,7 +74,7 @@ def test_doctor_names_the_extra_of_a_missing_part(
 ) -> None:
     monkeypatch.setattr("manyface.cli.doctor._installed", lambda package: None)
     monkeypatch.setenv("COLUMNS", "200")
-    assert "pip install 'manyface[tensorboard]'" in run("doctor")[1]
+    assert "pip install '.[tensorboard]' in manyface's folder" in run("doctor")[1]
 
 
 def test_doctor_knows_all_packages_of_pyproject() -> None:
@@ -103,7 +103,7 @@ def test_doctor_knows_builds_of_other_names(monkeypatch: pytest.MonkeyPatch) -> 
     rows = dict(_software())
     assert rows["faiss-cpu"] == "1.12.0 (faiss-gpu-cu12)"
     assert rows["onnxruntime"] == "1.23.0"
-    assert rows["lmdb"] == "not there (optional): pip install 'manyface[lmdb]'"
+    assert rows["lmdb"] == "not there (optional): pip install '.[lmdb]' in manyface's folder"
 
 
 def test_config_prints_a_recipe(run: Callable[..., Outcome]) -> None:

@@ -293,7 +293,7 @@ def test_search_without_faiss(models, people, tmp_path, capsys, monkeypatch):
     enroll(capsys, people, "--model", "net")
     monkeypatch.setitem(sys.modules, "faiss", None)
     who = ("search", people / "p1/0.png", "--index", "people.index")
-    assert "pip install 'manyface[faiss]'" in run(capsys, *who, code=1)
+    assert "pip install '.[faiss]' in manyface's folder" in run(capsys, *who, code=1)
     assert "p1" in run(capsys, *who, "--exact")
 
 

@@ -158,7 +158,7 @@ def test_columns_that_are_missing(tmp_path):
 def test_without_pyarrow(tmp_path, monkeypatch):
     path = write_table(tmp_path / "a.parquet", {"jpg": [b"1"], "label": [1]})
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install 'manyface\[parquet\]'"):
+    with pytest.raises(DataError, match=r"pip install '.\[parquet\]'"):
         open_records(path)
 
 

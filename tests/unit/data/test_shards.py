@@ -301,7 +301,7 @@ def test_addresses_that_nobody_can_open(monkeypatch):
     with pytest.raises(DataError, match="cannot read nonsense://x"):
         open_records("nonsense://x/a.tar")
     monkeypatch.setitem(__import__("sys").modules, "fsspec.core", None)
-    with pytest.raises(DataError, match=r"pip install 'manyface\[remote\]'"):
+    with pytest.raises(DataError, match=r"pip install '.\[remote\]'"):
         open_records("s3://x/a.tar")
 
 

@@ -263,7 +263,7 @@ def test_tinyface_lists_without_scipy_and_damaged(
         patch.setitem(sys.modules, "scipy.io", None)
         found = read_tinyface(root)
     assert found.probe_labels.tolist() == [7, 12, 99]
-    assert "pip install 'manyface[tinyface]'" in found.notes[0]
+    assert "pip install '.[tinyface]' in manyface's folder" in found.notes[0]
     path = root / "probe_img_ID_pairs.mat"
     for data in (b"", b"MATLAB 5.0 MAT-file" + bytes(200), path.read_bytes()[:150]):
         path.write_bytes(data)

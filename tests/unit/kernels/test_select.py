@@ -60,7 +60,7 @@ def test_an_old_one(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_triton(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "_has_triton", lambda: False)
-    expected = "torch (triton is not installed: pip install 'manyface[triton]')"
+    expected = "torch (triton is not installed: pip install '.[triton]' in manyface's folder)"
     assert str(choose(GPU)) == expected
 
 

@@ -16,6 +16,7 @@ def recipe(**head: object) -> Config:
                 "depths": [0],
             },
             "head": head,
+            "optimizer": {"learning_rate": 1e-5},  # for so small a batch of so short embeddings
             "train": {"batch_size": 8},
         }
     )

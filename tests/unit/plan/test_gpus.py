@@ -85,11 +85,15 @@ def test_bytes_of_what_a_loss_needs_besides(
 
 def test_bytes_of_the_pool() -> None:
     found = passed(recipe(method="f2c"))
-    assert found["labels"] == ("all-gather", 8 * 8, 1)
+    assert "labels" not in found  # plans are made of them ahead
+    assert found["counts"] == ("all-gather", 24, 1)
     assert found["embeddings"] == ("all-gather", 4 * 4 * 16, 2)  # a pass has half as probes
     assert found["gallery features"] == ("all-gather", 4 * 4 * 16, 2)
     assert found["sums"] == ("all-reduce", 2 * 4 * 4 * 4, 2)
     assert found["embedding gradients"] == ("reduce-scatter", 4 * 4 * 4 * 16, 2)
+    assert "hardest cosines" not in found  # pairs of one identity are all inside
+    both = changed(recipe(method="f2c"), "pool", identity_share=0.5, hard_negatives=5)
+    assert passed(both)["hardest cosines"] == ("all-gather", 4 * 5 * 8, 2)  # half of 4 x 4
     single = changed(recipe(method="f2c"), "pool", passes=1)
     assert passed(single)["gallery features"] == ("all-gather", 4 * 4 * 16, 1)
 
@@ -233,6 +237,15 @@ def test_the_batch_is_that_of_all() -> None:
     pool = changed(recipe(method="f2c"), "train", batch_size=100)
     of_pool = plan_for_gpus(pool, identities=1000, cluster=H100).collectives
     assert {each.name: each.passed for each in of_pool}["embeddings"] == 4 * 7 * 16
+
+
+def test_slots_by_number_are_spread_over_the_ranks() -> None:
+    by_share, by_number = (
+        plan(changed(recipe(method="f2c"), "pool", **pool), 4)
+        for pool in ({"ratio": 0.5, "slots": None}, {"ratio": None, "slots": 5000})
+    )
+    assert by_number.active == by_share.active == 1250
+    assert by_number.bytes.rows == by_share.bytes.rows
 
 
 def test_a_small_table_fits_one() -> None:

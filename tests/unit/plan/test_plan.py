@@ -304,7 +304,22 @@ def test_it_says_what_would_fit() -> None:
         return prediction(available=3000 if halved else 100)
 
     (said,) = advice(recipe(), prediction(available=100), replan)
-    assert said.startswith("it fits with one of these: head.dtype=bfloat16 needs")
+    assert said.startswith("it would fit with any one of these: head.dtype=bfloat16 needs")
+
+
+def test_it_warns_of_centers_that_are_thrown_far() -> None:
+    fast = changed(recipe(), "head", learning_rate=0.1)
+    (said,) = advice(fast, prediction(head_of_all=None), lambda other: prediction())
+    assert "set head.learning_rate to about 2e-05" in said
+
+
+def test_a_pool_is_advised_whatever_the_recipe_says_of_centers() -> None:
+    def replan(other: Config) -> Prediction:
+        return prediction(available=3000 if other.head.method == "f2c" else 100)
+
+    sampled = recipe(sample_rate=0.1, dtype="bfloat16", momentum=0.5)
+    (said,) = advice(sampled, prediction(available=100), replan)
+    assert "head.method=f2c needs" in said
 
 
 def test_it_says_nothing_that_is_no_recipe() -> None:
@@ -324,7 +339,7 @@ def test_it_says_which_batch_fits() -> None:
 
     found = replan(recipe())
     (said,) = advice(recipe(), found, replan)
-    assert said == "it fits with one of these: train.batch_size=2 needs 0.0 GiB"
+    assert said == "it would fit with any one of these: train.batch_size=2 needs 0.0 GiB"
     assert (
         "train.batch_size=38"
         in advice(
@@ -346,7 +361,7 @@ def test_it_says_what_is_in_the_way(method: str) -> None:
     assert "GPUs" not in here
     assert "F2C" not in here
     (there,) = advice(config, rows, lambda other: rows, fewest=lambda other: 5)
-    assert there == "it fits with one of these: --gpus 5"
+    assert there == "it would fit with any one of these: --gpus 5"
     (there,) = advice(config, rows, lambda other: rows, fewest=lambda other: None)
     assert there == here
 
@@ -360,7 +375,7 @@ def test_it_says_with_which_change_fewer_gpus_are_enough() -> None:
 
     (said,) = advice(recipe(), rows, lambda other: rows, fewest=fewest)
     wanted = "--gpus 40; --gpus 10 with head.dtype=bfloat16 and head.momentum=0"
-    assert said == f"it fits with one of these: {wanted}"
+    assert said == f"it would fit with any one of these: {wanted}"
 
 
 def test_it_says_when_training_waits_for_checkpoints() -> None:

@@ -3,8 +3,14 @@ import os
 import pytest
 
 from manyface.base.errors import ConfigError
+from manyface.config import parse_config
 from manyface.data.synthetic import SyntheticFaces
-from manyface.train.checks import check_batch_size, check_ranks, single_images_warning
+from manyface.train.checks import (
+    check_batch_size,
+    check_ranks,
+    fast_centers_warning,
+    single_images_warning,
+)
 
 
 def faces(**options):
@@ -39,3 +45,14 @@ def test_more_ranks_than_a_batch_is_enough_for_are_told_the_least(method, size, 
     with pytest.raises(ConfigError, match=f"set it to {least} or more"):
         check_ranks(size, 2, method=method)
     check_ranks(least, 2, method=method)
+
+
+def test_class_centers_that_the_first_step_throws_far() -> None:
+    """The defaults, of a batch of 128, move them by 9.8 lengths; one of 1,024 by 1.2."""
+    warning = fast_centers_warning(parse_config("")) or ""
+    assert "by 10 times the center's first length" in warning
+    assert "head.learning_rate to about 0.01 for batches of 128" in warning
+    for words in (["train.batch_size=1024"], ["train.batch_size=64", "optimizer.accumulation=16"],
+                  ["head.learning_rate=0.02"], ["head.momentum=0"], ["head.method=f2c"],
+                  ["head.optimizer=adamw"], ["optimizer.learning_rate=0.02"]):  # fmt: skip
+        assert fast_centers_warning(parse_config("", words)) is None, words

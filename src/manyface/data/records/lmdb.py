@@ -372,6 +372,6 @@ def _library() -> ModuleType:
         import lmdb
     except ImportError:
         raise DataError(
-            "writing LMDB needs the package lmdb; run: pip install 'manyface[lmdb]'"
+            "writing LMDB needs the package lmdb; run: pip install '.[lmdb]' in manyface's folder"
         ) from None
     return lmdb

@@ -96,6 +96,6 @@ def library() -> tuple[ModuleType, ModuleType]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            "Parquet needs the package pyarrow; run: pip install 'manyface[parquet]'"
+            "Parquet needs the package pyarrow; run: pip install '.[parquet]' in manyface's folder"
         ) from None
     return pyarrow, pyarrow.parquet

@@ -185,7 +185,7 @@ def _open_system(address: str) -> tuple[Any, str]:
     except ImportError:
         raise DataError(
             f"{address}: data at an address needs the package fsspec; run: "
-            "pip install 'manyface[remote]'"
+            "pip install '.[remote]' in manyface's folder"
         ) from None
     try:
         system, path = url_to_fs(address)
