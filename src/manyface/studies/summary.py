@@ -79,5 +79,5 @@ def _scores(lines: Sequence[Line]) -> Panel:
     run = lines[0].runs[0]
     people = run["num_identities"]
     showings = run["steps"] * run["batch_size"] / people
-    trained = f"{people:,} people, each shown {showings:.0f} times"
+    trained = f"{people:,} people shown {showings:.0f} times"
     return Panel("pairs decided rightly", trained, marks, floor, foot=in_percent(floor))

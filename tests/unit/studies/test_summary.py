@@ -56,8 +56,8 @@ def test_it_shows_the_largest_size_at_which_all_ran(tmp_path: Path, costs: Costs
     assert path is not None
     text = path.read_text()
     assert "at 1,000 identities" in text
-    assert "500 people, each shown 6 times" in text
-    assert "500 people, each shown 24 times" in text
+    assert "500 people shown 6 times" in text
+    assert "500 people shown 24 times" in text
     assert text.count("0.25 s</text>") == text.count("1.50 GiB</text>") == len(ROWS)
     assert text.count("87.5 %</text>") == 2 * len(ROWS)
 
