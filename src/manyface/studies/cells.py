@@ -35,6 +35,7 @@ class Table:
         best_again: so many of the best cells are trained in all seeds of the scale; 0: none.
         note: what a reader should know of it.
         columns: what cells' names end in, after a comma, where it is shown as heads x columns.
+        clean: title of the study's table of the same heads, where the data have nothing wrong.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Table:
     best_again: int = 0
     note: str = ""
     columns: tuple[str, ...] = ()
+    clean: str = ""
 
     def __post_init__(self) -> None:
         names = [cell.name for cell in self.cells]

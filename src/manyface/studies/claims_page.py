@@ -28,12 +28,14 @@ HEADINGS = ("claim", "of", "published", "ours", "holds?", "what we think")
 Verdict = tuple[str, str]  # what was found, and whether the claim holds
 
 
-def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path) -> Path:
-    """claims.md in `folder`."""
+def write_claims(
+    judged: Sequence[Judged], costs: Costs, folder: Path, *, thought: bool = False
+) -> Path:
+    """claims.md in `folder`; with what we think of the results of this project where these are."""
     lines = [
-        *(_line(claim, judged) for claim in OF_PARTIAL),
+        *(_line(claim, judged, thought=thought) for claim in OF_PARTIAL),
         *_tail_lines(judged),
-        *(_line(claim, judged) for claim in OF_POOLS),
+        *(_line(claim, judged, thought=thought) for claim in OF_POOLS),
         *_cost_lines(costs),
         _capacity(costs),
     ]
@@ -51,12 +53,13 @@ def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path) -> Path:
     return write_page(text, folder / "claims.md")
 
 
-def _line(claim: Claim, judged: Sequence[Judged]) -> list[str]:
+def _line(claim: Claim, judged: Sequence[Judged], *, thought: bool) -> list[str]:
     line, ours, holds = line_of(judged, claim.table, claim.cell), "", ""
     if line is not None and (found := line.less) is not None:
         ours = f"{in_points(found)} points, at {line.mean:.3f}"
         holds = claim.rule(found) + (f" ({ONE_SEED})" if len(line.runs) == 1 else "")
-    return [claim.says, claim.paper, claim.published, ours, holds, claim.think if holds else ""]
+    think = claim.think if holds and thought else ""
+    return [claim.says, claim.paper, claim.published, ours, holds, think]
 
 
 def _tail_lines(judged: Sequence[Judged]) -> list[list[str]]:

@@ -35,8 +35,7 @@ _SPLIT = (
 )
 _SHORT = (
     "In 1.3 epochs no head learns wrong labels by heart, which is what the papers' full FC suffers "
-    "from in 20: this tells what noisy gradients do. The same heads on clean labels are in the "
-    "study of conflict."
+    "from in 20: this tells what noisy gradients do."
 )
 
 
@@ -49,11 +48,8 @@ def _filters() -> tuple[Cell, ...]:
 
 
 _TENTH_FILTERED = "Partial FC 0.1, filtered"
+CLEAN = "Clean labels"
 LONG_FLIP = f"40 % under a wrong label, {longer(4)}"
-_LONG = (
-    "40 % of the labels are wrong, and each photo is seen five times. Full FC and Partial FC 0.1 "
-    "with clean labels are in the study of the pool."
-)
 
 
 def conflict(scale: Scale) -> Study:
@@ -68,32 +64,39 @@ def conflict(scale: Scale) -> Study:
     )
     title = "A third of the people under three labels"
     tables = (
-        Table(title, FULL.name, with_changes(cells, *split), note=f"{_THRESHOLDS} {_SPLIT}"),
-        Table("Clean labels", FULL.name, cells, note="What the same heads do without conflict."),
-    )
+        Table(title, FULL.name, with_changes(cells, *split), note=f"{_THRESHOLDS} {_SPLIT}",
+              clean=CLEAN),
+        Table(CLEAN, FULL.name, cells),
+    )  # fmt: skip
     return Study("conflict", "Inter-class conflict", question, tables)
 
 
 def flip(scale: Scale) -> Study:
     """Photos under wrong labels."""
-    cells = _under_noise(scale)
-    more = {40: _filters()[:1]}  # where the paper has a figure
-    tables = tuple(
+    cells = (*_under_noise(scale), *_filters()[:1])
+    shares = tuple(
         Table(
             f"{share} % of the photos under a wrong label",
             FULL.name,
-            with_changes((*cells, *more.get(share, ())), f"data.noise.flip={share / 100:g}"),
+            # The other threshold where the paper has a figure.
+            with_changes(cells if share == 40 else cells[:-1], f"data.noise.flip={share / 100:g}"),
             note=_SHORT,
+            clean=CLEAN,
         )
         for share in (20, 40, 60)
     )
-    flips = "data.noise.flip=0.4"
-    by_heart = with_changes(
-        (FULL, partial(0.1), partial(0.1, *FILTERED, name=_TENTH_FILTERED)), flips
+    long = trained_longer(
+        scale, 4, (FULL, partial(0.1), partial(0.1, *FILTERED, name=_TENTH_FILTERED))
     )
-    long = Table(LONG_FLIP, FULL.name, trained_longer(scale, 4, by_heart), note=_LONG)
+    clean_long = f"{CLEAN}, {longer(4)}"
+    tables = (
+        *shares,
+        Table(CLEAN, FULL.name, cells),
+        Table(LONG_FLIP, FULL.name, with_changes(long, "data.noise.flip=0.4"), clean=clean_long),
+        Table(clean_long, FULL.name, long[:2]),
+    )
     question = (
         "What do heads make of photos under the label of somebody else? The Partial FC paper: at "
         "40 % MFR-All 80.20 for a rate of 0.1 with the filter, 43.87 for full FC (WebFace12M-Flip)."
     )
-    return Study("flip", "Flipped labels", question, (*tables, long))
+    return Study("flip", "Flipped labels", question, tables)

@@ -61,7 +61,7 @@ def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
     parts = [f"# {study.title}", study.question, f"`{command}`"]
     for number, each in enumerate(judged, start=1):
         title = each.table.title
-        parts += [f"## {title}", each.table.note, markdown(*text_of(each))]
+        parts += [f"## {title}", each.table.note, markdown(*text_of(each, judged))]
         parts.append(" ".join(said(each)))
         parts += [markdown(*found) for found in looks_of(each, study.looks)]
         if not each.table.columns:
@@ -79,7 +79,10 @@ def _page(study: Study, judged: Sequence[Judged], drawings: Sequence[str], comma
     leads = [study.question, *[""] * (len(judged) - 1)]  # the first begins with the question
     body = [
         header("manyface reproduce", study.title),
-        *(_section(*each, study.looks) for each in zip(judged, drawings, leads, strict=True)),
+        *(
+            _section(each, text_of(each, judged), drawing, lead=lead, looks=study.looks)
+            for each, drawing, lead in zip(judged, drawings, leads, strict=True)
+        ),
         html.section("The exact command", html.code(command), _folded(_changes(judged))),
         html.section(
             "How to read it", html.listing([*about(judged), trained_on(judged)], classes="notes")
@@ -103,12 +106,12 @@ def _folded(changes: Sequence[Named]) -> str:
     return html.folded(_CHANGES, html.listing(listed, classes="notes"))
 
 
-def _section(judged: Judged, drawing: str, lead: str, looks: Sequence[str]) -> str:
+def _section(judged: Judged, text: Text, drawing: str, *, lead: str, looks: Sequence[str]) -> str:
     """A table with all that belongs to it."""
     title = judged.table.title
     return html.section(
         title,
-        _table(text_of(judged), name=title),
+        _table(text, name=title),
         html.listing(said(judged), classes="notes"),
         html.grid([html.figure(title, drawing, note=_bars(judged))] if drawing else []),
         html.grid(list(_cosine_charts(judged, looks))),

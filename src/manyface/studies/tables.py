@@ -50,21 +50,38 @@ def with_spread(values: Sequence[float]) -> str:
     return mean if len(values) < 2 else f"{mean} ±{statistics.stdev(values):.3f}"
 
 
-def text_of(judged: Judged) -> Text:
-    """The table: a line for each cell, or for each head where columns are learning rates."""
-    return _matrix(judged) if judged.table.columns else _lines(judged)
+def text_of(judged: Judged, study: Sequence[Judged] = ()) -> Text:
+    """The table: a line for each cell, or for each head where columns are learning rates; `study`
+    are all tables of its study."""
+    return _matrix(judged) if judged.table.columns else _lines(judged, study)
 
 
-def _lines(judged: Judged) -> Text:
+def _lines(judged: Judged, study: Sequence[Judged]) -> Text:
     headings = ["", "accuracy of each seed", "mean", f"minus {judged.table.baseline}, points",
                 "TAR at FAR 1 %"]  # fmt: skip
-    lines = [_line(line) for line in judged.lines]
+    more = _more_columns(judged, study)
+    lines = [
+        [*_line(line), *(of_cell[line.cell.name] for of_cell in more.values())]
+        for line in judged.lines
+    ]
+    return [*headings, *more], lines
+
+
+def _more_columns(judged: Judged, study: Sequence[Judged]) -> dict[str, dict[str, str]]:
+    """Heading -> name of a cell -> text, of what only some tables have."""
+    found, table = {}, judged.table
     if any(line.cell.published for line in judged.lines):
-        headings.append("published")
-        lines = [
-            [*text, line.cell.published] for text, line in zip(lines, judged.lines, strict=True)
-        ]
-    return headings, lines
+        found["published"] = {line.cell.name: line.cell.published for line in judged.lines}
+    if table.clean:
+        found["minus itself with clean labels"] = {
+            line.cell.name: _minus(line, line_of(study, table.clean, line.cell.name))
+            for line in judged.lines
+        }
+    return found
+
+
+def _minus(line: Line, other: Line | None) -> str:
+    return "" if other is None else f"{100 * (line.mean - other.mean):+.1f}"
 
 
 def _line(line: Line) -> list[str]:
@@ -81,8 +98,9 @@ def _line(line: Line) -> list[str]:
 def _matrix(judged: Judged) -> Text:
     """Names of cells are "head, column"; accuracy, and the difference in points."""
     found = {line.cell.name: line for line in judged.lines}
-    heads = dict.fromkeys(cell.name.rpartition(", ")[0] for cell in judged.table.cells)
-    columns = judged.table.columns
+    columns, own = judged.table.columns, judged.table.baseline.rpartition(", ")[2]
+    named = [cell.name.rpartition(", ") for cell in judged.table.cells]
+    heads = dict.fromkeys(head for head, _, column in named if column == own)
     lines = [[head, *(_short(found.get(f"{head}, {each}")) for each in columns)] for head in heads]
     return ["", *columns], lines
 
@@ -140,7 +158,9 @@ def trained_on(judged: Sequence[Judged]) -> str:
 
 
 def looks_of(judged: Judged, looks: Sequence[str]) -> list[Text]:
-    """A table for each kind of look that a study asks for."""
+    """A table for each kind of look that a study asks for; where columns are compared, none."""
+    if judged.table.columns:
+        return []
     found = [
         _last_cosines(judged) if look == "cosines" else _of_groups(judged, look) for look in looks
     ]

@@ -129,7 +129,8 @@ def write_pages(studies: Sequence[Study], folder: Folder, *, with_cost: bool) ->
         command = _command(COST, folder)
         pages.append(write_costs(costs, folder.scale.classes, folder.path, command=command))
     if pages:
-        pages.append(write_claims(every, costs, folder.path))
+        thought = folder.scale.name == "small"
+        pages.append(write_claims(every, costs, folder.path, thought=thought))
         write_summary(every, costs, folder.scale.classes, folder.path)
     return pages
 

@@ -161,6 +161,25 @@ def test_learning_rates_are_columns(tmp_path: Path) -> None:
     assert said(judged) == []
 
 
+def test_what_is_wrong_with_the_data_costs_each_head_something(tmp_path: Path) -> None:
+    clean = replace(TABLE, title="Clean")
+    noisy = Table(
+        "Noisy",
+        "full FC",
+        tuple(replace(each, changes=(*each.changes, "head.m=0.3")) for each in (FULL, TENTH)),
+        clean="Clean",
+    )
+    shown = dict(zip(jobs_of(clean, scale(1)), (0.75, 0.5), strict=True))
+    shown |= dict(zip(jobs_of(noisy, scale(1)), (0.5, 0.475), strict=True))
+    found = ledger(tmp_path, shown)
+    study = [Judged(each, judge(each, scale(1), found)) for each in (clean, noisy)]
+    headings, lines = text_of(study[1], study)
+    assert headings[-1] == "minus itself with clean labels"
+    assert [line[-1] for line in lines] == ["-25.0", "-2.5"]
+    assert [line[-1] for line in text_of(study[1])[1]] == ["", ""]
+    assert len(text_of(study[0], study)[0]) == len(headings) - 1
+
+
 def test_what_another_study_looked_at_is_kept(tmp_path: Path) -> None:
     job = jobs()[0]
     found = ledger(tmp_path, {job: 0.5}, cosines=[])
