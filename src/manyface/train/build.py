@@ -65,7 +65,6 @@ from manyface.train.build_model import Warn, build_method, build_precision
 from manyface.train.checks import (
     check_batch_size,
     check_ranks,
-    fast_centers_warning,
     shared_names_warning,
     single_images_warning,
 )
@@ -101,9 +100,8 @@ def build_training(config: Config, *, warn: Warn) -> Training:
     source = build_source(config, warn=warn)
     check_trainable(source)
     check_batch_size(config.train.batch_size, source)
-    for text in (single_images_warning(source), fast_centers_warning(config)):
-        if text:
-            warn(text)
+    if text := single_images_warning(source):
+        warn(text)
     method = build_method_for(config, source, device=device, autocast=autocast)
     loader = build_loader(config, source, method)
     return Training(
