@@ -100,10 +100,13 @@ class ReplicaError(ManyfaceError):
         )
 
 
+def to_install(extra: str) -> str:
+    """What to run for an optional part; no package of this name is published."""
+    return f"pip install '.[{extra}]' in manyface's folder"
+
+
 class MissingExtraError(ManyfaceError):
     """An optional package is needed and absent."""
 
     def __init__(self, package: str, *, extra: str) -> None:
-        super().__init__(
-            f"{package} is not installed; run: pip install '.[{extra}]' in manyface's folder"
-        )
+        super().__init__(f"{package} is not installed; run: {to_install(extra)}")

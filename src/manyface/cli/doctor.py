@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 import manyface
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, to_install
 from manyface.cli.console import format_bytes, make_console
 from manyface.cli.options import Overrides
 
@@ -87,7 +87,7 @@ def _software() -> list[tuple[str, str]]:
     ]
     rows += [(package, _installed(package) or "missing") for package in REQUIRED]
     for package, extra in OPTIONAL.items():
-        missing = f"not there (optional): pip install '.[{extra}]' in manyface's folder"
+        missing = f"not there (optional): {to_install(extra)}"
         rows.append((package, _installed(package) or missing))
     return rows
 

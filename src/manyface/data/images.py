@@ -31,6 +31,7 @@ from manyface.data.records import Records, labels_of
 from manyface.data.records.base import person_of
 from manyface.data.records.naming import number_at_end
 from manyface.data.source import check_records
+from manyface.parallel import ranks_here
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class DecodedImages:
         self.records = records
         self.name = records.path.name
         self.image_size = image_size
-        self.threads = threads or max(1, usable_cores() // 2)
+        self.threads = threads or max(1, usable_cores() // (2 * ranks_here()))
         self.bad_images = BadImages(
             total=len(records), max_share=max_bad_share, where=str(records.path), warn=warn
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from manyface.base.errors import DataError, one_line
+from manyface.base.errors import DataError, one_line, to_install
 from manyface.data.records.naming import is_hidden, is_image_name
 from manyface.evaluate.metrics import IntArray
 
@@ -82,7 +82,7 @@ def _photos(
         if (lists / name).is_file():
             notes.append(
                 f"{name} was not read, the names of the files say who is who: to read it, "
-                "pip install '.[tinyface]' in manyface's folder"
+                + to_install("tinyface")
             )
         labels = np.array([_person(path) for path in found], np.int64)
     else:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, to_install
 from manyface.kernels.noise import Noise
 
 SWITCH = "MANYFACE_KERNELS"
@@ -111,7 +111,7 @@ def _against_triton(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"rows are on {device.type}"
     if not _has_triton():
-        return "triton is not installed: pip install '.[triton]' in manyface's folder"
+        return f"triton is not installed: {to_install('triton')}"
     if (found := torch.cuda.get_device_capability(device)) < _NEEDED_CAPABILITY:
         return "compute capability {}.{}, 8.0 is needed".format(*found)
     return None if _has_c_compiler() else "no C compiler (gcc, clang or CC)"

@@ -153,6 +153,8 @@ OF_POOLS = (
           "Virtual FC", "Virtual FC, a tenth of anchors", worse),
 )  # fmt: skip
 CLAIMS = (*OF_PARTIAL, *OF_POOLS)
+
+
 # --- cost -----------------------------------------------------------------------------------------
 
 OF_CAPACITY = ("Partial FC 0.1, bfloat16", "F2C 10 %", "F2C 1 %")
@@ -165,12 +167,12 @@ OF_COST = (
      "Partial FC 0.1", "data-parallel FC (plain torch)"),
     ("a step of F2C 10 % takes less than one of full FC", _F2C, NONE, "F2C 10 %", "full FC"),
     ("so does F2C 1 %", _F2C, NONE, "F2C 1 %", "full FC"),
-    ("ours takes less than insightface's PartialFC_V2", "manyface", "",
+    ("ours takes less than insightface's PartialFC_V2", OURS, "",
      "Partial FC 0.1", "PartialFC_V2 (insightface)"),
-    ("so does ours with bfloat16 rows", "manyface", "",
+    ("so does ours with bfloat16 rows", OURS, "",
      "Partial FC 0.1, bfloat16", "PartialFC_V2 (insightface)"),
-    ("ours takes less than the method of 2020", "manyface", "",
+    ("ours takes less than the method of 2020", OURS, "",
      "Partial FC 0.1", "Partial FC of 2020"),
-    ("full FC takes less than plain torch", "manyface", "",
+    ("full FC takes less than plain torch", OURS, "",
      "full FC", "data-parallel FC (plain torch)"),
 )  # fmt: skip

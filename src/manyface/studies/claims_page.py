@@ -107,14 +107,18 @@ def _cost_lines(costs: Costs) -> list[list[str]]:
 
 def _ratio(costs: Costs, ours: str, theirs: str) -> Verdict:
     """Times and memory at the largest number of identities at which both ran."""
-    sizes = {int(key.rpartition(" at ")[2]) for key in costs.figures}
-    for size in sorted(sizes, reverse=True):
+    for size in sorted(_sizes(costs), reverse=True):
         first, second = (_seconds_and_memory(costs, name, size) for name in (ours, theirs))
         if first and second:
             times, memory = second[0] / first[0], first[1] / second[1]
             said = f"{times:.1f} times as fast, {memory:.2f} of the memory ({size:,} identities)"
             return said, f"time {_yes(times > 1)}, memory {_yes(memory < 1)}"
     return "", ""
+
+
+def _sizes(costs: Costs) -> set[int]:
+    """Numbers of identities that were asked for."""
+    return {int(key.rpartition(" at ")[2]) for key in costs.figures}
 
 
 def _yes(holds: bool) -> str:
@@ -142,5 +146,4 @@ def _capacity(costs: Costs) -> list[str]:
 
 def _most(costs: Costs, name: str) -> int:
     """0 if it never ran."""
-    sizes = {int(key.rpartition(" at ")[2]) for key in costs.figures}
-    return max((n for n in sizes if _seconds_and_memory(costs, name, n)), default=0)
+    return max((n for n in _sizes(costs) if _seconds_and_memory(costs, name, n)), default=0)

@@ -18,7 +18,7 @@ def _under_noise(scale: Scale) -> tuple[Cell, ...]:
         Cell("full FC, filtered", FILTERED),
         Cell("full FC, 3 sub-centers", ("head.sub_centers=3",)),
         partial(0.1),
-        partial(0.1, *FILTERED, name=_TENTH_FILTERED),
+        _TENTH_FILTERED,
         pool(scale, 0.1),
     )
 
@@ -47,7 +47,7 @@ def _filters() -> tuple[Cell, ...]:
     )
 
 
-_TENTH_FILTERED = "Partial FC 0.1, filtered"
+_TENTH_FILTERED = partial(0.1, *FILTERED, name="Partial FC 0.1, filtered")
 CLEAN = "Clean labels"
 LONG_FLIP = f"40 % under a wrong label, {longer(4)}"
 
@@ -85,9 +85,7 @@ def flip(scale: Scale) -> Study:
         )
         for share in (20, 40, 60)
     )
-    long = trained_longer(
-        scale, 4, (FULL, partial(0.1), partial(0.1, *FILTERED, name=_TENTH_FILTERED))
-    )
+    long = trained_longer(scale, 4, (FULL, partial(0.1), _TENTH_FILTERED))
     clean_long = f"{CLEAN}, {longer(4)}"
     tables = (
         *shares,

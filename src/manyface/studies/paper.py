@@ -8,24 +8,27 @@ of GPUs (of 128 photos) of WebFace12M's runs. F2C's 19 epochs are of its instanc
 photos are a third of all that it trains on: 57 as epochs are counted here.
 """
 
+import json
 from importlib.resources import files
 
+from manyface.compat.insightface_config import NETWORKS
 from manyface.studies.cells import Cell, Changes, Scale, Study, Table
 
 DATA_SETS = ("ms1mv3", "glint360k", "wf4m", "wf12m", "wf42m", "wf12m_conflict", "wf12m_flip40")
-_AGAIN = "backbone.activation_checkpointing=true"
 _VIT: Changes = (
     "optimizer.name=adamw", "optimizer.learning_rate=0.001", "optimizer.weight_decay=0.1",
     "head.learning_rate=0.001", "head.optimizer=adamw", "head.weight_decay=0.1",
     "schedule.epochs=40", "schedule.warmup_epochs=4", f"train.batch_size={384 * 64}",
 )  # fmt: skip
-# What these have besides in the configurations of the runs: path dropping, and tokens left out.
+# What these have besides in the configurations of the runs: path dropping, tokens left out.
 _VIT_NETS: dict[str, Changes] = {
-    "vit_t": ("backbone.drop_path=0.05", "backbone.mask_ratio=0"),
-    "vit_s": ("backbone.drop_path=0.05", "backbone.mask_ratio=0"),
-    "vit_b": ("backbone.drop_path=0.05", "backbone.mask_ratio=0.05", _AGAIN),
-    "vit_l": ("backbone.drop_path=0.05", "backbone.mask_ratio=0.05", _AGAIN),
-}
+    net: tuple(f"backbone.{key}={json.dumps(value)}" for key, value in options.items())
+    for net, options in (
+        NETWORKS[name]
+        for name in ("vit_t_dp005_mask0", "vit_s_dp005_mask_0", "vit_b_dp005_mask_005",
+                     "vit_l_dp005_mask_005")
+    )
+}  # fmt: skip
 _AS_F2C: Changes = (
     "head.scale=32.0", "head.m=0.5", "optimizer.nesterov=true", "optimizer.weight_decay=0.0001",
     "optimizer.clip_norm=0.0", "train.batch_size=1536",

@@ -54,7 +54,7 @@ def pool_study(scale: Scale) -> Study:
         pool(scale, 0.1, *OFFICIAL, name="as the authors' code (2:1)"),
         pool(scale, 0.1, *OFFICIAL, "pool.identity_share=1.0", name="the same, identities alone"),
     )
-    once = replace(pool(scale, 0.01), seeds=1)
+    compared = (FULL, partial(0.1), tenth, replace(pool(scale, 0.01), seeds=1))
     question = (
         "Can a pool of features stand for the class centers? F2C: at comparable accuracy and less "
         "cost, with the pool a tenth to a thousandth of the identities; both loaders are better "
@@ -66,7 +66,7 @@ def pool_study(scale: Scale) -> Study:
         Table("Loaders, by the authors' code", parts[-1].name, parts[-2:]),
         Table("Other ways without class centers", tenth.name, (tenth, *_near(scale)), note=_NEAR),
         Table("Virtual FC", tenth.name, (tenth, virtual)),
-        *(_more_training(scale, times, (FULL, partial(0.1), tenth, once)) for times in (2, 4)),
+        *(Table(longer(n), FULL.name, trained_longer(scale, n, compared)) for n in (2, 4)),
         *on_lfw(scale, "F2C on LFW", (FULL, tenth, pool(scale, 0.01))),
         learning_rates("net", "optimizer", dict.fromkeys((0.05, 0.1, 0.2), (FULL, tenth)), own=0.1),
     )
@@ -83,8 +83,3 @@ def _near(scale: Scale) -> tuple[Cell, ...]:
         Cell("the batch alone, one direction", (*alone, *ONE_WAY)),
         Cell("the batch alone, both directions", (*alone, "pool.identity_share=1.0")),
     )
-
-
-def _more_training(scale: Scale, times: int, cells: tuple[Cell, ...]) -> Table:
-    """The same, trained for longer: class centers may need it, where a pool does not."""
-    return Table(longer(times), cells[0].name, trained_longer(scale, times, cells))

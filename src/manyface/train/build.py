@@ -195,7 +195,7 @@ def _decoded(
     return DecodedImages(
         records,
         image_size=config.data.image_size,
-        threads=config.data.threads or decoding_threads(),
+        threads=config.data.threads,
         max_bad_share=config.data.max_bad_share,
         warn=warn,
     )
@@ -209,11 +209,6 @@ def _images_of_each(source: GroupedSource) -> npt.NDArray[np.int64]:
 def loader_workers() -> int:
     """A quarter of the cores makes batches; their number changes the speed, never the content."""
     return max(1, usable_cores() // (4 * ranks_here()))
-
-
-def decoding_threads() -> int:
-    """Half of the cores decode, those of the ranks here together."""
-    return max(1, usable_cores() // (2 * ranks_here()))
 
 
 def build_loader(
@@ -400,7 +395,7 @@ def _images_of_pairs(config: Config, records: Records, *, warn: Warn) -> Decoded
     return DecodedImages(
         records,
         image_size=config.data.image_size,
-        threads=config.data.threads or decoding_threads(),
+        threads=config.data.threads,
         max_bad_share=config.data.max_bad_share,
         substitute=False,
         warn=warn,

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, to_install
 from manyface.base.progress import Progress
 from manyface.data.records.btree import Entry, Tree, is_lmdb
 from manyface.data.records.datum import parse_datum, write_datum
@@ -371,7 +371,5 @@ def _library() -> ModuleType:
     try:
         import lmdb
     except ImportError:
-        raise DataError(
-            "writing LMDB needs the package lmdb; run: pip install '.[lmdb]' in manyface's folder"
-        ) from None
+        raise DataError(f"writing LMDB needs the package lmdb; run: {to_install('lmdb')}") from None
     return lmdb

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, to_install
 from manyface.data.records.naming import person_name
 
 _IMAGES = ("image", "img", "images", "jpg", "jpeg", "png", "webp", "picture", "photo", "face")
@@ -96,6 +96,6 @@ def library() -> tuple[ModuleType, ModuleType]:
         import pyarrow.parquet
     except ImportError:
         raise DataError(
-            "Parquet needs the package pyarrow; run: pip install '.[parquet]' in manyface's folder"
+            f"Parquet needs the package pyarrow; run: {to_install('parquet')}"
         ) from None
     return pyarrow, pyarrow.parquet

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
-from manyface.base.errors import DataError
+from manyface.base.errors import DataError, to_install
 
 _AT_ONCE = 16  # files that are asked for together
 _BLOCK = 4 << 20  # of a file that is read from front to back
@@ -184,8 +184,7 @@ def _open_system(address: str) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
     except ImportError:
         raise DataError(
-            f"{address}: data at an address needs the package fsspec; run: "
-            "pip install '.[remote]' in manyface's folder"
+            f"{address}: data at an address needs the package fsspec; run: " + to_install("remote")
         ) from None
     try:
         system, path = url_to_fs(address)
