@@ -249,7 +249,7 @@ class HeadConfig(Section):
     learning_rate: Positive | None = Field(
         None,
         description="Peak learning rate of the centers, if any; left out, optimizer.learning_rate, "
-        "which suits large batches: docs/heads.md has a rule.",
+        "which may be too much: docs/heads.md has a rule.",
     )
     optimizer: Literal["sgd", "adamw"] = Field(
         "sgd", description="The optimizer of the centers, if any."

@@ -57,7 +57,9 @@ class OptimizerConfig(Section):
     """How the backbone learns; the centers have their own settings in [head]."""
 
     name: Literal["sgd", "adamw"] = Field("sgd", description="The optimizer of the backbone.")
-    learning_rate: Positive = Field(0.1, description="Peak learning rate.")
+    learning_rate: Positive = Field(
+        0.02, description="Peak learning rate; the default suits sgd and updates of 128 images."
+    )
     momentum: BelowOne = Field(0.9, description="Momentum of sgd.")
     nesterov: bool = Field(False, description="Nesterov's momentum, of sgd.")
     weight_decay: NotNegative = Field(5e-4, description="Weight decay.")

@@ -48,11 +48,13 @@ def test_more_ranks_than_a_batch_is_enough_for_are_told_the_least(method, size, 
 
 
 def test_class_centers_that_the_first_step_throws_far() -> None:
-    """The defaults, of a batch of 128, move them by 9.8 lengths; one of 1,024 by 1.2."""
-    warning = fast_centers_warning(parse_config("")) or ""
+    """A rate of 0.1 moves them by 9.8 lengths in batches of 128, by 1.2 in batches of 1,024."""
+    assert fast_centers_warning(parse_config("")) is None
+    fast = "optimizer.learning_rate = 0.1"
+    warning = fast_centers_warning(parse_config(fast)) or ""
     assert "by 10 times the center's first length" in warning
     assert "head.learning_rate to about 0.01 for batches of 128" in warning
     for words in (["train.batch_size=1024"], ["train.batch_size=64", "optimizer.accumulation=16"],
                   ["head.learning_rate=0.02"], ["head.momentum=0"], ["head.method=f2c"],
-                  ["head.optimizer=adamw"], ["optimizer.learning_rate=0.02"]):  # fmt: skip
-        assert fast_centers_warning(parse_config("", words)) is None, words
+                  ["head.optimizer=adamw"]):  # fmt: skip
+        assert fast_centers_warning(parse_config(fast, words)) is None, words
