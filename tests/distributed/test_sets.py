@@ -14,7 +14,7 @@ from manyface.data.records.kept import write_keep_list
 from manyface.data.records.shards import ShardWriter
 from manyface.data.synthetic import SyntheticFaces
 from manyface.parallel import Ranks
-from manyface.train.build import build_loader, build_source
+from manyface.train.build_data import build_loader, build_source
 
 PEOPLE = (7, 9, 5)
 OVERRIDES = [
@@ -68,9 +68,9 @@ def trained(folder: Path, sets: str, stop_after: int = 0, resume: Any = False) -
 def labels_from(sets: str, workers: int, start: int) -> list[list[int]]:
     """This rank's labels of five steps, as a run makes its batches."""
     from manyface.config import parse_config
-    from manyface.train import build
+    from manyface.train import build_data
 
-    build.loader_workers = lambda: workers  # a fork of its own
+    build_data.loader_workers = lambda: workers  # a fork of its own
     config = parse_config(sets, ["data.image_size=32", "run.device=cpu", *OVERRIDES])
     loader = build_loader(config, build_source(config, warn=print), None)
     assert loader.prefetch == workers + 1

@@ -55,7 +55,8 @@ from manyface.observe.memory import (
     peak_device_bytes,
     resident_bytes,
 )
-from manyface.train.build import build_loader, build_method_for, build_plan, build_source
+from manyface.train.build import build_method_for, build_plan
+from manyface.train.build_data import build_loader, build_source
 from manyface.train.build_model import build_precision
 from manyface.train.checks import check_batch_size
 from manyface.train.devices import choose_device

@@ -6,8 +6,9 @@ from typing import Any
 from manyface.cli.console import warn
 from manyface.config import Config
 from manyface.evaluate import Evaluation, fit_whitened_pixels, make_embed_function
-from manyface.train.build import build_evaluators, build_source
+from manyface.train.build_data import build_source
 from manyface.train.build_model import build_backbone
+from manyface.train.build_pairs import build_evaluators
 from manyface.train.validation import scores_of
 
 Row = dict[str, Any]

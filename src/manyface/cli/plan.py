@@ -106,7 +106,7 @@ def _predict(
 
 
 def _count_identities(config: "Config") -> int:
-    from manyface.train.build import build_source
+    from manyface.train.build_data import build_source
 
     return build_source(config, warn=lambda text: None).num_identities
 

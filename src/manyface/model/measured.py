@@ -21,7 +21,7 @@ from manyface.model.face_model import FaceModel
 from manyface.model.threshold import Threshold, threshold_at_far
 from manyface.observe import read_events
 from manyface.train import directory as places
-from manyface.train.build import build_source
+from manyface.train.build_data import build_source
 from manyface.train.build_model import Warn
 from manyface.train.scoring import evaluate_run, read_run_config
 

@@ -17,7 +17,8 @@ from manyface.plan.head import HeadCosts, active_rows, head_costs
 from manyface.plan.measuring import changed, placement, seconds_of
 from manyface.plan.net import NetCosts, net_costs
 from manyface.plan.prediction import Bytes, Prediction, Seconds
-from manyface.train.build import build_loader, build_schedule, build_source, loader_workers
+from manyface.train.build import build_schedule
+from manyface.train.build_data import build_loader, build_source, loader_workers
 from manyface.train.devices import choose_device, describe_device
 
 Report = Callable[[str], None]

@@ -16,7 +16,7 @@ from manyface.data import Batch, DualBatch, GroupedSource
 from manyface.plan.live import live_bytes
 from manyface.plan.measuring import bytes_of, changed, in_memory, line_to, seconds_of, wait_for
 from manyface.plan.prediction import Line
-from manyface.train.build import build_loader
+from manyface.train.build_data import build_loader
 from manyface.train.build_model import build_method
 from manyface.train.devices import autocast_dtype
 from manyface.train.method import Classification, PoolTraining

@@ -13,7 +13,7 @@ from manyface.studies.cells import Cell, Scale, Table
 from manyface.studies.differences import Difference, OnPairs, SeedNoise
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.ledger import Entry, Ledger
-from manyface.train.build import build_pairs
+from manyface.train.build_pairs import build_pairs
 
 
 @dataclass(frozen=True)

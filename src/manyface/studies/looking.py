@@ -23,7 +23,8 @@ from manyface.evaluate import make_embed_function
 from manyface.evaluate.embed import EmbedFunction, embed_source
 from manyface.evaluate.metrics import cosine_scores, kfold_accuracy
 from manyface.heads import FullFC, PartialFC
-from manyface.train.build import build_loader, build_method_for, build_source
+from manyface.train.build import build_method_for
+from manyface.train.build_data import build_loader, build_source
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.scoring import read_run_config
 from manyface.train.state import restore

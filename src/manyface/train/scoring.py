@@ -14,8 +14,9 @@ from manyface.evaluate import Evaluation, make_embed_function, write_evaluation
 from manyface.evaluate.embed import EmbedFunction
 from manyface.parallel import ALONE, Ranks, all_or_none
 from manyface.train import directory as places
-from manyface.train.build import build_evaluators, build_source
+from manyface.train.build_data import build_source
 from manyface.train.build_model import Warn, build_backbone, build_precision
+from manyface.train.build_pairs import build_evaluators
 from manyface.train.devices import choose_device
 from manyface.train.state import unpack_groups
 

@@ -22,7 +22,7 @@ from manyface.bench.training import (
 from manyface.checkpoint import RowShard
 from manyface.config import Config, parse_config
 from manyface.data import DualLoader, Loader
-from manyface.train.build import build_loader
+from manyface.train.build_data import build_loader
 from manyface.train.build_model import build_method
 from manyface.train.method import Classification, PoolTraining
 from manyface.train.state import tensors_of

@@ -11,7 +11,7 @@ from manyface.base.errors import DataError
 from manyface.config import parse_config
 from manyface.data import DecodedImages, open_records, read_pairs, select_records
 from manyface.data.records.files import read_whole
-from manyface.train.build import build_pairs
+from manyface.train.build_pairs import build_pairs
 
 
 def source_of(path, **options) -> DecodedImages:

@@ -71,7 +71,7 @@ def test_a_threshold_is_that_of_the_model_that_is_opened(trained_run):
     )
     with np.load(trained_run / "evaluation" / "synthetic.npz") as stored:
         left, right, same = stored["left"], stored["right"], stored["same"]
-    from manyface.train.build import build_pairs
+    from manyface.train.build_pairs import build_pairs
     from manyface.train.scoring import read_run_config
 
     source = build_pairs(read_run_config(trained_run), warn=silent).source

@@ -23,13 +23,8 @@ from manyface.margins import (
     NormFace,
     SphereFace,
 )
-from manyface.train.build import (
-    build_evaluators,
-    build_pairs,
-    build_plan,
-    build_source,
-    build_training,
-)
+from manyface.train.build import build_plan, build_training
+from manyface.train.build_data import build_source
 from manyface.train.build_model import (
     build_backbone,
     build_center_optimizer,
@@ -39,6 +34,7 @@ from manyface.train.build_model import (
     build_optimizer,
     build_precision,
 )
+from manyface.train.build_pairs import build_evaluators, build_pairs
 from manyface.train.devices import autocast_dtype, choose_device
 from manyface.train.step import FiniteGuard, train_step
 

@@ -14,7 +14,8 @@ from manyface.data import DualLoader, Loader, Mixture
 from manyface.heads import FullFC, PartialFC, SeveralHeads
 from manyface.observe.progress import SilentProgress
 from manyface.train import Interrupted, StopFlag, train
-from manyface.train.build import build_source, build_training
+from manyface.train.build import build_training
+from manyface.train.build_data import build_source
 
 OPTIONS = [
     "run.device=cpu", "data.image_size=32", "backbone.name=tiny", "backbone.embedding_size=16",

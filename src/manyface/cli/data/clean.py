@@ -206,7 +206,7 @@ def _clean_run(
     """Labels of a run whose class centers are alike, in the words of the run's own data."""
     from manyface.data.tools.formats import check_outputs
     from manyface.report.conflicts import render_alike_centers
-    from manyface.train.build import build_source
+    from manyface.train.build_data import build_source
     from manyface.train.scoring import read_run_config
 
     check_outputs([run], whole=[page], streamed=[joins, report])
