@@ -18,8 +18,9 @@ LOCK_NAME = "run.lock"
 
 
 @contextmanager
-def run_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a run directory; CheckpointError says who holds it already.
+def run_lock(directory: Path, *, instead: str = "give this run another name") -> Iterator[None]:
+    """Hold the lock of a run directory; CheckpointError says who holds it already, and what to do
+    `instead`.
 
     Folders that are made for it go again if nothing is put there: a refused run leaves none.
     """
@@ -35,7 +36,7 @@ def run_lock(directory: Path) -> Iterator[None]:
             file.seek(0)
             raise CheckpointError(
                 f"{directory} is in use by another process ({file.read().strip() or 'unknown'}); "
-                "wait for it, stop it, or give this run another name"
+                f"wait for it, stop it, or {instead}"
             )
         try:
             _sign(path, file.fileno())

@@ -1,20 +1,27 @@
 """`manyface reproduce`: the papers' claims held to the test, one study or all."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from manyface.base.errors import ConfigError
+from manyface.base.errors import ConfigError, DataError, ManyfaceError
+from manyface.studies import DIRECTORY
 
 if TYPE_CHECKING:
-    from manyface.studies.jobs import Job
+    from manyface.studies.cells import Scale, Study
+    from manyface.studies.running import Finished
+    from manyface.studies.whole import Folder
 
 NAMES = (
     *("rate", "identities", "pool", "conflict", "flip", "tail", "margins", "backbones"),
     "cost",
 )
+MOST_SEEDS = 100
 
 
 def reproduce(
@@ -25,7 +32,13 @@ def reproduce(
         str, typer.Option(help="tiny: does it work; small: hours on two cores; paper: GPUs.")
     ] = "small",
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds of a cell; left out, the scale's.")
+        int | None,
+        typer.Option(
+            min=1,
+            max=MOST_SEEDS,
+            help="Seeds of a cell; those of learning rates, numbers of people, a first round of "
+            "margins keep their own number. Left out, the scale's.",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
@@ -33,7 +46,7 @@ def reproduce(
     ] = None,
     directory: Annotated[
         Path, typer.Option("--directory", "-d", help="Where runs, results and pages go.")
-    ] = Path("runs/reproduce"),
+    ] = DIRECTORY,
     jobs: Annotated[
         int, typer.Option(min=0, help="Runs at a time; 0: one for each core, or one on all GPUs.")
     ] = 0,
@@ -54,64 +67,89 @@ def reproduce(
       manyface reproduce rate --scale tiny
       manyface reproduce all --data lfw-112.tar
     """
+    from manyface.studies.photos import check_data
+    from manyface.studies.whole import Folder, chosen_studies, has_cost
+
+    chosen = _scale(scale, seeds)
+    studies, with_cost = chosen_studies(names, chosen), has_cost(names)
+    if checkout is not None and not with_cost:
+        raise ConfigError("--checkout is for the study `cost`, which was not asked for")
+    if said := check_data(studies, chosen, data):
+        typer.echo(said)
+    folder = Folder(directory / chosen.name, chosen, data, checkout)
+    with _stopping():
+        _reproduce(studies, folder, with_cost=with_cost, jobs=jobs, only_pages=only_pages)
+
+
+def _scale(name: str, seeds: int | None) -> "Scale":
     from dataclasses import replace
 
-    from manyface.studies.jobs import tables_here
-    from manyface.studies.running import runs_at_once
     from manyface.studies.scales import find_scale
-    from manyface.studies.whole import (
-        Folder,
-        chosen_studies,
-        has_cost,
-        measure_missing,
-        train_missing,
-        write_pages,
-    )
 
-    chosen = find_scale(scale)
-    if seeds is not None:
-        chosen = replace(chosen, seeds=seeds)
-    if data is not None and not data.exists():
-        raise ConfigError(f"--data {data}: there is no such file or folder")
-    folder = Folder(directory / chosen.name, chosen, data)
-    studies, with_cost = chosen_studies(names, chosen), has_cost(names)
-    if studies and not any(tables_here(study, chosen, data=data) for study in studies):
-        raise ConfigError(
-            f"the scale {scale} trains on photos; give --data, the folder of its sets"
-        )
+    found = find_scale(name)
+    return found if seeds is None else replace(found, seeds=seeds)
+
+
+def _reproduce(
+    studies: "list[Study]", folder: "Folder", *, with_cost: bool, jobs: int, only_pages: bool
+) -> None:
+    from manyface.studies.running import runs_at_once
+    from manyface.studies.whole import looked_at, measure_missing, train_missing, write_pages
+
+    folder = looked_at(studies, folder)
     if with_cost and not only_pages:
-        measure_missing(folder, checkout=checkout, report=typer.echo)
+        measure_missing(folder, report=typer.echo)
     if not only_pages:
-        signal.signal(signal.SIGTERM, _end)
-        at_once = jobs or runs_at_once()
-        train_missing(studies, folder, at_once=at_once, begins=_begins, told=_Told())
+        train_missing(studies, folder, at_once=jobs or runs_at_once(), begins=_begins, told=_told)
     pages = write_pages(studies, folder, with_cost=with_cost)
     for page in pages:
         typer.echo(str(page))
     if not pages:
-        typer.echo("nothing is finished yet, so there is no page")
+        raise DataError(
+            f"nothing is finished in {folder.path}, so there is no page; name the folder of "
+            "results with -d, or leave --only-pages out"
+        )
 
 
-def _end(number: int, frame: object) -> None:
-    """On SIGTERM as on Ctrl-C: the runs under way save, and this ends."""
-    raise SystemExit(128 + number)
+class Stopped(ManyfaceError):
+    """Ended by a signal; `exit_code` is 128 + signal, as shells have it."""
+
+    def __init__(self, received: signal.Signals) -> None:
+        self.exit_code = 128 + received
+        how = "Ctrl-C" if received == signal.SIGINT else received.name
+        super().__init__(f"stopped by {how}: what is finished is kept, the same command goes on")
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """SIGTERM and a closed terminal are as Ctrl-C: runs under way save, and this ends."""
+    received = [signal.SIGINT]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received[0] = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    heard = [signal.SIGTERM, signal.SIGHUP]
+    heard = [each for each in heard if signal.getsignal(each) != signal.SIG_IGN]  # as of nohup
+    before = {each: signal.signal(each, stop) for each in heard}
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Stopped(received[0]) from None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def _begins(count: int) -> None:
     typer.echo(f"{count} runs to train; Ctrl-C stops, the same command goes on")
 
 
-class _Told:
-    """Says a line for each finished run, with the time left."""
+def _told(found: "Finished") -> None:
+    """A line for each finished run, with the time left."""
+    from manyface.observe.progress import format_duration
 
-    def __init__(self) -> None:
-        from manyface.studies.running import Clock
-
-        self._clock = Clock()
-
-    def __call__(self, done: int, total: int, job: "Job", accuracy: float) -> None:
-        from manyface.observe.progress import format_duration
-
-        left = format_duration(self._clock.left(done, total))
-        what = f"{job.cell.name}, seed {job.seed}: {accuracy:.3f}"
-        typer.echo(f"[{done} of {total}] {what}" + (f"; about {left} left" if done < total else ""))
+    line = f"[{found.done} of {found.total}] {found.name}: {found.accuracy:.3f}"
+    if found.left is not None and found.done < found.total:
+        line += f"; about {format_duration(found.left)} left"
+    typer.echo(line)

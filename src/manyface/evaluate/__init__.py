@@ -2,7 +2,7 @@
 
 from manyface.evaluate.all_pairs import all_pairs_result, scan_all_pairs
 from manyface.evaluate.baselines import WhitenedPixels, fit_whitened_pixels
-from manyface.evaluate.bootstrap import Difference, Resampler, accuracy_difference
+from manyface.evaluate.bootstrap import Difference, Resampler, accuracy_difference, accuracy_weights
 from manyface.evaluate.embed import EmbedFunction, embed_source, make_embed_function
 from manyface.evaluate.files import write_evaluation
 from manyface.evaluate.identification import identification_result, megaface_result
@@ -31,6 +31,7 @@ __all__ = [
     "Variant",
     "WhitenedPixels",
     "accuracy_difference",
+    "accuracy_weights",
     "all_pairs_result",
     "bin_pairs",
     "by_group",

@@ -4,3 +4,7 @@
 have shown, `judging.py` and `page.py` make tables, pictures and pages of it; `cost.py` is the one
 study that measures instead of training.
 """
+
+from pathlib import Path
+
+DIRECTORY = Path("runs/reproduce")  # of runs, results and pages, where -d names no other

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 
 Changes = tuple[str, ...]  # overrides of a recipe, "section.key=value"
 
@@ -78,7 +80,7 @@ class Scale:
 
     Attributes:
         name: as typed.
-        recipes: name -> text of a recipe, "faces" among them.
+        files: name -> file of a recipe, in the folder of this module; "faces" among the names.
         people: of the recipe "faces".
         steps, batch: steps of such a run, and images of a step.
         seeds: of a cell that does not say.
@@ -90,7 +92,7 @@ class Scale:
     """
 
     name: str
-    recipes: Mapping[str, str]
+    files: Mapping[str, str]
     people: int
     steps: int
     batch: int
@@ -99,3 +101,13 @@ class Scale:
     classes: Sequence[int]
     cells: int = 1000
     photos: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """Name -> text of the recipe."""
+        return {name: _text(file) for name, file in self.files.items()}
+
+
+@cache
+def _text(file: str) -> str:
+    return files("manyface.studies").joinpath(file).read_text(encoding="utf-8")

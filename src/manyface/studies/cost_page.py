@@ -1,18 +1,20 @@
 """The page of what heads cost: a table, time and memory over identities, the papers' beside."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from manyface.report import charts, html, svg
 from manyface.report.document import alone, document, header, write_page
-from manyface.studies.cost import BATCH, DIM, METHODS, Costs
+from manyface.studies.cost import BATCH, DIM, METHODS, STEPS, Costs, Figures
 from manyface.studies.tables import markdown
 
 QUESTION = (
     f"What does a step of the head cost, forward, backward and update, with {BATCH} embeddings of "
-    f"{DIM} numbers? Each in a process of its own; memory is the peak of it: rows, optimizer, "
+    f"{DIM} numbers? The median of {STEPS} steps, and in brackets the shortest and the longest. "
+    "Each in a process of its own; memory is the peak of it: rows, optimizer, "
     "step, and Python with torch (some 0.16 GiB). What does not fit is given with the bytes that "
     "it would take. Pale lines are what `manyface plan` says before anything of that size is made. "
     "The net is not in it: F2C's costs a third more for each photo, as its gallery net reads them "
@@ -33,6 +35,7 @@ PAPER: dict[int, tuple[tuple[int, int] | None, tuple[int, int] | None, tuple[int
     16_000_000: (None, None, (2679, 19950)),
     29_000_000: (None, None, (1855, 32324)),
 }
+_FAR_MORE = 1.2  # than in proportion to the rows
 HEADINGS = ("head", "identities", "seconds a step", "planned", "images/s", "memory, GiB")
 _PAPER_HEADINGS = (
     "identities", "data parallel", "full FC, sharded", "Partial FC 0.1", "times full FC",
@@ -42,10 +45,11 @@ _PAPER_HEADINGS = (
 def write_costs(costs: Costs, classes: Sequence[int], folder: Path, *, command: str) -> Path:
     """cost.html, cost.md and two pictures in `folder`; the page's path."""
     pictures, lines = _pictures(costs, classes), _rows(costs, classes)
+    notes = [*_machines(costs, classes), *_grown(costs, classes)]
     for number, drawing in enumerate(pictures.values(), start=1):
         write_page(alone(drawing), folder / f"cost-{number}.svg")
-    write_page(_markdown_of(pictures, lines, command), folder / "cost.md")
-    return write_page(_page(pictures, lines, command), folder / "cost.html")
+    write_page(_markdown_of(pictures, lines, notes, command), folder / "cost.md")
+    return write_page(_page(pictures, lines, notes, command), folder / "cost.html")
 
 
 def _pictures(costs: Costs, classes: Sequence[int]) -> dict[str, str]:
@@ -57,16 +61,53 @@ def _pictures(costs: Costs, classes: Sequence[int]) -> dict[str, str]:
     return {name: drawing for name, drawing in drawn.items() if drawing}
 
 
-def _markdown_of(pictures: Iterable[str], lines: Sequence[Sequence[str]], command: str) -> str:
+def _machines(costs: Costs, classes: Sequence[int]) -> list[str]:
+    """Where the figures were measured, a sentence of each machine and version."""
+    dates: dict[str, set[str]] = {}
+    for _, _, found in _found(costs, classes):
+        at = found.get("measured")
+        dates.setdefault(_place(at), set()).update([at["date"]] if at else [])
+    return [f"{', '.join([place, *sorted(on)])}." for place, on in dates.items()]
+
+
+def _place(at: Mapping[str, Any] | None) -> str:
+    if at is None:
+        return "Machine not recorded"
+    commit = f", commit {at['commit'][:7]}" if at["commit"] else ""
+    return f"Measured on {at['device']}, {at['threads']} threads, torch {at['torch']}{commit}"
+
+
+def _grown(costs: Costs, classes: Sequence[int]) -> list[str]:
+    """Where full FC's time grows by far more than its rows, which flatters all that is set in
+    relation to it there."""
+    found = [(size, costs.of("full FC", size) or {}) for size in sorted(classes)]
+    ran = [(size, seconds) for size, each in found if (seconds := seconds_of(each))]
+    return [
+        f"At {more:,} identities full FC takes {long / short:.0f} times as long as at {few:,}, for "
+        f"{more / few:.0f} times the rows: by how much others are faster there tells as much of "
+        "the machine as of them."
+        for (few, short), (more, long) in pairwise(ran)
+        if long / short > _FAR_MORE * more / few
+    ]
+
+
+def _markdown_of(
+    pictures: Iterable[str], lines: Sequence[Sequence[str]], notes: Sequence[str], command: str
+) -> str:
     parts = [
-        "# Cost of a step", QUESTION, f"`{command}`", markdown(HEADINGS, lines),
+        "# Cost of a step", QUESTION, f"`{command}`", " ".join(notes), markdown(HEADINGS, lines),
         *(f"![{name}](cost-{number}.svg)" for number, name in enumerate(pictures, start=1)),
         "## The paper's own", _about_paper(), markdown(_PAPER_HEADINGS, _paper_rows()),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
-def _page(pictures: Mapping[str, str], lines: Sequence[Sequence[str]], command: str) -> str:
+def _page(
+    pictures: Mapping[str, str],
+    lines: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    command: str,
+) -> str:
     keys = svg.legend([(name, f"line s{k}") for k, name in enumerate(METHODS)])
     body = [
         header("manyface reproduce", "Cost of a step"),
@@ -74,6 +115,7 @@ def _page(pictures: Mapping[str, str], lines: Sequence[Sequence[str]], command: 
             "Time and memory",
             html.grid([html.figure(*each, legend=keys) for each in pictures.items()]),
             html.table(HEADINGS, _escaped(lines), name="cost of a step"),
+            html.listing(notes, classes="notes"),
             lead=QUESTION,
         ),
         html.section(
@@ -98,12 +140,14 @@ def _escaped(lines: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _rows(costs: Costs, classes: Sequence[int]) -> list[list[str]]:
-    return [
-        [name, f"{size:,}", *_row(found)]
-        for size in classes
-        for name in METHODS
-        if (found := costs.of(name, size)) is not None
-    ]
+    return [[name, f"{size:,}", *_row(found)] for name, size, found in _found(costs, classes)]
+
+
+def _found(costs: Costs, classes: Sequence[int]) -> Iterator[tuple[str, int, Figures]]:
+    for size in classes:
+        for name in METHODS:
+            if (found := costs.of(name, size)) is not None:
+                yield name, size, found
 
 
 def _row(found: dict[str, Any]) -> list[str]:
@@ -111,7 +155,9 @@ def _row(found: dict[str, Any]) -> list[str]:
     said = "" if planned is None else f"{planned:.3g}"
     if (seconds := seconds_of(found)) is None:
         return [found.get("error") or "does not fit", said, "", _gib(found["needed_bytes"])]
-    return [f"{seconds:.3g}", said, f"{BATCH / seconds:,.0f}", f"{memory_of(found):.2f}"]
+    spread = found["step_seconds"]
+    time = f"{seconds:.3g} [{spread['min']:.3g}, {spread['max']:.3g}]"
+    return [time, said, f"{BATCH / seconds:,.0f}", f"{memory_of(found):.2f}"]
 
 
 def seconds_of(found: dict[str, Any]) -> float | None:

@@ -9,12 +9,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from manyface.evaluate import Resampler, accuracy_difference
+from manyface.evaluate import Resampler, accuracy_difference, accuracy_weights
 from manyface.evaluate.pairs import PairSet
-from manyface.studies.ledger import Correct
 
+Gain = npt.NDArray[np.float64]  # [P] of two runs: 1 where only the first decides a pair rightly
 _DRAWS = 200_000  # of Student's t: its quantile to one or two in a hundred
-_PRIOR = 3  # degrees of freedom that a table's other cells have in a cell's spread
+_PRIOR = 3  # most degrees of freedom that a table's other cells have in a cell's spread
 
 
 @dataclass(frozen=True)
@@ -52,42 +52,51 @@ class OnPairs:
         """Of these pairs."""
         return cls(pairs.fold, Resampler(pairs.same, *pairs.identities()))
 
-    def difference(self, first: Sequence[Correct], second: Sequence[Correct]) -> Difference:
-        """Accuracy of `first` less `second`, of the means over seeds, people resampled; a pair
-        counts with the share of the seeds that decide it rightly."""
-        shares = [np.mean(group, axis=0) for group in (first, second)]
-        found = accuracy_difference(shares[0], shares[1], self.fold, self.resampler)
+    def points(self, gain: Gain) -> float:
+        """The gain in accuracy, points."""
+        return float(100 * accuracy_weights(self.fold) @ gain)
+
+    def difference(self, gains: Sequence[Gain]) -> Difference:
+        """Accuracy gained, of the mean over seeds, people resampled."""
+        mean = np.mean(gains, axis=0)
+        found = accuracy_difference(mean, np.zeros_like(mean), self.fold, self.resampler)
         return Difference(*(100 * value for value in (found.value, found.low, found.high)))
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """How far the difference of two cells scatters over seeds.
+    """How far the differences of a table's cells scatter over seeds.
 
     A seed fixes first weights, orders and wrong labels of both cells, so differences are taken seed
     by seed. Three of them tell little of a cell's own spread, and cells need not spread alike: the
-    variance of all the table's cells, pooled, counts beside it as three degrees of freedom (a
-    moderated t statistic, Smyth 2004, whose prior is fixed). The interval of a cell that spreads
-    like the others holds 96 % of true values, of one that spreads twice as much 88 %.
+    pooled variance of the *other* cells counts beside it, as three degrees of freedom or as many as
+    they have (a moderated t statistic, Smyth 2004, whose prior is fixed). The interval of a cell
+    that spreads like the others holds 95 or 96 % of true values, of one that spreads twice as much
+    86 to 90 %.
 
     Attributes:
-        deviation: standard deviation of a difference at one seed, pooled, points.
+        squares: sum of squares around the mean of each cell, of all cells, points squared.
+        freedom: their degrees of freedom, at least 1.
     """
 
-    deviation: float
+    squares: float
+    freedom: int
 
     @classmethod
     def of(cls, differences: Sequence[Sequence[float]]) -> Self | None:
         """Of the differences at each seed of each cell, points; None of one seed each."""
         freedom = sum(len(each) - 1 for each in differences if each)
         squares = sum(_squares(each) for each in differences if each)
-        return cls(math.sqrt(squares / freedom)) if freedom else None
+        return cls(squares, freedom) if freedom else None
 
     def reach(self, own: Sequence[float]) -> float:
-        """Half of the 95 % interval of the mean of a cell's differences `own`, points."""
-        freedom = _PRIOR + len(own) - 1
-        variance = (_PRIOR * self.deviation**2 + _squares(own)) / freedom
-        return _student(freedom) * math.sqrt(variance / len(own))
+        """Half of the 95 % interval of the mean of a cell's differences `own`, points, which are
+        among those that this is of (or one alone, which has no spread)."""
+        of_others = self.freedom - (len(own) - 1)
+        prior = min(_PRIOR, of_others)
+        freedom = prior + len(own) - 1
+        theirs = prior * (self.squares - _squares(own)) / of_others if of_others else 0.0
+        return _student(freedom) * math.sqrt((theirs + _squares(own)) / freedom / len(own))
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from manyface.config import Config, parse_config
 from manyface.config.head import WITHOUT_CENTERS
@@ -16,6 +17,8 @@ _NO_MATTER = {
     "data": ("path", "threads"),
     "train": ("checkpoint_every", "checkpoint_minutes", "keep", "log_every", "tensorboard"),
 }
+# Defaults that were others when ledgers began, as they were then.
+FIRST_DEFAULTS: Mapping[str, Mapping[str, object]] = {"optimizer": {"learning_rate": 0.1}}
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,9 @@ class Job:
 
     @cached_property
     def digest(self) -> str:
-        """Of all that the run learns from; defaults are left out, so that a new key of a recipe
-        leaves old runs what they are."""
-        table = self.config.model_dump(mode="json", exclude_defaults=True)
+        """Of all that the run learns from. What has its first default is left out, so that a new
+        key of a recipe leaves old runs what they are, and another default does not."""
+        table = _without_first_defaults(self.config)
         if self.config.head.method in WITHOUT_CENTERS:
             table["pool"] = self.config.pool.model_dump(mode="json")
         table["run"] = {"seed": self.seed}
@@ -68,6 +71,17 @@ class Job:
                 table.get(section, {}).pop(key, None)
         text = json.dumps(table, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without_first_defaults(config: Config) -> dict[str, Any]:
+    table = config.model_dump(mode="json", exclude_defaults=True)
+    for section, keys in FIRST_DEFAULTS.items():
+        now = config.model_dump(mode="json")[section]
+        found = {**table.get(section, {}), **{key: now[key] for key in keys}}
+        table[section] = {k: v for k, v in found.items() if k not in keys or v != keys[k]}
+        if not table[section]:
+            del table[section]
+    return table
 
 
 def jobs_of(

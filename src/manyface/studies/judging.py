@@ -1,6 +1,6 @@
 """Tables of finished runs: accuracy of each seed, and what a cell gains or loses on equal pairs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -10,10 +10,12 @@ import numpy as np
 from manyface.base.errors import DataError
 from manyface.evaluate.pairs import PairSet
 from manyface.studies.cells import Cell, Scale, Table
-from manyface.studies.differences import Difference, OnPairs, SeedNoise
+from manyface.studies.differences import Difference, Gain, OnPairs, SeedNoise
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.ledger import Entry, Ledger
 from manyface.train.build_pairs import build_pairs
+
+Gains = dict[int, Gain]  # of a cell over another, at each seed
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,14 @@ class Line:
         less: its mean accuracy less that of the baseline, over the seeds that both have; None for
             the baseline itself.
         runs: what they have shown.
+        withstands: what wrong labels cost the baseline less what they cost the cell: above 0 where
+            they harm the cell less. None where the table has no wrong labels.
     """
 
     cell: Cell
     less: Difference | None
     runs: list[Entry]
+    withstands: Difference | None = None
 
     @property
     def accuracies(self) -> list[float]:
@@ -58,15 +63,19 @@ def judge(
     beside: Sequence[Table] = (),
     data: Path | None = None,
 ) -> list[Line]:
-    """The cells that are finished in a seed or more, in order. Where each has one seed, `beside`
-    are tables whose runs of the same recipe tell how far seeds scatter."""
-    done = _Done.of(table, scale, ledger, data)
-    on_pairs = OnPairs.of(_pairs(done.baseline[0])) if done.baseline else None
-    noise = _noise([done]) or _noise(
-        [_Done.of(each, scale, ledger, data) for each in beside if each.recipe == table.recipe]
-    )
+    """The cells that are finished in a seed or more, in order. Where each has one seed, `beside`,
+    the tables of the study, are asked how far seeds scatter: those of the same recipe."""
+    all_done = {each.title: _Done.of(each, scale, ledger, data) for each in (*beside, table)}
+    done = all_done[table.title]
+    if not done.baseline:
+        return [Line(cell, None, ledger.of(found)) for cell, found in done.of_cell.items() if found]
+    on_pairs = OnPairs.of(_pairs(done.baseline[0]))
+    others = [all_done[each.title] for each in beside if each.recipe == table.recipe]
+    noise = _noise([done], on_pairs) or _noise(others, on_pairs)
+    less = _differences(done.gains(), on_pairs, noise)
+    withstands = _withstands(done, all_done.get(table.clean), on_pairs)
     return [
-        Line(cell, done.less(found, on_pairs, noise), ledger.of(found))
+        Line(cell, less.get(cell.name), ledger.of(found), withstands.get(cell.name))
         for cell, found in done.of_cell.items()
         if found
     ]
@@ -74,11 +83,11 @@ def judge(
 
 @dataclass(frozen=True)
 class _Done:
-    """The finished runs of a table: of each cell, and of its baseline."""
+    """The finished runs of a table, by cell."""
 
+    table: Table
     ledger: Ledger
     of_cell: dict[Cell, list[Job]]
-    baseline: list[Job]
 
     @classmethod
     def of(cls, table: Table, scale: Scale, ledger: Ledger, data: Path | None) -> Self:
@@ -87,46 +96,73 @@ class _Done:
         of_cell = {
             cell: [job for job in done if job.cell.name == cell.name] for cell in table.cells
         }
-        against = next(found for cell, found in of_cell.items() if cell.name == table.baseline)
-        return cls(ledger, of_cell, against)
+        return cls(table, ledger, of_cell)
 
-    def by_seed(self, jobs: Sequence[Job]) -> list[float]:
-        """Points of accuracy less those of the baseline, at each seed that both have."""
-        theirs = self._accuracies(self.baseline)
-        ours = self._accuracies(jobs)
-        return [100 * (ours[seed] - theirs[seed]) for seed in ours if seed in theirs]
+    @property
+    def baseline(self) -> list[Job]:
+        """Finished runs of the baseline."""
+        is_it = (jobs for cell, jobs in self.of_cell.items() if cell.name == self.table.baseline)
+        return next(is_it)
 
-    def _accuracies(self, jobs: Sequence[Job]) -> dict[int, float]:
-        """Seed -> accuracy."""
-        return {job.seed: accuracy_of(self.ledger.runs[job.digest]) for job in jobs}
-
-    def less(
-        self, jobs: Sequence[Job], on_pairs: OnPairs | None, noise: SeedNoise | None
-    ) -> Difference | None:
-        """The difference over the seeds that both have; None of the baseline, or without one."""
-        both = {job.seed for job in jobs} & {job.seed for job in self.baseline}
-        if on_pairs is None or not both or jobs is self.baseline:
-            return None
-        ours, theirs = (
-            [self.ledger.correct(job) for job in each if job.seed in both]
-            for each in (jobs, self.baseline)
-        )
-        found = on_pairs.difference(ours, theirs)
-        return found if noise is None else found.widened(noise.reach(self.by_seed(jobs)))
-
-    def differences(self) -> dict[tuple[str, ...], list[float]]:
-        """Of all cells but the baseline, by the runs that they are of."""
+    def gains(self) -> dict[str, Gains]:
+        """Name of a cell -> its gains over the baseline, at the seeds that both have."""
+        theirs = self._correct(self.baseline)
         return {
-            tuple(job.digest for job in (*found, *self.baseline)): self.by_seed(found)
-            for found in self.of_cell.values()
-            if found is not self.baseline
+            cell.name: _minus(self._correct(jobs), theirs)
+            for cell, jobs in self.of_cell.items()
+            if jobs is not self.baseline
+        }
+
+    def _correct(self, jobs: Sequence[Job]) -> Gains:
+        return {job.seed: self.ledger.correct(job).astype(np.float64) for job in jobs}
+
+    def by_runs(self) -> dict[tuple[str, ...], Gains]:
+        """`gains` by the digests of the runs that they are of: tables share cells."""
+        gains = self.gains()
+        return {
+            tuple(job.digest for job in (*jobs, *self.baseline)): gains[cell.name]
+            for cell, jobs in self.of_cell.items()
+            if cell.name in gains
         }
 
 
-def _noise(tables: Sequence[_Done]) -> SeedNoise | None:
-    """None if no cell has two seeds in common with its baseline. Tables share cells."""
-    by_runs = {runs: found for done in tables for runs, found in done.differences().items()}
-    return SeedNoise.of(list(by_runs.values()))
+def _minus(first: Gains, second: Gains) -> Gains:
+    return {seed: first[seed] - second[seed] for seed in first if seed in second}
+
+
+def _withstands(done: _Done, clean: _Done | None, on_pairs: OnPairs) -> dict[str, Difference]:
+    """Name of a cell -> what it gains on the baseline by wrong labels."""
+    if clean is None:
+        return {}
+    without = clean.gains()
+    gains = {name: _minus(found, without.get(name, {})) for name, found in done.gains().items()}
+    return _differences(gains, on_pairs, _scatter(gains.values(), on_pairs))
+
+
+def _differences(
+    gains: Mapping[str, Gains], on_pairs: OnPairs, noise: SeedNoise | None
+) -> dict[str, Difference]:
+    """The means over seeds, of what has any."""
+    return {name: _difference(found, on_pairs, noise) for name, found in gains.items() if found}
+
+
+def _difference(gains: Gains, on_pairs: OnPairs, noise: SeedNoise | None) -> Difference:
+    found = on_pairs.difference(list(gains.values()))
+    return found if noise is None else found.widened(noise.reach(_points(gains, on_pairs)))
+
+
+def _points(gains: Gains, on_pairs: OnPairs) -> list[float]:
+    return [on_pairs.points(each) for each in gains.values()]
+
+
+def _scatter(gains: Iterable[Gains], on_pairs: OnPairs) -> SeedNoise | None:
+    """None if nothing has two seeds."""
+    return SeedNoise.of([_points(each, on_pairs) for each in gains])
+
+
+def _noise(tables: Sequence[_Done], on_pairs: OnPairs) -> SeedNoise | None:
+    by_runs = {runs: found for done in tables for runs, found in done.by_runs().items()}
+    return _scatter(by_runs.values(), on_pairs)
 
 
 def accuracy_of(run: Entry) -> float:

@@ -1,6 +1,7 @@
 """What a study shows: tables as Markdown, pictures with error bars, and a page that holds both."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from manyface.report import charts, html, svg
 from manyface.report.document import alone, document, header, write_page
-from manyface.studies.cells import Study
+from manyface.studies.cells import Cell, Scale, Study
 from manyface.studies.judging import Line
 from manyface.studies.tables import (
     Judged,
@@ -23,18 +24,53 @@ from manyface.studies.tables import (
     trained_on,
 )
 
-Named = tuple[str, str]  # a cell, and what it changes
-_CHANGES = "What each cell changes in the recipe"
+_CHANGES = "What each cell changes in its recipe"
+_ONE_RUN = (
+    "One run: `manyface train RECIPE --set run.seed=0`, and each change after a `--set` of its "
+    "own. Recipes are in src/manyface/studies."
+)
 
 
-def write_study(study: Study, judged: Sequence[Judged], folder: Path, *, command: str) -> Path:
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of a study.
+
+    Attributes:
+        study: which.
+        judged: its tables that have something finished.
+        scale: of its runs.
+        command: that made them.
+        missing: number of its runs that are not finished.
+    """
+
+    study: Study
+    judged: Sequence[Judged]
+    scale: Scale
+    command: str
+    missing: int = 0
+
+    @property
+    def unfinished(self) -> str:
+        """That something is missing, if it is."""
+        if not self.missing:
+            return ""
+        return f"Unfinished: {self.missing} of its runs are missing, and tables that need them."
+
+    def about(self) -> list[str]:
+        """How to read it."""
+        return [*about(self.judged, self.scale.name), trained_on(self.judged)]
+
+
+def write_study(shown: Shown, folder: Path) -> Path:
     """<study>.html, <study>.md and pictures of its tables in `folder`; the page's path."""
-    drawings = [picture(each) for each in judged]
-    write_page(_markdown_of(study, judged, command), folder / f"{study.name}.md")
+    drawings, name = [picture(each) for each in shown.judged], shown.study.name
+    write_page(_markdown_of(shown), folder / f"{name}.md")
+    for old in folder.glob(f"{name}-*.svg"):
+        old.unlink()
     for number, drawing in enumerate(drawings, start=1):
         if drawing:
-            write_page(alone(drawing), folder / f"{study.name}-{number}.svg")
-    return write_page(_page(study, judged, drawings, command), folder / f"{study.name}.html")
+            write_page(alone(drawing), folder / f"{name}-{number}.svg")
+    return write_page(_page(shown, drawings), folder / f"{name}.html")
 
 
 def picture(judged: Judged) -> str:
@@ -57,8 +93,9 @@ def _bars(judged: Judged) -> str:
     return f"Bars: 95 % of the difference from {judged.table.baseline}, whose mean is the line"
 
 
-def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
-    parts = [f"# {study.title}", study.question, f"`{command}`"]
+def _markdown_of(shown: Shown) -> str:
+    study, judged = shown.study, shown.judged
+    parts = [f"# {study.title}", study.question, shown.unfinished, f"`{shown.command}`"]
     for number, each in enumerate(judged, start=1):
         title = each.table.title
         parts += [f"## {title}", each.table.note, markdown(*text_of(each, judged))]
@@ -66,43 +103,50 @@ def _markdown_of(study: Study, judged: Sequence[Judged], command: str) -> str:
         parts += [markdown(*found) for found in looks_of(each, study.looks)]
         if not each.table.columns:
             parts += [f"![{title}]({study.name}-{number}.svg)", f"{_bars(each)}."]
-    parts += [f"## {_CHANGES}", _listed(_changes(judged))]
-    parts += ["## How to read it", *about(judged), trained_on(judged)]
+    parts += [f"## {_CHANGES}", _ONE_RUN, *map(_listed, _changes(shown).items())]
+    parts += ["## How to read it", *shown.about()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _listed(changes: Sequence[Named]) -> str:
-    return "\n".join(f"- {name}: `{changed}`" for name, changed in changes)
+def _listed(of_table: tuple[str, list[str]]) -> str:
+    title, changes = of_table
+    return "\n".join([f"{title}:", "", *(f"- {change}" for change in changes)])
 
 
-def _page(study: Study, judged: Sequence[Judged], drawings: Sequence[str], command: str) -> str:
-    leads = [study.question, *[""] * (len(judged) - 1)]  # the first begins with the question
+def _page(shown: Shown, drawings: Sequence[str]) -> str:
+    study, judged = shown.study, shown.judged
+    leads = [f"{study.question} {shown.unfinished}".strip(), *[""] * (len(judged) - 1)]
     body = [
         header("manyface reproduce", study.title),
         *(
             _section(each, text_of(each, judged), drawing, lead=lead, looks=study.looks)
             for each, drawing, lead in zip(judged, drawings, leads, strict=True)
         ),
-        html.section("The exact command", html.code(command), _folded(_changes(judged))),
-        html.section(
-            "How to read it", html.listing([*about(judged), trained_on(judged)], classes="notes")
-        ),
+        html.section("The exact command", html.code(shown.command), _folded(shown)),
+        html.section("How to read it", html.listing(shown.about(), classes="notes")),
     ]
     return document(study.title, "".join(body))
 
 
-def _changes(judged: Sequence[Judged]) -> list[Named]:
-    """Of each cell; one name may stand for several recipes, in tables of their own."""
-    changes = [
-        (line.cell.name, " ".join(line.cell.changes) or "the recipe as it is")
-        for each in judged
-        for line in each.lines
-    ]
-    return list(dict.fromkeys(changes))
+def _changes(shown: Shown) -> dict[str, list[str]]:
+    """Titles of tables, with their recipe -> what each of their cells changes."""
+    files = shown.scale.files
+    return {
+        f"{each.table.title} ({files[each.table.recipe]})": [
+            f"{line.cell.name}: {_changed(line.cell)}" for line in each.lines
+        ]
+        for each in shown.judged
+    }
 
 
-def _folded(changes: Sequence[Named]) -> str:
-    listed = [f"{name}: {changed}" for name, changed in changes]
+def _changed(cell: Cell) -> str:
+    return f"`{' '.join(cell.changes)}`" if cell.changes else "nothing"
+
+
+def _folded(shown: Shown) -> str:
+    listed = [_ONE_RUN.replace("`", "")]
+    for title, changes in _changes(shown).items():
+        listed += [f"{title}, {each.replace('`', '')}" for each in changes]
     return html.folded(_CHANGES, html.listing(listed, classes="notes"))
 
 

@@ -9,7 +9,6 @@ photos are a third of all that it trains on: 57 as epochs are counted here.
 """
 
 import json
-from importlib.resources import files
 
 from manyface.compat.insightface_config import NETWORKS
 from manyface.studies.cells import Cell, Changes, Scale, Study, Table
@@ -56,10 +55,9 @@ _NOTE = (
 
 def paper_scale() -> Scale:
     """Data sets below the folder given by --data, each under its name."""
-    text = files("manyface.studies").joinpath("paper.toml").read_text(encoding="utf-8")
     return Scale(
         name="paper",
-        recipes=dict.fromkeys(DATA_SETS, text),
+        files=dict.fromkeys(DATA_SETS, "paper.toml"),
         people=617_970,
         steps=0,
         batch=1024,
@@ -196,13 +194,19 @@ def _pools() -> tuple[Table, ...]:
             *(Cell(f"R50, F2C {100 * share:g} %", ("backbone.name=r50", *_F2C,
                                                   f"pool.ratio={share}"))
               for share in (0.1, 0.01, 0.001)),
+        )  # fmt: skip
+        return _table(f"F2C, {data}", cells, data)
+
+    def mobile(data: str) -> Table:
+        cells = (
             _line("MobileFaceNet, full FC", "mbf", *_OF_MOBILE[data],
                   published=_figures(*_MOBILE_FIGURES[data])),
             Cell("MobileFaceNet, F2C 10 %", ("backbone.name=mbf", *_F2C, "pool.ratio=0.1")),
         )  # fmt: skip
-        return _table(f"F2C, {data}", cells, data)
+        return _table(f"F2C, MobileFaceNet, {data}", cells, data)
 
-    return tuple(table(data) for data in ("ms1mv3", "glint360k"))
+    sets = ("ms1mv3", "glint360k")
+    return (*map(table, sets), *map(mobile, sets))
 
 
 def _margins() -> Table:

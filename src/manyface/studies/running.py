@@ -8,40 +8,85 @@ are deleted.
 
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
 import torch
 
-from manyface.base.errors import ManyfaceError
+from manyface.base.errors import DataError, ManyfaceError
+from manyface.base.orphans import ending_with_us
 from manyface.base.threads import usable_cores
+from manyface.checkpoint import run_lock
 from manyface.report.runs import read_run
 from manyface.studies.jobs import Job
 from manyface.studies.ledger import Ledger
 from manyface.studies.looking import LOOKS
 
-Told = Callable[[int, int, Job, float], None]  # done, in all, which, its accuracy
-RECIPE = "recipe.toml"
+IN_USE = "take another folder with -d"  # what to do where another process is at work
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that has been trained and judged.
+
+    Attributes:
+        done, total: how many runs are, of how many.
+        name: of its cell and seed, and of its table where others have these.
+        accuracy: of verification.
+        left: seconds until all are done; None where no run was trained from its beginning yet.
+    """
+
+    done: int
+    total: int
+    name: str
+    accuracy: float
+    left: float | None
+
+
+Told = Callable[[Finished], None]
 
 
 class RunFailed(ManyfaceError):
     """A run of a study did not end well; its own words are above."""
 
 
-def missing(jobs: Sequence[Job], ledger: Ledger) -> list[Job]:
-    """The runs that the ledger lacks, one of each digest, in order."""
-    wanted: dict[str, Job] = {}
+def missing(jobs: Iterable[Job], ledger: Ledger, *, others: Iterable[Job] = ()) -> list[Job]:
+    """The runs that the ledger lacks, one of each digest, in order.
+
+    Each has the looks of all `jobs` of its digest, and of the `others`, which may be asked for
+    later, when what is looked at is gone.
+    """
+    asked: dict[str, Job] = {}
     for job in jobs:
-        known = wanted.get(job.digest)
-        looks = tuple(dict.fromkeys((*(known.looks if known else ()), *job.looks)))
-        wanted[job.digest] = replace(known or job, looks=looks)
-    return [job for job in wanted.values() if not ledger.has(job)]
+        asked[job.digest] = _looking(asked.get(job.digest, job), job)
+    found = {digest: job for digest, job in asked.items() if not ledger.has(job)}
+    for job in others:
+        if job.digest in found:
+            found[job.digest] = _looking(found[job.digest], job)
+    return list(found.values())
+
+
+def _looking(job: Job, other: Job) -> Job:
+    """`job` with the looks of both."""
+    return replace(job, looks=tuple(dict.fromkeys((*job.looks, *other.looks))))
+
+
+def names_of(jobs: Sequence[Job], titles: Mapping[str, str]) -> dict[str, str]:
+    """Digest -> cell and seed, behind the title of the table where several runs have these."""
+    short = {job.digest: f"{job.cell.name}, seed {job.seed}" for job in jobs}
+    often = Counter(short.values())
+    return {
+        digest: name if often[name] == 1 else f"{titles[digest]}: {name}"
+        for digest, name in short.items()
+    }
 
 
 class Trainings:
@@ -60,7 +105,9 @@ class Trainings:
         with self._lock:
             if self._stopped:
                 return -signal.SIGTERM
-            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603
+            process = subprocess.Popen(  # noqa: S603  ourselves
+                ending_with_us(command), start_new_session=True
+            )
             self._alive.add(process)
         try:
             return process.wait()
@@ -76,38 +123,75 @@ class Trainings:
                 process.terminate()
 
 
-def run_all(jobs: Sequence[Job], ledger: Ledger, *, runs: Path, at_once: int, told: Told) -> None:
+def run_all(
+    jobs: Sequence[Job],
+    ledger: Ledger,
+    *,
+    runs: Path,
+    at_once: int,
+    names: Mapping[str, str],
+    told: Told,
+) -> None:
     """Train and judge `jobs`, which the ledger lacks. When this ends early, by an error or by a
     signal, the runs under way save a checkpoint first.
 
+    Args:
+        names: digest -> what a run is called.
+
     Raises:
         RunFailed: one of them failed.
+        CheckpointError: another process is at one of them.
     """
-    trainings = Trainings()
+    trainings, whole = Trainings(), list[float]()
     with ThreadPoolExecutor(at_once, thread_name_prefix="study") as pool:
         futures = {pool.submit(_run, job, ledger, runs, trainings): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
-                job = futures[future]
-                told(done, len(jobs), job, future.result())
+                digest, trained = futures[future].digest, future.result()
+                whole += trained.seconds
+                left = time_left(whole, len(jobs) - done, at_once)
+                told(Finished(done, len(jobs), names[digest], trained.accuracy, left))
         finally:
             for future in futures:
                 future.cancel()
             trainings.stop()
 
 
-def _run(job: Job, ledger: Ledger, runs: Path, trainings: Trainings) -> float:
-    """Train, judge, look; the accuracy."""
+def time_left(whole: Sequence[float], runs: int, at_once: int) -> float | None:
+    """Seconds for so many `runs`, by the seconds of each that was trained from its beginning."""
+    if not whole:
+        return None
+    return statistics.fmean(whole) * runs / min(at_once, max(runs, 1))
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """Accuracy of a run, and the seconds that it took if it was trained from its beginning."""
+
+    accuracy: float
+    seconds: tuple[float, ...]
+
+
+def _run(job: Job, ledger: Ledger, runs: Path, trainings: Trainings) -> _Trained:
+    """Train, judge, look."""
+    begun, has_begun = time.monotonic(), (runs / job.name / "checkpoints").exists()
     directory = train(job, runs, trainings)
-    run = read_run(directory)
-    ledger.add(job, run, {look: LOOKS[look](directory) for look in job.looks})
+    try:
+        run = read_run(directory)
+        ledger.add(job, run, {look: LOOKS[look](directory) for look in job.looks})
+    except DataError as error:
+        raise RunFailed(f"{error}; without its folder, the same command trains it anew") from error
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    return float(run.row["verification_accuracy"])
+    seconds = () if has_begun else (time.monotonic() - begun,)
+    return _Trained(ledger.runs[job.digest]["verification_accuracy"], seconds)
 
 
 def train(job: Job, runs: Path, trainings: Trainings) -> Path:
     """The folder of the finished run of `job`; it goes on from where it stands."""
     directory = runs / job.name
+    if directory.exists():
+        with run_lock(directory, instead=IN_USE):
+            pass  # nobody else trains it, such as what a killed process has left behind
     if (directory / "result.json").exists() and (directory / "checkpoints").exists():
         return directory
     recipe = runs / f"{job.name}.toml"
@@ -118,8 +202,18 @@ def train(job: Job, runs: Path, trainings: Trainings) -> Path:
         command += ["--set", override]
     command += ["--resume"] if (directory / "checkpoints").exists() else ["--force"]
     if code := trainings.run(command):
-        raise RunFailed(f"the run {directory} ended with exit code {code}; see its events.jsonl")
+        raise RunFailed(_why(directory, code))
     return directory
+
+
+def _why(directory: Path, code: int) -> str:
+    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    events = directory / "events.jsonl"
+    where = f" and in {events}" if events.exists() else ""
+    return (
+        f"the run {directory} ended with {how}: what it said is above{where}; mend that, then the "
+        "same command goes on"
+    )
 
 
 def _program() -> list[str]:
@@ -132,14 +226,3 @@ def _program() -> list[str]:
 def runs_at_once() -> int:
     """As many as there are cores; one where there are GPUs, which it shares out."""
     return 1 if torch.cuda.is_available() else usable_cores()
-
-
-class Clock:
-    """Time left, from how long runs have taken since this was made."""
-
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-
-    def left(self, done: int, total: int) -> float:
-        """Seconds until all are done, if the rest take as long."""
-        return (time.monotonic() - self._begun) / done * (total - done)

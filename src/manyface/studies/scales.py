@@ -1,15 +1,9 @@
 """The scales of all studies: tiny shows that they work, small is this project's own evidence, paper
 has the papers' own runs."""
 
-from importlib.resources import files
-
 from manyface.base.errors import ConfigError
 from manyface.studies.cells import Scale
 from manyface.studies.paper import paper_scale
-
-
-def _text(name: str) -> str:
-    return files("manyface.studies").joinpath(name).read_text(encoding="utf-8")
 
 
 def find_scale(name: str) -> Scale:
@@ -17,7 +11,7 @@ def find_scale(name: str) -> Scale:
     if name == "tiny":
         return Scale(
             name="tiny",
-            recipes={"faces": _text("tiny.toml")},
+            files={"faces": "tiny.toml"},
             people=200,
             steps=8,
             batch=16,
@@ -29,7 +23,7 @@ def find_scale(name: str) -> Scale:
     if name == "small":
         return Scale(
             name="small",
-            recipes={"faces": _text("small.toml"), "lfw": _text("lfw.toml")},
+            files={"faces": "small.toml", "lfw": "lfw.toml"},
             people=10_000,
             steps=2_000,
             batch=64,

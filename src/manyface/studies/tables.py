@@ -12,6 +12,11 @@ from manyface.studies.judging import Line
 ONE_SEED = "one seed"
 _FAR = "0.01"  # of the true accepts beside the accuracy
 _WHAT = {"groups": "accuracy on new photos", "updates": "updates with, without an own image"}
+_OF_SCALE = {
+    "tiny": "This scale shows that studies work: what it finds says nothing.",
+    "small": "All synthetic faces are of one world, and the learning rates of their recipe were "
+    "chosen for full FC on these pairs.",
+}
 Text = tuple[list[str], list[list[str]]]  # headings, lines
 
 
@@ -77,6 +82,10 @@ def _more_columns(judged: Judged, study: Sequence[Judged]) -> dict[str, dict[str
             line.cell.name: _minus(line, line_of(study, table.clean, line.cell.name))
             for line in judged.lines
         }
+        found[f"minus that of {table.baseline}"] = {
+            line.cell.name: "" if line.withstands is None else in_points(line.withstands)
+            for line in judged.lines
+        }
     return found
 
 
@@ -131,19 +140,23 @@ def _named(line: Line) -> str:
     return line.cell.name if len(line.runs) > 1 else f"{line.cell.name} ({ONE_SEED})"
 
 
-def about(judged: Sequence[Judged]) -> list[str]:
-    """What the numbers of the tables are."""
-    pairs = sorted({line.runs[0]["num_pairs"] for each in judged for line in each.lines})
+def about(judged: Sequence[Judged], scale: str) -> list[str]:
+    """What the numbers of the tables are, at this scale."""
+    lines = [line for each in judged for line in each.lines]
+    pairs = sorted({line.runs[0]["num_pairs"] for line in lines})
+    over_seeds = (
+        ", and the spread of the difference over seeds, the cell's own beside that of the table's "
+        "other cells (where they have one seed each, of the study's other tables of that recipe), "
+        "so that two tables may give one difference two intervals"
+    )
     return [
         f"Accuracy: share of {' or '.join(f'{each:,}' for each in pairs)} pairs of people not "
         "trained on that are decided rightly, each tenth by the threshold of the others.",
         "Minus the baseline: points of accuracy, mean over the seeds that both have, with its 95 % "
-        "interval: people of the pairs resampled, and the spread of the difference over seeds, the "
-        "cell's own beside that of all the table's cells (where they have one seed each, of the "
-        "study's other tables of that recipe).",
+        "interval: people of the pairs resampled (pairs, where nobody is named)"
+        f"{over_seeds if any(len(line.runs) > 1 for line in lines) else ''}.",
         "Each interval is of one comparison: of twenty cells that do not differ from the baseline, "
-        "one is said to. All are of one world of faces, and of recipes whose learning rates were "
-        "chosen for full FC on these pairs.",
+        f"one is said to. {_OF_SCALE.get(scale, '')}".strip(),
     ]
 
 

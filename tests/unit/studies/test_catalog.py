@@ -2,20 +2,27 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from manyface.base.errors import ConfigError
 from manyface.cli.reproduce import NAMES
+from manyface.config import Config
 from manyface.studies.catalog import studies_of
 from manyface.studies.cells import Cell, Table
 from manyface.studies.claims import CLAIMS, OF_CAPACITY, OF_COST
 from manyface.studies.cost import METHODS
-from manyface.studies.jobs import Job, jobs_of
+from manyface.studies.jobs import FIRST_DEFAULTS, Job, jobs_of, jobs_of_study
+from manyface.studies.ledger import Ledger
+from manyface.studies.running import missing
 from manyface.studies.scales import find_scale
 from manyface.train.build import build_training
 
 SCALES = ("tiny", "small", "paper")
+ROOT = Path(__file__).parents[3]
+GOLDEN, RESULTS = ROOT / "tests/golden", ROOT / "docs/studies/small/results.json"
 
 
 @pytest.mark.parametrize("name", SCALES)
@@ -100,6 +107,36 @@ def test_digest_is_of_what_is_learned() -> None:
                   job("data.noise.flip=0.1")):  # fmt: skip
         assert other.digest != one
     assert job("head.method=f2c").digest != job("head.method=f2c", "pool.decay=0.5").digest
+
+
+def test_another_default_is_another_run() -> None:
+    """Ledgers began with a learning rate of 0.1 as the default; it is 0.02 now."""
+    assert job("optimizer.learning_rate=0.02").digest == job().digest
+    assert job("optimizer.learning_rate=0.1").digest != job().digest
+
+
+def test_first_defaults_are_those_of_the_first_ledgers() -> None:
+    """A default that changes is entered in FIRST_DEFAULTS, or old results would stand for it."""
+    then = json.loads((GOLDEN / "first_defaults.json").read_text())
+    now = Config().model_dump(mode="json")
+    for section, keys in FIRST_DEFAULTS.items():
+        now[section].update(keys)
+    assert _common(now, then) == then
+
+
+def _common(table: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
+    """`table` without the keys that are not in `of`."""
+    return {
+        key: _common(table[key], value) if isinstance(value, dict) and value else table[key]
+        for key, value in of.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["rate", "pool", "conflict", "tail"])
+def test_results_of_this_project_are_of_its_studies(name: str) -> None:
+    """Nothing that a ledger is keyed by has changed since; LFW's runs are asked for too."""
+    scale, ledger = find_scale("small"), Ledger(RESULTS)
+    assert missing(list(jobs_of_study(studies_of(scale)[name], scale, data=RESULTS)), ledger) == []
 
 
 def test_a_table_has_its_baseline_once() -> None:

@@ -22,7 +22,6 @@ PEOPLE = {
     "wf12m_conflict": 1_017_970,
     "wf12m_flip40": 617_970,
 }
-LARGE = ("r100", "r200", "vit_b", "vit_l")  # as r50 and vit_t, and minutes of this machine
 SCALE = find_scale("paper")
 POOLS = studies_of(SCALE)["pool"].tables
 TABLES = [table for study in studies_of(SCALE).values() for table in study.tables]
@@ -46,7 +45,9 @@ def test_a_recipe_on_two_sets_is_two_runs() -> None:
     assert all(len(sets) == 1 for sets in runs.values())
 
 
-@pytest.mark.parametrize(("table", "margin"), [(POOLS[0], "arcface"), (POOLS[1], "cosface")])
+@pytest.mark.parametrize(
+    ("table", "margin"), list(zip(POOLS, ("arcface", "cosface") * 2, strict=True))
+)
 def test_pools_stand_beside_the_full_fc_of_their_set(table: Table, margin: str) -> None:
     """F2C's own repository counts 19 epochs of a loader that a third of its photos are of."""
     for cell in table.cells:
@@ -103,24 +104,26 @@ def of_each_kind() -> dict[str, tuple[Table, Job]]:
             config = job(table, cell).config
             head, net = config.head, config.backbone.name
             kind = f"{net} {head.method} {head.margin} {head.negatives} {config.optimizer.name}"
-            if net not in LARGE:
-                found[kind] = table, job(table, cell)
+            found[kind] = table, job(table, cell)
     return found
 
 
+KINDS = of_each_kind()
+
+
 @pytest.mark.soak  # minutes for each, of the nets' own costs
-@pytest.mark.parametrize("kind", of_each_kind())
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_fits(kind: str) -> None:
-    table, one = of_each_kind()[kind]
+    table, one = KINDS[kind]
     people, gpus = PEOPLE[table.recipe], Cluster("h100", 64)
     plan = plan_for_gpus(one.config, identities=people, cluster=gpus)
     assert plan.bytes.peak < plan.available
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", of_each_kind())
+@pytest.mark.parametrize("kind", KINDS)
 def test_it_starts(kind: str) -> None:
-    _, one = of_each_kind()[kind]
+    _, one = KINDS[kind]
     training = build_training(with_few_faces(one.config), warn=lambda text: None)
     (batch,) = training.loader.batches(0, 1)
     training.method.begin_step()

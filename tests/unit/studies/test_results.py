@@ -15,7 +15,7 @@ from manyface.studies.cells import Cell, Scale, Study, Table
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.judging import again, judge
 from manyface.studies.ledger import _KEPT, VERSION, Ledger
-from manyface.studies.page import write_study
+from manyface.studies.page import Shown, write_study
 from manyface.studies.running import missing
 from manyface.studies.scales import find_scale
 from manyface.studies.tables import Judged, said, text_of
@@ -39,6 +39,7 @@ def ledger(folder: Path, shown: dict[Job, float], **looks: object) -> Ledger:
             "cell": job.cell.name, "seed": job.seed, "verification_accuracy": accuracy,
             "looks": looks, "num_pairs": PAIRS, "tar_at_far": {"0.01": accuracy / 2},
             "device": "cpu", "precision": "fp32", "commit": "0123456789",
+            "steps": 8, "batch_size": 16, "num_identities": 200,
             "correct": np.packbits(correct).tobytes().hex(),
         }  # fmt: skip
     path = folder / "results.json"
@@ -93,6 +94,13 @@ def test_missing_asks_for_all_that_studies_look_at(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_run_is_looked_at_for_studies_that_may_come(tmp_path: Path) -> None:
+    plain, looked = jobs_of(TABLE, scale(1)), jobs_of(TABLE, scale(1), looks=("cosines",))
+    found = ledger(tmp_path, {plain[0]: 0.5})
+    wanted = missing(plain, found, others=looked)
+    assert [(job.cell.name, job.looks) for job in wanted] == [("tenth", ("cosines",))]
+
+
 def test_the_best_are_trained_again(tmp_path: Path) -> None:
     cells = tuple(Cell(f"m {m}", (f"head.m={m}",), 1) for m in (0.1, 0.2, 0.3, 0.4))
     table = Table("Margins", "m 0.1", cells, best_again=2)
@@ -117,7 +125,9 @@ def test_page_markdown_and_pictures(tmp_path: Path) -> None:
     table = replace(TABLE, note="What to know.", cells=(FULL, replace(TENTH, published="97.5")))
     study = Study("rate", "A <title>", "Why?", (table,), looks=("cosines", "groups", "updates"))
     judged = [Judged(table, judge(table, scale(), found))]
-    page = write_study(study, judged, tmp_path, command="manyface reproduce rate").read_text()
+    page = write_study(
+        Shown(study, judged, scale(), "manyface reproduce rate"), tmp_path
+    ).read_text()
     text = (tmp_path / "rate.md").read_text()
     assert "A &lt;title&gt;" in page
     assert "head.sample_rate=0.1" in page
@@ -142,7 +152,7 @@ def test_a_page_shows_the_looks_of_its_own_study(tmp_path: Path) -> None:
         tmp_path, dict.fromkeys(jobs(), 0.75), groups=[{"group": "tail", "accuracy": 0.5}]
     )
     judged = [Judged(TABLE, judge(TABLE, scale(), found))]
-    write_study(Study("rate", "T", "Why?", (TABLE,)), judged, tmp_path, command="")
+    write_study(Shown(Study("rate", "T", "Why?", (TABLE,)), judged, scale(), ""), tmp_path)
     assert "tail" not in (tmp_path / "rate.md").read_text()
 
 
@@ -156,7 +166,7 @@ def test_learning_rates_are_columns(tmp_path: Path) -> None:
     assert text_of(judged) == (
         ["", "0.1", "0.2"], [["a", "0.750", "1.000 (+25.0)"], ["b", "0.500 (-25.0)", ""]],
     )  # fmt: skip
-    write_study(Study("rate", "T", "Why?", (table,)), [judged], tmp_path, command="")
+    write_study(Shown(Study("rate", "T", "Why?", (table,)), [judged], scale(), ""), tmp_path)
     assert not (tmp_path / "rate-1.svg").exists()
     assert said(judged) == []
 
@@ -174,20 +184,51 @@ def test_what_is_wrong_with_the_data_costs_each_head_something(tmp_path: Path) -
     found = ledger(tmp_path, shown)
     study = [Judged(each, judge(each, scale(1), found)) for each in (clean, noisy)]
     headings, lines = text_of(study[1], study)
-    assert headings[-1] == "minus itself with clean labels"
-    assert [line[-1] for line in lines] == ["-25.0", "-2.5"]
-    assert [line[-1] for line in text_of(study[1])[1]] == ["", ""]
-    assert len(text_of(study[0], study)[0]) == len(headings) - 1
+    assert headings[-2:] == ["minus itself with clean labels", "minus that of full FC"]
+    assert [line[-2] for line in lines] == ["-25.0", "-2.5"]
+    assert [line[-2] for line in text_of(study[1])[1]] == ["", ""]
+    assert len(text_of(study[0], study)[0]) == len(headings) - 2
+
+
+def test_what_wrong_labels_cost_is_compared_by_seed(tmp_path: Path) -> None:
+    """Full FC loses 0.25 and 0.3, the tenth 0.05 and 0.15: 20 and 15 points less."""
+    clean = replace(TABLE, title="Clean")
+    noisy = Table(
+        "Noisy",
+        "full FC",
+        tuple(replace(each, changes=(*each.changes, "head.m=0.3")) for each in (FULL, TENTH)),
+        clean="Clean",
+    )
+    shown = {
+        job: (0.75, 0.8)[job.seed] - (0.25 if job.cell.name == "tenth" else 0)
+        for job in jobs_of(clean, scale())
+    }
+    lost = {"full FC": (0.25, 0.3), "tenth": (0.05, 0.15)}
+    shown |= {
+        job: (0.75, 0.8)[job.seed]
+        - (0.25 if job.cell.name == "tenth" else 0)
+        - lost[job.cell.name][job.seed]
+        for job in jobs_of(noisy, scale())
+    }
+    full, tenth = judge(noisy, scale(), ledger(tmp_path, shown), beside=(clean, noisy))
+    assert full.withstands is None
+    assert tenth.withstands is not None
+    assert tenth.withstands.value == pytest.approx(17.5)
+    reach = 12.706 * 3.5355 / 2**0.5  # Student's with one degree of freedom
+    assert tenth.withstands.high - 17.5 >= reach * 0.97
 
 
 def test_what_another_study_looked_at_is_kept(tmp_path: Path) -> None:
     job = jobs()[0]
     found = ledger(tmp_path, {job: 0.5}, cosines=[])
     folds = SimpleNamespace(correct=np.ones(PAIRS, bool))
-    row = dict.fromkeys(_KEPT, 0.5)
+    row = {**dict.fromkeys(_KEPT, 1), "tar_at_far": {}, "precision": "fp32", "device": "cpu",
+           "commit": None}  # fmt: skip
     run = SimpleNamespace(scores={"pairs": SimpleNamespace(folds=folds)}, row=row)
     found.add(job, cast(Run, run), {"groups": []})
-    assert Ledger(found.path).runs[job.digest]["looks"] == {"cosines": [], "groups": []}
+    entry = Ledger(found.path).runs[job.digest]
+    assert entry["looks"] == {"cosines": [], "groups": []}
+    assert entry["verification_accuracy"] == 1.0
 
 
 def test_no_ledger(tmp_path: Path) -> None:
@@ -196,3 +237,39 @@ def test_no_ledger(tmp_path: Path) -> None:
         path.write_text(content, "utf-8")
         with pytest.raises(DataError, match="no results of studies"):
             Ledger(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("looks", None, "looks"),
+        ("looks", {"cosines": [{}]}, "cosines: 0: step: Field required"),
+        ("verification_accuracy", 5.0, "less than or equal to 1, got 5.0"),
+        ("verification_accuracy", float("nan"), "finite number, got nan"),
+        ("verification_accuracy", 0.75, "verification_accuracy is 0.75, but 0.5 of correct"),
+        ("correct", "zz", "hexadecimal"),
+        ("correct", "ff", "correct has not the bits of 40 pairs"),
+        ("num_pairs", 80, "correct has not the bits of 80 pairs"),
+        ("device", 3, "valid string, got 3"),
+    ],
+)
+def test_a_damaged_run_is_named(tmp_path: Path, key: str, value: object, said: str) -> None:
+    found = ledger(tmp_path, dict.fromkeys(jobs(), 0.5))
+    content = json.loads(found.path.read_text("utf-8"))
+    digest = jobs()[1].digest
+    content["runs"][digest][key] = value
+    found.path.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(
+        DataError, match=rf"results\.json .*runs: {digest}: .*{said}.*take that run"
+    ):
+        Ledger(found.path)
+
+
+@pytest.mark.parametrize("key", ["looks", "correct", "num_pairs", "tar_at_far", "commit", "seed"])
+def test_what_a_run_lacks_is_named(tmp_path: Path, key: str) -> None:
+    found = ledger(tmp_path, dict.fromkeys(jobs(), 0.5))
+    content = json.loads(found.path.read_text("utf-8"))
+    del content["runs"][jobs()[0].digest][key]
+    found.path.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(DataError, match=f"{jobs()[0].digest}: {key}: Field required"):
+        Ledger(found.path)

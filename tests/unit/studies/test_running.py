@@ -10,8 +10,12 @@ import pytest
 
 from manyface.cli import main
 from manyface.cli.reproduce import NAMES
+from manyface.studies.catalog import studies_of
+from manyface.studies.jobs import jobs_of_study
+from manyface.studies.scales import find_scale
 
 pytestmark = pytest.mark.slow
+TINY = find_scale("tiny")
 
 
 def reproduce(folder: Path, *words: str) -> int:
@@ -63,23 +67,54 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no such file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_has_the_runs_save_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     words = [sys.executable, "-m", "manyface", "reproduce", "rate", "--scale", "tiny", "-d"]
-    with subprocess.Popen([*words, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+    words.append(str(tmp_path))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **pipes) as process:  # type: ignore[call-overload]
         assert process.stdout is not None
         assert "runs to train" in process.stdout.readline()
         assert "[1 of" in process.stdout.readline()
         process.send_signal(number)
-        process.stdout.read()
+        _, said = process.communicate()
     assert process.returncode == 128 + number
+    how = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert f"stopped by {how}: what is finished is kept, the same command goes on" in said
     done = len(results(tmp_path))
     commands = [read_or_empty(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
     assert not [command for command in commands if str(tmp_path) in command]
     assert reproduce(tmp_path, "rate") == 0
     assert len(results(tmp_path)) > done >= 1
+
+
+def test_a_signal_while_costs_are_measured(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "manyface", "reproduce", "cost", "--scale", "tiny", "-d"]
+    words.append(str(tmp_path))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout is not None
+        assert "full FC at 10,000" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM" in said
+
+
+def test_studies_that_share_cells_train_them_once(tmp_path: Path) -> None:
+    """`rate` looks at more than `conflict`, which comes first."""
+    assert reproduce(tmp_path, "conflict") == 0
+    before = results(tmp_path)
+    assert reproduce(tmp_path, "rate") == 0
+    after = results(tmp_path)
+    shared = [job.digest for job in jobs_of_study(studies_of(TINY)["rate"], TINY)]
+    shared = [digest for digest in shared if digest in before]
+    assert shared
+    for digest in shared:
+        assert after[digest] == before[digest]
+        assert "cosines" in after[digest]["looks"]  # type: ignore[operator]
 
 
 def read_or_empty(path: Path) -> str:
