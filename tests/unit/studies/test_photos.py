@@ -51,8 +51,15 @@ def lfw(root: Path, names: str = NAMES) -> Path:
 def run() -> Run:
     folds = SimpleNamespace(correct=np.ones(8, bool))
     row = {
-        **{"verification_accuracy": 1.0, "auc": 1.0, "tar_at_far": {}, "steps": 1, "batch_size": 1},
-        **{"num_identities": 4, "precision": "fp32", "device": "cpu", "commit": None},
+        "verification_accuracy": 1.0,
+        "auc": 1.0,
+        "tar_at_far": {},
+        "steps": 1,
+        "batch_size": 1,
+        "num_identities": 4,
+        "precision": "fp32",
+        "device": "cpu",
+        "commit": None,
     }
     return cast(Run, SimpleNamespace(scores={"pairs": SimpleNamespace(folds=folds)}, row=row))
 
