@@ -84,8 +84,8 @@ def _grown(costs: Costs, classes: Sequence[int]) -> list[str]:
     ran = [(size, seconds) for size, each in found if (seconds := seconds_of(each))]
     return [
         f"At {more:,} identities full FC takes {long / short:.0f} times as long as at {few:,}, for "
-        f"{more / few:.0f} times the rows: by how much others are faster there tells as much of "
-        "the machine as of them."
+        f"{more / few:.0f} times the rows: softmax numerators above `kept_bytes` (128 MiB) are "
+        "computed twice. By how much others are faster there is not of them alone."
         for (few, short), (more, long) in pairwise(ran)
         if long / short > _FAR_MORE * more / few
     ]
@@ -115,8 +115,8 @@ def _page(
             "Time and memory",
             html.grid([html.figure(*each, legend=keys) for each in pictures.items()]),
             html.table(HEADINGS, _escaped(lines), name="cost of a step"),
-            html.listing(notes, classes="notes"),
-            lead=QUESTION,
+            html.listing([note.replace("`", "") for note in notes], classes="notes"),
+            lead=QUESTION.replace("`", ""),
         ),
         html.section(
             "The paper's own",
