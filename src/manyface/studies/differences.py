@@ -1,7 +1,8 @@
 """What a cell gains or loses against another: on equal pairs, in the light of people and seeds."""
 
 import math
-from collections.abc import Sequence
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Self
@@ -14,7 +15,7 @@ from manyface.evaluate.pairs import PairSet
 
 Gain = npt.NDArray[np.float64]  # [P] of two runs: 1 where only the first decides a pair rightly
 _DRAWS = 200_000  # of Student's t: its quantile to one or two in a hundred
-_PRIOR = 3  # most degrees of freedom that a table's other cells have in a cell's spread
+_PRIOR = 3  # most degrees of freedom that other cells have in a cell's spread
 
 
 @dataclass(frozen=True)
@@ -68,35 +69,43 @@ class SeedNoise:
     """How far the differences of a table's cells scatter over seeds.
 
     A seed fixes first weights, orders and wrong labels of both cells, so differences are taken seed
-    by seed. Three of them tell little of a cell's own spread, and cells need not spread alike: the
-    pooled variance of the *other* cells counts beside it, as three degrees of freedom or as many as
-    they have (a moderated t statistic, Smyth 2004, whose prior is fixed). The interval of a cell
-    that spreads like the others holds 95 or 96 % of true values, of one that spreads twice as much
-    86 to 90 %.
+    by seed. Three of them tell little of a cell's own spread: the median variance of the *other*
+    cells, if there are two or more, counts beside it as three degrees of freedom (a moderated t
+    statistic, Smyth 2004, whose prior is fixed; a median, since cells need not spread alike). The
+    interval of a cell that spreads like the others holds 95 to 97 % of true values, of one that
+    spreads twice as much 88 %. Of a cell with one seed the others say all, be it one of them.
 
     Attributes:
-        squares: sum of squares around the mean of each cell, of all cells, points squared.
-        freedom: their degrees of freedom, at least 1.
+        differences: of each cell, at each of its seeds, two or more, points.
     """
 
-    squares: float
-    freedom: int
+    differences: tuple[tuple[float, ...], ...]
 
     @classmethod
-    def of(cls, differences: Sequence[Sequence[float]]) -> Self | None:
+    def of(cls, differences: Iterable[Sequence[float]]) -> Self | None:
         """Of the differences at each seed of each cell, points; None of one seed each."""
-        freedom = sum(len(each) - 1 for each in differences if each)
-        squares = sum(_squares(each) for each in differences if each)
-        return cls(squares, freedom) if freedom else None
+        several = tuple(tuple(each) for each in differences if len(each) > 1)
+        return cls(several) if several else None
 
     def reach(self, own: Sequence[float]) -> float:
         """Half of the 95 % interval of the mean of a cell's differences `own`, points, which are
         among those that this is of (or one alone, which has no spread)."""
-        of_others = self.freedom - (len(own) - 1)
-        prior = min(_PRIOR, of_others)
+        others = list(self.differences)
+        if tuple(own) in others:
+            others.remove(tuple(own))
+        if len(others) == 1 and len(own) > 1:
+            others = []  # which may be quite unlike: Student's own interval
+        prior = min(_PRIOR, sum(len(each) - 1 for each in others))
         freedom = prior + len(own) - 1
-        theirs = prior * (self.squares - _squares(own)) / of_others if of_others else 0.0
+        theirs = prior * statistics.median(map(_variance, others)) if others else 0.0
         return _student(freedom) * math.sqrt((theirs + _squares(own)) / freedom / len(own))
+
+
+def _variance(values: Sequence[float]) -> float:
+    """Unbiased where a median is taken of several: that of a chi-squared variable lies below its
+    mean (by the approximation of Wilson and Hilferty)."""
+    freedom = len(values) - 1
+    return _squares(values) / freedom / (1 - 2 / (9 * freedom)) ** 3
 
 
 def _squares(values: Sequence[float]) -> float:

@@ -70,8 +70,8 @@ def judge(
     if not done.baseline:
         return [Line(cell, None, ledger.of(found)) for cell, found in done.of_cell.items() if found]
     on_pairs = OnPairs.of(_pairs(done.baseline[0]))
-    others = [all_done[each.title] for each in beside if each.recipe == table.recipe]
-    noise = _noise([done], on_pairs) or _noise(others, on_pairs)
+    alike = [each for each in all_done.values() if each.table.recipe == table.recipe]
+    noise = _noise([done], on_pairs) or _noise(alike, on_pairs)
     less = _differences(done.gains(), on_pairs, noise)
     withstands = _withstands(done, all_done.get(table.clean), on_pairs)
     return [
@@ -157,7 +157,7 @@ def _points(gains: Gains, on_pairs: OnPairs) -> list[float]:
 
 def _scatter(gains: Iterable[Gains], on_pairs: OnPairs) -> SeedNoise | None:
     """None if nothing has two seeds."""
-    return SeedNoise.of([_points(each, on_pairs) for each in gains])
+    return SeedNoise.of(_points(each, on_pairs) for each in gains)
 
 
 def _noise(tables: Sequence[_Done], on_pairs: OnPairs) -> SeedNoise | None:

@@ -146,8 +146,8 @@ def about(judged: Sequence[Judged], scale: str) -> list[str]:
     pairs = sorted({line.runs[0]["num_pairs"] for line in lines})
     over_seeds = (
         ", and the spread of the difference over seeds, the cell's own beside that of the table's "
-        "other cells (where they have one seed each, of the study's other tables of that recipe), "
-        "so that two tables may give one difference two intervals"
+        "other cells if they are two or more (where all have one seed, of the study's other "
+        "tables of that recipe), so that two tables may give one difference two intervals"
     )
     return [
         f"Accuracy: share of {' or '.join(f'{each:,}' for each in pairs)} pairs of people not "
