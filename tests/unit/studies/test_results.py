@@ -171,18 +171,20 @@ def test_learning_rates_are_columns(tmp_path: Path) -> None:
     assert said(judged) == []
 
 
+CLEAN = replace(TABLE, title="Clean")
+NOISY = Table(
+    "Noisy",
+    "full FC",
+    tuple(replace(each, changes=(*each.changes, "head.m=0.3")) for each in (FULL, TENTH)),
+    clean="Clean",
+)
+
+
 def test_what_is_wrong_with_the_data_costs_each_head_something(tmp_path: Path) -> None:
-    clean = replace(TABLE, title="Clean")
-    noisy = Table(
-        "Noisy",
-        "full FC",
-        tuple(replace(each, changes=(*each.changes, "head.m=0.3")) for each in (FULL, TENTH)),
-        clean="Clean",
-    )
-    shown = dict(zip(jobs_of(clean, scale(1)), (0.75, 0.5), strict=True))
-    shown |= dict(zip(jobs_of(noisy, scale(1)), (0.5, 0.475), strict=True))
+    shown = dict(zip(jobs_of(CLEAN, scale(1)), (0.75, 0.5), strict=True))
+    shown |= dict(zip(jobs_of(NOISY, scale(1)), (0.5, 0.475), strict=True))
     found = ledger(tmp_path, shown)
-    study = [Judged(each, judge(each, scale(1), found)) for each in (clean, noisy)]
+    study = [Judged(each, judge(each, scale(1), found)) for each in (CLEAN, NOISY)]
     headings, lines = text_of(study[1], study)
     assert headings[-2:] == ["minus itself with clean labels", "minus that of full FC"]
     assert [line[-2] for line in lines] == ["-25.0", "-2.5"]
@@ -192,25 +194,12 @@ def test_what_is_wrong_with_the_data_costs_each_head_something(tmp_path: Path) -
 
 def test_what_wrong_labels_cost_is_compared_by_seed(tmp_path: Path) -> None:
     """Full FC loses 0.25 and 0.3, the tenth 0.05 and 0.15: 20 and 15 points less."""
-    clean = replace(TABLE, title="Clean")
-    noisy = Table(
-        "Noisy",
-        "full FC",
-        tuple(replace(each, changes=(*each.changes, "head.m=0.3")) for each in (FULL, TENTH)),
-        clean="Clean",
-    )
-    shown = {
-        job: (0.75, 0.8)[job.seed] - (0.25 if job.cell.name == "tenth" else 0)
-        for job in jobs_of(clean, scale())
-    }
+    clean = {"full FC": (0.75, 0.8), "tenth": (0.5, 0.55)}
     lost = {"full FC": (0.25, 0.3), "tenth": (0.05, 0.15)}
-    shown |= {
-        job: (0.75, 0.8)[job.seed]
-        - (0.25 if job.cell.name == "tenth" else 0)
-        - lost[job.cell.name][job.seed]
-        for job in jobs_of(noisy, scale())
-    }
-    full, tenth = judge(noisy, scale(), ledger(tmp_path, shown), beside=(clean, noisy))
+    shown = {job: clean[job.cell.name][job.seed] for job in jobs_of(CLEAN, scale())}
+    for job in jobs_of(NOISY, scale()):
+        shown[job] = clean[job.cell.name][job.seed] - lost[job.cell.name][job.seed]
+    full, tenth = judge(NOISY, scale(), ledger(tmp_path, shown), beside=(CLEAN, NOISY))
     assert full.withstands is None
     assert tenth.withstands is not None
     assert tenth.withstands.value == pytest.approx(17.5)
