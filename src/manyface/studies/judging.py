@@ -65,15 +65,19 @@ def judge(
 ) -> list[Line]:
     """The cells that are finished in a seed or more, in order. Where each has one seed, `beside`,
     the tables of the study, are asked how far seeds scatter: those of the same recipe."""
-    all_done = {each.title: _Done.of(each, scale, ledger, data) for each in (*beside, table)}
-    done = all_done[table.title]
+    done = _Done.of(table, scale, ledger, data)
     if not done.baseline:
         return [Line(cell, None, ledger.of(found)) for cell, found in done.of_cell.items() if found]
     on_pairs = OnPairs.of(_pairs(done.baseline[0]))
-    alike = [each for each in all_done.values() if each.table.recipe == table.recipe]
-    noise = _noise([done], on_pairs) or _noise(alike, on_pairs)
+    noise = _noise([done], on_pairs) or _noise(
+        [_Done.of(each, scale, ledger, data) for each in beside if each.recipe == table.recipe],
+        on_pairs,
+    )
     less = _differences(done.gains(), on_pairs, noise)
-    withstands = _withstands(done, all_done.get(table.clean), on_pairs)
+    clean = [each for each in beside if each.title == table.clean]
+    withstands = _withstands(
+        done, [_Done.of(each, scale, ledger, data) for each in clean], on_pairs
+    )
     return [
         Line(cell, less.get(cell.name), ledger.of(found), withstands.get(cell.name))
         for cell, found in done.of_cell.items()
@@ -130,11 +134,12 @@ def _minus(first: Gains, second: Gains) -> Gains:
     return {seed: first[seed] - second[seed] for seed in first if seed in second}
 
 
-def _withstands(done: _Done, clean: _Done | None, on_pairs: OnPairs) -> dict[str, Difference]:
-    """Name of a cell -> what it gains on the baseline by wrong labels."""
-    if clean is None:
+def _withstands(done: _Done, clean: Sequence[_Done], on_pairs: OnPairs) -> dict[str, Difference]:
+    """Name of a cell -> what it gains on the baseline by wrong labels; `clean` has the table
+    without them, if there is one."""
+    if not clean:
         return {}
-    without = clean.gains()
+    without = clean[0].gains()
     gains = {name: _minus(found, without.get(name, {})) for name, found in done.gains().items()}
     return _differences(gains, on_pairs, _scatter(gains.values(), on_pairs))
 
