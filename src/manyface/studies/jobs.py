@@ -76,10 +76,12 @@ class Job:
 def _without_first_defaults(config: Config) -> dict[str, Any]:
     table = config.model_dump(mode="json", exclude_defaults=True)
     for section, keys in FIRST_DEFAULTS.items():
-        now = config.model_dump(mode="json")[section]
-        found = {**table.get(section, {}), **{key: now[key] for key in keys}}
-        table[section] = {k: v for k, v in found.items() if k not in keys or v != keys[k]}
-        if not table[section]:
+        kept = table.setdefault(section, {})
+        for key, first in keys.items():
+            kept[key] = getattr(getattr(config, section), key)
+            if kept[key] == first:
+                del kept[key]
+        if not kept:
             del table[section]
     return table
 

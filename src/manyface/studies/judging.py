@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -73,7 +74,7 @@ def judge(
         [_Done.of(each, scale, ledger, data) for each in beside if each.recipe == table.recipe],
         on_pairs,
     )
-    less = _differences(done.gains(), on_pairs, noise)
+    less = _differences(done.gains, on_pairs, noise)
     clean = [each for each in beside if each.title == table.clean]
     withstands = _withstands(
         done, [_Done.of(each, scale, ledger, data) for each in clean], on_pairs
@@ -108,6 +109,7 @@ class _Done:
         is_it = (jobs for cell, jobs in self.of_cell.items() if cell.name == self.table.baseline)
         return next(is_it)
 
+    @cached_property
     def gains(self) -> dict[str, Gains]:
         """Name of a cell -> its gains over the baseline, at the seeds that both have."""
         theirs = self._correct(self.baseline)
@@ -122,11 +124,10 @@ class _Done:
 
     def by_runs(self) -> dict[tuple[str, ...], Gains]:
         """`gains` by the digests of the runs that they are of: tables share cells."""
-        gains = self.gains()
         return {
-            tuple(job.digest for job in (*jobs, *self.baseline)): gains[cell.name]
+            tuple(job.digest for job in (*jobs, *self.baseline)): self.gains[cell.name]
             for cell, jobs in self.of_cell.items()
-            if cell.name in gains
+            if cell.name in self.gains
         }
 
 
@@ -139,8 +140,8 @@ def _withstands(done: _Done, clean: Sequence[_Done], on_pairs: OnPairs) -> dict[
     without them, if there is one."""
     if not clean:
         return {}
-    without = clean[0].gains()
-    gains = {name: _minus(found, without.get(name, {})) for name, found in done.gains().items()}
+    without = clean[0].gains
+    gains = {name: _minus(found, without.get(name, {})) for name, found in done.gains.items()}
     return _differences(gains, on_pairs, _scatter(gains.values(), on_pairs))
 
 

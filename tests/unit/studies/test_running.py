@@ -67,14 +67,18 @@ def test_what_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no such file" in capsys.readouterr().err
 
 
+def begun(study: str, folder: Path) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-m", "manyface", "reproduce", study, "--scale", "tiny", "-d"]
+    words.append(str(folder))
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, text=True, stdout=pipe, stderr=pipe)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_has_the_runs_save_and_the_same_command_goes_on(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    words = [sys.executable, "-m", "manyface", "reproduce", "rate", "--scale", "tiny", "-d"]
-    words.append(str(tmp_path))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with begun("rate", tmp_path) as process:
         assert process.stdout is not None
         assert "runs to train" in process.stdout.readline()
         assert "[1 of" in process.stdout.readline()
@@ -91,10 +95,7 @@ def test_a_signal_has_the_runs_save_and_the_same_command_goes_on(
 
 
 def test_a_signal_while_costs_are_measured(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "manyface", "reproduce", "cost", "--scale", "tiny", "-d"]
-    words.append(str(tmp_path))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with begun("cost", tmp_path) as process:
         assert process.stdout is not None
         assert "full FC at 10,000" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
