@@ -7,7 +7,7 @@ from manyface.config import Config
 from manyface.config.head import CENTER_KEYS, HeadConfig
 from manyface.plan.measuring import changed
 from manyface.plan.prediction import Prediction
-from manyface.train.checks import fast_centers_warning
+from manyface.train.checks import recipe_warnings
 
 Replan = Callable[[Config], Prediction]
 Fewest = Callable[[Config], int | None]
@@ -23,15 +23,10 @@ def advice(
 
     `fewest`: number of GPUs on which a recipe fits, where ranks share the rows.
     """
-    always = [*_about_saving(config, found), *_about_centers(config)]
+    always = [*_about_saving(config, found), *recipe_warnings(config)]
     if not found.fits:
         return [*_to_fit(config, found, replan, fewest), *always]
     return [*_about_files(found), *_about_sampling(config, found), *always]
-
-
-def _about_centers(config: Config) -> list[str]:
-    warning = fast_centers_warning(config)
-    return [] if warning is None else [warning]
 
 
 def _about_saving(config: Config, found: Prediction) -> list[str]:

@@ -36,6 +36,11 @@ def check_ranks(batch_size: int, num_ranks: int, *, method: str) -> None:
         )
 
 
+def recipe_warnings(config: Config) -> list[str]:
+    """What is known to cost accuracy, whatever the data."""
+    return [text for text in (fast_centers_warning(config), collapse_warning(config)) if text]
+
+
 def fast_centers_warning(config: Config) -> str | None:
     """What to say of class centers whose first step throws them far out, where they stay: by
     `times` their first length (docs/heads.md, "The learning rate of the head")."""
@@ -51,6 +56,19 @@ def fast_centers_warning(config: Config) -> str | None:
         f"a photo moves its class center by {times:.0f} times the center's first length, which "
         f"costs accuracy: set head.learning_rate to about {learning_rate / times:.1g} for batches "
         f"of {batch_size}, or make these larger (docs/heads.md)"
+    )
+
+
+def collapse_warning(config: Config) -> str | None:
+    """What to say of a margin under which F2C left all embeddings alike (docs/f2c.md, Margins)."""
+    head = config.head
+    if head.method != "f2c" or head.margin not in ("arcface", "sphereface"):
+        return None
+    if head.gradient != "exact":
+        return None
+    return (
+        f"F2C with {head.margin} and its exact gradient cost 12 points of accuracy, all embeddings "
+        'became alike: set head.gradient to "straight_through" (docs/f2c.md)'
     )
 
 

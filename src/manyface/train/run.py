@@ -19,7 +19,7 @@ from manyface.observe.tensorboard import TensorBoardLog
 from manyface.parallel import Ranks, all_or_none, joined, most_restarts, patience
 from manyface.train import directory as places
 from manyface.train.build import Training, build_training
-from manyface.train.checks import fast_centers_warning
+from manyface.train.checks import recipe_warnings
 from manyface.train.devices import choose_device, describe_device, threads_here
 from manyface.train.loop import Loop
 from manyface.train.prepare import prepare
@@ -227,7 +227,8 @@ def _begin(config: Config, training: Training, start: _Start, recorder: Recorder
     )
     if start.checkpoint is not None:
         recorder.say(f"going on after step {start.position.step} from {start.checkpoint}")
-    elif text := fast_centers_warning(config):
+        return
+    for text in recipe_warnings(config):
         recorder.warn(text)
 
 

@@ -8,7 +8,9 @@ from manyface.data.synthetic import SyntheticFaces
 from manyface.train.checks import (
     check_batch_size,
     check_ranks,
+    collapse_warning,
     fast_centers_warning,
+    recipe_warnings,
     single_images_warning,
 )
 
@@ -58,3 +60,13 @@ def test_class_centers_that_the_first_step_throws_far() -> None:
                   ["head.learning_rate=0.02"], ["head.momentum=0"], ["head.method=f2c"],
                   ["head.optimizer=adamw"]):  # fmt: skip
         assert fast_centers_warning(parse_config(fast, words)) is None, words
+
+
+def test_margins_under_which_f2c_leaves_all_embeddings_alike() -> None:
+    collapsing = 'head.method = "f2c"\npool.ratio = 0.1\nhead.margin = "arcface"'
+    config = parse_config(collapsing)
+    assert '"straight_through"' in (collapse_warning(config) or "")
+    assert recipe_warnings(config) == [collapse_warning(config)]
+    for words in (["head.gradient=straight_through"], ["head.margin=cosface"],
+                  ["head.margin=combined"], ["head.method=full"]):  # fmt: skip
+        assert collapse_warning(parse_config(collapsing, words)) is None, words
