@@ -363,6 +363,14 @@ def test_wrong_recipe(recipe: str, words: list[str]) -> None:
             '[[data.sets]]\npath = "a"\nhead = "own"\n[head]\nmethod = "f2c"',
             ["data.sets: a set has head 'own'", "'f2c'", "'common'"],
         ),
+        (
+            '[data]\nbatches = "pairs"\n[head]\nmethod = "f2c"',
+            ["data.batches is 'pairs'", "pool.identity_share"],
+        ),
+        (
+            '[data]\nbatches = "pairs"\n[[data.sets]]\npath = "a"\nhead = "own"',
+            ["data.batches is 'pairs'", "'common'"],
+        ),
     ],
 )
 def test_impossible_combination(recipe: str, words: list[str]) -> None:

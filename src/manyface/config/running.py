@@ -160,6 +160,11 @@ class DataConfig(Section):
         "error. Of a small set 10 may be unreadable, but no more than a quarter. 0 allows none. "
         "Photos of listed pairs are never replaced: one that is unreadable is an error.",
     )
+    batches: Literal["images", "pairs"] = Field(
+        "images",
+        description="Of methods with class centers: batches of images, or of pairs of one "
+        "identity, all people equally often, as the identity loader of f2c makes them.",
+    )
     shuffle: Literal["full", "block"] = Field(
         "full",
         description="How photos are put in order: full takes any next; block reads those that lie "

@@ -69,6 +69,8 @@ class Config(Section):
                 f"data.sets: a set has head 'own', but head.method '{self.head.method}' has one "
                 "pool for all people; set it to 'common', or head.method to 'full' or 'partial'"
             )
+        if self.data.batches == "pairs":
+            self._check_pairs()
         listed = self.evaluation.pairs not in (None, "synthetic")
         if not listed and self.evaluation.path is not None:
             raise ValueError(
@@ -76,6 +78,19 @@ class Config(Section):
                 "list of pairs, or take evaluation.path out"
             )
         return self
+
+    def _check_pairs(self) -> None:
+        """Batches of pairs are of class centers, and of one head."""
+        if self.head.method in WITHOUT_CENTERS:
+            raise ValueError(
+                f"data.batches is 'pairs', but head.method '{self.head.method}' mixes its own; set "
+                "pool.identity_share and take data.batches out"
+            )
+        if any(each.head == "own" for each in self.data.sets):
+            raise ValueError(
+                "data.batches is 'pairs', but a set of data.sets has head 'own', whose share of a "
+                "batch is fixed; set it to 'common', or take data.batches out"
+            )
 
     @property
     def run_directory(self) -> Path:

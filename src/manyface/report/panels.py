@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from manyface.report import svg
 
-_MARGIN, _NAMES, _PANEL, _GAP = 14, 196, 205, 26  # pixels
+_MARGIN, _NAMES, _PANEL, _GAP = 14, 196, 186, 18  # pixels
 _ROW, _TOP, _FOOT, _SAID = 40, 58, 26, 62
 
 

@@ -28,14 +28,18 @@ HEADINGS = ("claim", "of", "published", "ours", "holds?", "what we think")
 _HOW_JUDGED = (
     f"Nothing is lost if the 95 % interval begins above -{NOTHING:g} points, and the claim is "
     "wrong if it ends below that; better and worse are told by the interval too. Wrong labels are "
-    "withstood better than by full FC if they cost less. Each row is one comparison: of twenty, "
-    "one is told wrongly. What is missing was not finished. Accuracy is at the best threshold of "
-    "verification; true accepts at a FAR of 1 % are in the pages of the studies. Costs are of a "
-    "step of the head alone (cost.md)."
+    "withstood better than by full FC if they cost less. Each row is one comparison: about one "
+    "verdict in twenty is wrong by chance. What is missing was not finished. Accuracy is at the "
+    "best threshold of verification; true accepts at a FAR of 1 % are in the pages of the studies. "
+    "Costs are of a step of the head alone (cost.md)."
 )
 _OF_SMALL = (
     " All heads train with the learning rates that are best of full FC: what loses may lose less "
     "with its own."
+)
+_OF_CAPACITY = (
+    "of the sizes tried, in 24 GiB; full FC's rows may be bfloat16 too: Partial FC itself saves "
+    "no memory over a full FC that keeps no logits"
 )
 Verdict = tuple[str, str]  # what was found, and whether the claim holds
 
@@ -46,7 +50,7 @@ def write_claims(judged: Sequence[Judged], costs: Costs, folder: Path, *, scale:
         *_lines(OF_PARTIAL, judged, scale),
         *([] if scale == "paper" else _tail_lines(judged)),
         *_lines(OF_POOLS, judged, scale),
-        *_cost_lines(costs),
+        *_cost_lines(costs, scale),
         _capacity(costs, scale),
     ]
     text = f"# Claims\n\n{_HOW_JUDGED}{_OF_SMALL if scale == 'small' else ''}\n\n"
@@ -62,7 +66,7 @@ def _line(claim: Claim, judged: Sequence[Judged], scale: str) -> list[str]:
     line, ours, holds = line_of(judged, *(claim.place(scale) or ("", ""))), "", ""
     if line is not None and line.less is not None:
         found, of_noise = line.withstands or line.less, line.withstands is not None
-        costs = "wrong labels, what they cost full FC less what they cost it: " if of_noise else ""
+        costs = "wrong labels cost it less than full FC by " if of_noise else ""
         ours = f"{costs}{in_points(found)} points, at {line.mean:.3f}"
         holds = claim.rule(found) + _of_seeds(line.runs)
     think = claim.think if holds and scale == "small" else ""
@@ -113,10 +117,10 @@ def _of_tail(judged: Sequence[Judged], look: str, key: str) -> list[dict[int, fl
     ]
 
 
-def _cost_lines(costs: Costs) -> list[list[str]]:
+def _cost_lines(costs: Costs, scale: str) -> list[list[str]]:
     return [
-        [says, whose, published, *_ratio(costs, ours, theirs), ""]
-        for says, whose, published, ours, theirs in OF_COST
+        [says, whose, published, *_ratio(costs, ours, theirs), think if scale == "small" else ""]
+        for says, whose, published, ours, theirs, think in OF_COST
     ]
 
 
@@ -149,15 +153,16 @@ def _seconds_and_memory(costs: Costs, name: str, size: int) -> tuple[float, floa
 
 def _capacity(costs: Costs, scale: str) -> list[str]:
     """The most identities of each that ran, of those that were asked for."""
-    most = [_most(costs, name) for name in (*OF_CAPACITY, "full FC")]
+    names = (*OF_CAPACITY, "full FC")
+    most = [_most(costs, name) for name in names]
     ran, holds = "", ""
     if all(most):
-        ran = ", ".join(f"{size:,}" for size in most)
+        ran = "; ".join(f"{name} {size:,}" for name, size in zip(names, most, strict=True))
         is_told = most[-1] < max(_sizes(costs))
         holds = _yes(min(most[:-1]) > most[-1]) if is_told else "cannot be told: full FC ran always"
-    says = f"{'; '.join(OF_CAPACITY)}: more identities in the same memory than full FC"
+    says = "with bfloat16 rows or F2C: more identities in the same memory than full FC in float32"
     published = "8 V100 of 32 GB: 29M, full FC 5.5M"
-    think = "24 GiB of memory" if holds and scale == "small" else ""
+    think = _OF_CAPACITY if holds and scale == "small" else ""
     return [says, f"{PFC_1}, {OURS}", published, ran, holds, think]
 
 

@@ -33,6 +33,10 @@ _PARTS = (
     "All but the last two have the other defaults of ours: decay 0.9 of the gallery net, the mean "
     "of both directions. So whether both loaders are better is asked under the authors' too."
 )
+_PAIRS = (
+    "F2C is fed pairs of one identity, the other heads ordinary photos: how much of the difference "
+    "is that?"
+)
 
 
 def pool_study(scale: Scale) -> Study:
@@ -55,6 +59,7 @@ def pool_study(scale: Scale) -> Study:
         pool(scale, 0.1, *OFFICIAL, "pool.identity_share=1.0", name="the same, identities alone"),
     )
     compared = (FULL, partial(0.1), tenth, replace(pool(scale, 0.01), seeds=1))
+    pairs = Cell("full FC, batches of pairs", ("data.batches=pairs",))
     question = (
         "Can a pool of features stand for the class centers? F2C: at comparable accuracy and less "
         "cost, with the pool a tenth to a thousandth of the identities; both loaders are better "
@@ -66,6 +71,7 @@ def pool_study(scale: Scale) -> Study:
         Table("Loaders, by the authors' code", parts[-1].name, parts[-2:]),
         Table("Other ways without class centers", tenth.name, (tenth, *_near(scale)), note=_NEAR),
         Table("Virtual FC", tenth.name, (tenth, virtual)),
+        Table("Batches of pairs", FULL.name, (FULL, pairs, tenth), note=_PAIRS),
         *(Table(longer(n), FULL.name, trained_longer(scale, n, compared)) for n in (2, 4)),
         *on_lfw(scale, "F2C on LFW", (FULL, tenth, pool(scale, 0.01))),
         learning_rates("net", "optimizer", dict.fromkeys((0.05, 0.1, 0.2), (FULL, tenth)), own=0.1),

@@ -21,6 +21,7 @@ ROWS = (
 )
 # Tables of the scores, each a panel: what leads in short trainings need not in long ones.
 SCORES = (("Sample rate", "Size of the pool"), (longer(4),))
+PHOTOS = "F2C on LFW"  # where there is one
 
 
 def write_summary(
@@ -38,6 +39,8 @@ def write_summary(
         Panel("memory of its process", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
         *scores,
     ]
+    if (lines := _lines(judged, (PHOTOS,))) is not None:
+        panels.append(_scores(lines, who="LFW's people"))
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
     return write_page(alone(drawing), folder / "summary.svg")
 
@@ -70,7 +73,7 @@ def _lines(judged: Sequence[Judged], tables: Sequence[str]) -> list[Line] | None
     return found
 
 
-def _scores(lines: Sequence[Line]) -> Panel:
+def _scores(lines: Sequence[Line], *, who: str = "") -> Panel:
     marks = [
         Mark(line.mean, f"{100 * line.mean:.1f} %", *(line.ends or (None, None))) for line in lines
     ]
@@ -79,5 +82,5 @@ def _scores(lines: Sequence[Line]) -> Panel:
     run = lines[0].runs[0]
     people = run["num_identities"]
     showings = run["steps"] * run["batch_size"] / people
-    trained = f"{people:,} people shown {showings:.0f} times"
+    trained = f"{who or f'{people:,} people'} shown {showings:.0f} times"
     return Panel("pairs decided rightly", trained, marks, floor, foot=in_percent(floor))

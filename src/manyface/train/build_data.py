@@ -136,12 +136,12 @@ def build_loader(
     }
     shared["order"] = build_order(config, source)
     shared["on_device"] = choose_device(config.run.device).type == "cuda"
-    if config.head.method not in WITHOUT_CENTERS:
+    if config.head.method not in WITHOUT_CENTERS and config.data.batches == "images":
         return Loader(source, **shared)
     if isinstance(source, Mixture):
         shared["identity_order"] = build_identity_order(config, source)
     planner = method.f2c.planner if isinstance(method, PoolTraining) else None
-    return DualLoader(
+    return DualLoader(  # pool.identity_share is 1 where there is no pool
         source, identity_share=config.pool.identity_share, make_planner=planner, **shared
     )
 

@@ -8,16 +8,16 @@ from manyface.studies.cells import Cell, Table
 from manyface.studies.compared import longer
 from manyface.studies.cost import Costs
 from manyface.studies.judging import Line
-from manyface.studies.summary import ROWS, write_summary
+from manyface.studies.summary import PHOTOS, ROWS, write_summary
 from manyface.studies.tables import Judged
 
 SIZES = (1_000, 10_000)
 LONGER = longer(4)
 TABLES = {
-    "full FC": ("Sample rate", "Size of the pool", LONGER),
-    "Partial FC 0.1": ("Sample rate", LONGER),
-    "F2C 10 %": ("Size of the pool", LONGER),
-    "F2C 1 %": ("Size of the pool", LONGER),
+    "full FC": ("Sample rate", "Size of the pool", LONGER, PHOTOS),
+    "Partial FC 0.1": ("Sample rate", LONGER, PHOTOS),
+    "F2C 10 %": ("Size of the pool", LONGER, PHOTOS),
+    "F2C 1 %": ("Size of the pool", LONGER, PHOTOS),
 }
 EVERY = ("Sample rate", "Size of the pool", LONGER)
 
@@ -60,6 +60,15 @@ def test_it_shows_the_largest_size_at_which_all_ran(tmp_path: Path, costs: Costs
     assert "500 people shown 24 times" in text
     assert text.count("0.25 s</text>") == text.count("1.50 GiB</text>") == len(ROWS)
     assert text.count("87.5 %</text>") == 2 * len(ROWS)
+    assert "LFW" not in text
+
+
+def test_photos_stand_beside_where_there_are_some(tmp_path: Path, costs: Costs) -> None:
+    path = write_summary(judged(*EVERY, PHOTOS), costs, SIZES, tmp_path)
+    assert path is not None
+    text = path.read_text()
+    assert "LFW's people shown 6 times" in text.replace("&#x27;", "'").replace("&#39;", "'")
+    assert text.count("87.5 %</text>") == 3 * len(ROWS)
 
 
 def test_without_all_of_it_there_is_none(tmp_path: Path, costs: Costs) -> None:

@@ -237,6 +237,15 @@ def test_filling_the_pool_before_the_first_step():
         build_training(one, warn=no_warning)
 
 
+@pytest.mark.parametrize("method", ["full", "partial"])
+def test_heads_with_centers_may_be_fed_pairs(method: str) -> None:
+    training = build_training(tiny(f"head.method={method}", "data.batches=pairs"), warn=no_warning)
+    batch = training.loader.batch(0)
+    first, second = batch.labels.chunk(2)
+    assert torch.equal(first, second)
+    assert len(first.unique()) == 4
+
+
 def test_virtual_needs_anchors_for_all_people_of_a_batch():
     enough = tiny("head.method=virtual", "pool.slots=6", "pool.identity_share=0.5")
     assert build_training(enough, warn=no_warning).method.head.num_anchors == 6  # 2 pairs, 4 others
