@@ -6,6 +6,7 @@ GPUs one runs at a time, on all of them. Once a run has been judged and looked a
 are deleted.
 """
 
+import math
 import shutil
 import signal
 import statistics
@@ -142,14 +143,15 @@ def run_all(
         RunFailed: one of them failed.
         CheckpointError: another process is at one of them.
     """
-    trainings, whole = Trainings(), list[float]()
+    trainings, whole, images = Trainings(), list[Whole](), images_of(jobs)
     with ThreadPoolExecutor(at_once, thread_name_prefix="study") as pool:
         futures = {pool.submit(_run, job, ledger, runs, trainings): job for job in jobs}
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 digest, trained = futures[future].digest, future.result()
-                whole += trained.seconds
-                left = time_left(whole, len(jobs) - done, at_once)
+                whole += [(seconds, images[digest]) for seconds in trained.seconds]
+                del images[digest]
+                left = time_left(whole, list(images.values()), at_once)
                 told(Finished(done, len(jobs), names[digest], trained.accuracy, left))
         finally:
             for future in futures:
@@ -157,11 +159,26 @@ def run_all(
             trainings.stop()
 
 
-def time_left(whole: Sequence[float], runs: int, at_once: int) -> float | None:
-    """Seconds for so many `runs`, by the seconds of each that was trained from its beginning."""
+def images_of(jobs: Iterable[Job]) -> dict[str, float]:
+    """Digest -> images that a run trains; of one that counts epochs, as many as others do."""
+    counted = {
+        job.digest: float(steps * job.config.train.batch_size)
+        for job in jobs
+        if (steps := job.config.schedule.steps)
+    }
+    others = statistics.fmean(counted.values()) if counted else 1.0
+    return {job.digest: counted.get(job.digest, others) for job in jobs}
+
+
+Whole = tuple[float, float]  # of a run trained from its beginning: its seconds and images
+
+
+def time_left(whole: Sequence[Whole], left: Sequence[float], at_once: int) -> float | None:
+    """Seconds for runs of so many images each, by those of runs trained from their beginning."""
     if not whole:
         return None
-    return statistics.fmean(whole) * runs / min(at_once, max(runs, 1))
+    seconds, images = (math.fsum(column) for column in zip(*whole, strict=True))
+    return seconds / images * max(sum(left) / at_once, max(left, default=0.0))
 
 
 @dataclass(frozen=True)

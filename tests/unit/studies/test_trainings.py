@@ -15,7 +15,15 @@ from manyface.studies import running
 from manyface.studies.cells import Cell, Table
 from manyface.studies.jobs import Job, jobs_of
 from manyface.studies.ledger import Ledger
-from manyface.studies.running import Finished, RunFailed, Trainings, names_of, run_all, time_left
+from manyface.studies.running import (
+    Finished,
+    RunFailed,
+    Trainings,
+    images_of,
+    names_of,
+    run_all,
+    time_left,
+)
 from manyface.studies.scales import find_scale
 
 TINY = find_scale("tiny")
@@ -39,10 +47,17 @@ def test_a_run_is_called_by_its_table_where_its_cell_says_too_little() -> None:
 
 
 def test_time_left_is_of_runs_that_were_trained() -> None:
-    assert time_left([], 4, 2) is None
-    assert time_left([10.0, 20.0], 4, 2) == 30
-    assert time_left([10.0], 1, 2) == 10
-    assert time_left([10.0], 0, 2) == 0
+    assert time_left([], [100.0], 2) is None
+    assert time_left([(10.0, 100.0), (20.0, 200.0)], [100.0] * 4, 2) == 20
+    assert time_left([(10.0, 100.0)], [100.0, 400.0], 2) == 40  # one run is not shared out
+    assert time_left([(10.0, 100.0)], [], 2) == 0
+
+
+def test_longer_runs_count_for_more() -> None:
+    changes = [("schedule.steps=7",), ("schedule.steps=70",)]
+    cells = tuple(Cell(str(number), each) for number, each in enumerate(changes))
+    few, many = images_of(jobs_of(Table("Lengths", "0", cells), TINY)).values()
+    assert many == 10 * few
 
 
 def test_runs_that_had_begun_say_nothing_of_the_time(
