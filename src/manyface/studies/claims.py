@@ -80,6 +80,7 @@ _CONFLICT, _FLIP, TAIL = (
     "Images per identity by a power law",
 )
 _FEW = "1,000 centers a step are 16 for each photo of the batch, the papers' about 60"
+_CEILING = "at the ceiling of accuracy; true accepts tell more (identities)"
 _NO_TIME = "centers of the tail have two updates of their own here, and no time to be harmed"
 _WF12M, _MS1MV3 = "Sample rate, WebFace12M", "F2C, ms1mv3"
 _SHORT_RUNS = "in 1.3 epochs nothing is learned by heart, in the paper's 20 it is"
@@ -105,7 +106,7 @@ OF_PARTIAL = (
           "Sample rate", "positive classes only", worse,
           at_paper=("WebFace42M, R100", "R100, positive classes only")),
     Claim("a tenth loses nothing of ten times the people", PFC, NONE,
-          "100,000 identities", "Partial FC 0.1", loses_less_than(NOTHING)),
+          "100,000 identities", "Partial FC 0.1", loses_less_than(NOTHING), _CEILING),
     Claim("a sample that is random throughout is worse", PFC_1, NONE,
           "Positive classes forced in, long tail", "0.1 fully random", worse,
           "with our loss of a photo whose class is not drawn, which the papers do not define"),
@@ -158,7 +159,7 @@ OF_POOLS = (
           TAIL, "F2C 10 %", loses_less_than(NOTHING),
           "its loader shows people with many photos less than full FC's does"),
     Claim("a pool of a tenth is comparable with ten times the people", OURS, "",
-          "100,000 identities", "F2C 10 %", loses_less_than(NOTHING)),
+          "100,000 identities", "F2C 10 %", loses_less_than(NOTHING), _CEILING),
     Claim("both loaders are better than identities alone, by the authors' code", _F2C, NONE,
           "Loaders, by the authors' code", "as the authors' code (2:1)", better, _PAIRS),
     Claim("both loaders are better with our other defaults", _F2C, NONE,

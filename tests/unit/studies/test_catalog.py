@@ -132,7 +132,18 @@ def _common(table: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", ["rate", "pool", "conflict", "tail", "margins", "backbones"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rate",
+        "pool",
+        "conflict",
+        "tail",
+        "margins",
+        "backbones",
+        "identities",
+    ],
+)
 def test_results_of_this_project_are_of_its_studies(name: str) -> None:
     """Nothing that a ledger is keyed by has changed since; LFW's runs are asked for too."""
     scale, ledger = find_scale("small"), Ledger(RESULTS)
