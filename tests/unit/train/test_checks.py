@@ -67,6 +67,9 @@ def test_margins_under_which_f2c_leaves_all_embeddings_alike() -> None:
     config = parse_config(collapsing)
     assert '"straight_through"' in (collapse_warning(config) or "")
     assert recipe_warnings(config) == [collapse_warning(config)]
+    assert collapse_warning(parse_config(collapsing, ["schedule.epochs=20"]))
     for words in (["head.gradient=straight_through"], ["head.margin=cosface"],
-                  ["head.margin=combined"], ["head.method=full"]):  # fmt: skip
+                  ["head.margin=combined"], ["head.method=full"],
+                  ["schedule.epochs=20", "schedule.warmup_epochs=6"],
+                  ["schedule.steps=100", "schedule.warmup_steps=40"]):  # fmt: skip
         assert collapse_warning(parse_config(collapsing, words)) is None, words
