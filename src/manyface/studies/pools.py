@@ -34,8 +34,8 @@ _PARTS = (
     "of both directions. So whether both loaders are better is asked under the authors' too."
 )
 _WARM = (
-    "The learning rate rises to its peak in 3 % of the training, in a long warm-up in 30 %. ArcFace "
-    "is by its true derivative, which fails with the short one (margins)."
+    "The learning rate rises to its peak in 3 % of the training, in a long warm-up in 30 %. "
+    "ArcFace is by its true derivative, which fails with the short one (margins)."
 )
 _PAIRS = (
     "F2C is fed pairs of one identity, the other heads ordinary photos: how much of the difference "
