@@ -95,7 +95,7 @@ def _warmed_up(scale: Scale, tenth: Cell) -> Table:
         pool(scale, 0.1, warm, name="F2C 10 %, long warm-up"),
         Cell("F2C 10 %, ArcFace, long warm-up", (*tenth.changes, *arcface, warm), 1),
     )
-    return Table("Warm-up", FULL.name, cells, note=_WARM)
+    return Table("Warm-up", cells[1].name, cells, note=_WARM)
 
 
 def _near(scale: Scale) -> tuple[Cell, ...]:

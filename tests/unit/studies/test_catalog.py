@@ -142,6 +142,7 @@ def _common(table: dict[str, Any], of: dict[str, Any]) -> dict[str, Any]:
         "margins",
         "backbones",
         "identities",
+        "flip",
     ],
 )
 def test_results_of_this_project_are_of_its_studies(name: str) -> None:
