@@ -21,7 +21,7 @@ ROWS = (
 )
 # Tables of the scores, each a panel: what leads in short trainings need not in long ones.
 SCORES = (("Sample rate", "Size of the pool"), (longer(4),))
-PHOTOS = "F2C on LFW"  # where there is one
+PHOTOS = ("Sample rate, LFW", "F2C on LFW")  # where there are some
 
 
 def write_summary(
@@ -39,7 +39,7 @@ def write_summary(
         Panel("memory of its process", at, _marks(costs, size, memory_of, "{:.2f} GiB")),
         *scores,
     ]
-    if (lines := _lines(judged, (PHOTOS,))) is not None:
+    if (lines := _lines(judged, PHOTOS)) is not None:
         panels.append(_scores(lines, who="LFW's people"))
     drawing = panels_chart([row[0] for row in ROWS], panels, name="What the methods cost and score")
     return write_page(alone(drawing), folder / "summary.svg")
