@@ -158,6 +158,8 @@ OF_POOLS = (
     Claim("a pool of a tenth is comparable with a long tail", OURS, "",
           TAIL, "F2C 10 %", loses_less_than(NOTHING),
           "its loader shows people with many photos less than full FC's does"),
+    Claim("a pool of a tenth withstands conflict as full FC does", OURS, "",
+          _CONFLICT, "F2C 10 %", loses_less_than(NOTHING)),
     Claim("a pool of a tenth withstands flips as full FC does", OURS, "",
           _FLIP, "F2C 10 %", loses_less_than(NOTHING),
           "most of its pairs are of two people, and it hardly leaves its start"),

@@ -34,8 +34,8 @@ _HOW_JUDGED = (
     "Costs are of a step of the head alone (cost.md)."
 )
 _OF_SMALL = (
-    " All heads train with the learning rates that are best of full FC: what loses may lose less "
-    "with its own."
+    " All heads train with the learning rates that are best of full FC, and with a warm-up that is "
+    "too short for it by 3 points (pool): what loses may lose less with its own."
 )
 _OF_CAPACITY = (
     "of the sizes tried, in 24 GiB; full FC's rows may be bfloat16 too: Partial FC itself saves "

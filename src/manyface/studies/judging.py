@@ -137,12 +137,13 @@ def _minus(first: Gains, second: Gains) -> Gains:
 
 def _withstands(done: _Done, clean: Sequence[_Done], on_pairs: OnPairs) -> dict[str, Difference]:
     """Name of a cell -> what it gains on the baseline by wrong labels; `clean` has the table
-    without them, if there is one."""
+    without them, if there is one. Of single seeds nothing: how far they scatter is not known."""
     if not clean:
         return {}
     without = clean[0].gains
     gains = {name: _minus(found, without.get(name, {})) for name, found in done.gains.items()}
-    return _differences(gains, on_pairs, _scatter(gains.values(), on_pairs))
+    noise = _scatter(gains.values(), on_pairs)
+    return {} if noise is None else _differences(gains, on_pairs, noise)
 
 
 def _differences(

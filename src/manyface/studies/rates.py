@@ -101,7 +101,8 @@ def identities(scale: Scale) -> Study:
 
     question = (
         "Does what holds of few identities hold of many? The papers show the step from 10k to "
-        "millions; each table here sees as many photos of each identity, that of the fewest more. "
+        "millions. Tables show people equally often, that of the fewest more: with more people "
+        "training is longer. "
         "Tables are judged on people of their own, so only differences compare between them."
     )
     tables = tuple(table(people, seeds) for people, seeds in scale.identities.items())
