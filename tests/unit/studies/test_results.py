@@ -207,6 +207,14 @@ def test_what_wrong_labels_cost_is_compared_by_seed(tmp_path: Path) -> None:
     assert tenth.withstands.high - 17.5 >= reach * 0.97
 
 
+def test_of_a_single_seed_nothing_is_said_of_what_wrong_labels_cost(tmp_path: Path) -> None:
+    shown = dict(zip(jobs_of(CLEAN, scale(1)), (0.75, 0.5), strict=True))
+    shown |= dict(zip(jobs_of(NOISY, scale(1)), (0.5, 0.475), strict=True))
+    _, tenth = judge(NOISY, scale(1), ledger(tmp_path, shown), beside=(CLEAN, NOISY))
+    assert tenth.less is not None
+    assert tenth.withstands is None
+
+
 def test_what_another_study_looked_at_is_kept(tmp_path: Path) -> None:
     job = jobs()[0]
     found = ledger(tmp_path, {job: 0.5}, cosines=[])
