@@ -69,8 +69,13 @@ def _line(claim: Claim, judged: Sequence[Judged], scale: str) -> list[str]:
         costs = "wrong labels cost it less than full FC by " if of_noise else ""
         ours = f"{costs}{in_points(found)} points, at {line.mean:.3f}"
         holds = claim.rule(found) + _of_seeds(line.runs)
-    think = claim.think if holds and scale == "small" else ""
+    think = _thought(claim.think, holds, scale)
     return [claim.says, claim.paper, claim.published, ours, holds, think]
+
+
+def _thought(think: str, holds: str, scale: str) -> str:
+    """Of the results at small, where there is a verdict."""
+    return think if holds and scale == "small" else ""
 
 
 def _of_seeds(seeds: Sequence[object]) -> str:
@@ -119,8 +124,9 @@ def _of_tail(judged: Sequence[Judged], look: str, key: str) -> list[dict[int, fl
 
 def _cost_lines(costs: Costs, scale: str) -> list[list[str]]:
     return [
-        [says, whose, published, *_ratio(costs, ours, theirs), think if scale == "small" else ""]
-        for says, whose, published, ours, theirs, think in OF_COST
+        [each.says, each.paper, each.published, ran, holds, _thought(each.think, holds, scale)]
+        for each in OF_COST
+        for ran, holds in [_ratio(costs, each.ours, each.theirs)]
     ]
 
 
@@ -162,7 +168,7 @@ def _capacity(costs: Costs, scale: str) -> list[str]:
         holds = _yes(min(most[:-1]) > most[-1]) if is_told else "cannot be told: full FC ran always"
     says = "with bfloat16 rows or F2C: more identities in the same memory than full FC in float32"
     published = "8 V100 of 32 GB: 29M, full FC 5.5M"
-    think = _OF_CAPACITY if holds and scale == "small" else ""
+    think = _thought(_OF_CAPACITY, holds, scale)
     return [says, f"{PFC_1}, {OURS}", published, ran, holds, think]
 
 

@@ -70,7 +70,9 @@ def test_claims_are_of_cells_that_there_are() -> None:
     tables = [t for study in studies_of(find_scale("small")).values() for t in study.tables]
     cells = {(table.title, cell.name) for table in tables for cell in table.cells}
     assert {(claim.table, claim.cell) for claim in CLAIMS} <= cells
-    assert {*OF_CAPACITY, *(name for line in OF_COST for name in line[3:5])} <= set(METHODS)
+    assert {*OF_CAPACITY, *(name for each in OF_COST for name in (each.ours, each.theirs))} <= set(
+        METHODS
+    )
 
 
 def test_the_command_line_knows_all_studies() -> None:
